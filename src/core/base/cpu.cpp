@@ -1,0 +1,99 @@
+#include "base/cpu.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace sluice {
+namespace {
+
+SimdLevel detect_simd() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    return SimdLevel::kAvx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return SimdLevel::kAvx2;
+  return SimdLevel::kScalar;
+#elif defined(__aarch64__)
+  return SimdLevel::kNeon;
+#else
+  return SimdLevel::kScalar;
+#endif
+}
+
+#if defined(__linux__)
+// Cores granted by a cgroup's CPU quota, rounded up; 0 when there is none.
+unsigned cgroup_cores() {
+  double quota = -1, period = 0;
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2) {
+    std::string word;
+    v2 >> word >> period;
+    if (word != "max") quota = std::strtod(word.c_str(), nullptr);
+  } else {
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
+    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
+  }
+  if (quota <= 0 || period <= 0) return 0;
+  return static_cast<unsigned>((quota + period - 1) / period);
+}
+#endif
+
+unsigned usable_cores() {
+  unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    cores = std::max(1, CPU_COUNT(&set));
+  if (const unsigned granted = cgroup_cores(); granted > 0) cores = std::min(cores, granted);
+#endif
+  return cores;
+}
+
+}  // namespace
+
+std::string_view simd_level_name(SimdLevel level) {
+  switch (level) {
+    case SimdLevel::kScalar: return "scalar";
+    case SimdLevel::kNeon: return "neon";
+    case SimdLevel::kAvx2: return "avx2";
+    case SimdLevel::kAvx512: return "avx512";
+  }
+  return "unknown";
+}
+
+CpuInfo detect_cpu() { return {detect_simd(), usable_cores()}; }
+
+Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu) {
+  for (const SimdLevel level :
+       {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+    if (name != simd_level_name(level)) continue;
+    const bool offered = level == SimdLevel::kScalar || level == cpu.simd ||
+                         (level == SimdLevel::kAvx2 && cpu.simd == SimdLevel::kAvx512);
+    if (!offered)
+      return fail(ErrorCode::kUnsupported, "this processor does not offer {}; it offers {}", name,
+                  simd_level_name(cpu.simd));
+    return level;
+  }
+  return fail(ErrorCode::kInvalidArgument,
+              "unknown instruction set \"{}\"; known are scalar, neon, avx2 and avx512", name);
+}
+
+uint64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return static_cast<uint64_t>(usage.ru_maxrss);
+#else
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+}  // namespace sluice

@@ -1,0 +1,29 @@
+// What the processor offers, found once at start and passed down; and how much memory this process
+// has used at most.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace sluice {
+
+enum class SimdLevel { kScalar, kNeon, kAvx2, kAvx512 };
+
+std::string_view simd_level_name(SimdLevel level);
+
+struct CpuInfo {
+  SimdLevel simd = SimdLevel::kScalar;  // the widest set that kernels exist for
+  unsigned cores = 1;                   // what this process may use: affinity and cgroup counted
+};
+
+CpuInfo detect_cpu();
+
+// name: scalar, neon, avx2, avx512. Refuses a set that the processor lacks.
+Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu);
+
+// Largest resident set so far, as the kernel counts it.
+uint64_t peak_resident_bytes();
+
+}  // namespace sluice

@@ -1,0 +1,60 @@
+// A model as found on disk: every tensor with its place, its configuration in Hugging Face's terms,
+// and the small files that travel with it. Opening reads headers only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "io/byte_source.h"
+#include "io/tensor_info.h"
+
+namespace sluice::io {
+
+enum class SourceKind {
+  kHuggingFace,  // tensor names and layouts as transformers writes them
+  kGguf,         // names and layouts as llama.cpp writes them
+};
+
+// A file that is copied into the output as it is, or text that was rebuilt from GGUF metadata.
+struct Sidecar {
+  std::string name;                    // bare file name
+  std::shared_ptr<ByteSource> source;  // never null
+};
+
+// One weight file of the source: enough to notice that it has been replaced.
+struct SourceFile {
+  std::string name;  // bare
+  uint64_t bytes = 0;
+  Digest header;     // of its header's raw bytes
+  bool operator==(const SourceFile&) const = default;
+};
+
+// Immutable after opening; thread-safe.
+struct Checkpoint {
+  std::string path;  // as the user gave it
+  SourceKind kind = SourceKind::kHuggingFace;
+  std::vector<std::shared_ptr<ByteSource>> files;
+  std::vector<SourceFile> identity;  // one per file, same order
+  std::vector<StoredTensor> tensors; // sorted by name
+  std::unordered_map<std::string_view, uint32_t> by_name;  // views into tensors
+  Json config;                       // config.json, or its equivalent rebuilt from GGUF metadata
+  Json generation_config;            // null when absent
+  std::vector<Sidecar> sidecars;     // tokenizer, template, *.py; never config.json or weights
+
+  const StoredTensor* find(std::string_view name) const;
+  Digest identity_digest() const;
+};
+
+// path: a folder with safetensors (single file, or shards with an index), one .safetensors file
+// beside its config.json, or a .gguf file. Errors name file, tensor and offset.
+Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path);
+
+}  // namespace sluice::io

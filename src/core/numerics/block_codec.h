@@ -1,0 +1,28 @@
+// Stored elements to f32: the scalar reference for every supported DType, GGUF blocks included,
+// and the exact moves of those block types that are affine already.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "numerics/affine.h"
+#include "numerics/dtype.h"
+
+namespace sluice::numerics {
+
+// in: whole blocks, little endian, any alignment; out.size() elements. dtype must be a float type.
+// GGUF blocks decode to the same bits as ggml's own to_float.
+void decode_elements(DType dtype, std::span<const std::byte> in, std::span<float> out);
+
+// Rounds to kF32, kF16 or kBF16, to nearest even.
+void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte> out);
+
+// The affine format a block type maps onto without loss (Q4_0, Q4_1 → 4/32; Q5_0, Q5_1 → 5/32;
+// Q8_0 → 8/32), in an f16 model; nothing for all other types.
+std::optional<QuantFormat> lossless_affine(DType dtype);
+
+// Moves one row of blocks. False when some bias (−8d, −16d, −128d) does not fit in f16, or a scale
+// is not finite; out is then unspecified.
+bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& out);
+
+}  // namespace sluice::numerics
