@@ -1,0 +1,221 @@
+# Functions with which modules, tests, fuzz targets and benchmarks are declared.
+#
+#   sluice_module(NAME io FLOOR core SOURCES a.cpp DEPENDS base numerics
+#                 [LIBS private external targets] [PUBLIC_LIBS external targets in headers])
+#     A static library sluice_io, alias sluice::io; includes read "io/a.h". Without SOURCES it is
+#     header-only. DEPENDS must agree with the table in docs/architecture.md (tests/tidy).
+#
+#   sluice_program(NAME sluice SOURCES main.cpp DEPENDS cli [LIBS ...])
+#
+#   sluice_test(NAME gguf_test SOURCES gguf_test.cpp DEPENDS io [LIBS ...] [LABELS unit threads]
+#               [TIMEOUT seconds] [SERIAL])
+#     A GoogleTest program in tests/<module>, one CTest test named <module>_gguf_test. Labels:
+#     unit (default) golden e2e slow, plus threads for what must also pass under tsan.
+#
+#   sluice_python_test(NAME x SCRIPT x.py [ARGS ...] [REFERENCES] [LABELS ...] [TIMEOUT s] [SERIAL])
+#     A Python script; exit code 77 means skipped. REFERENCES: runs in .venv (numpy, mlx ...).
+#
+#   sluice_fuzz(NAME gguf_fuzz SOURCES gguf_fuzz.cpp DEPENDS io [CORPUS folder])
+#     A LLVMFuzzerTestOneInput in fuzz/<module>. libFuzzer in the fuzz preset; elsewhere a plain
+#     program that runs the corpus once, registered with CTest.
+#
+#   sluice_bench(NAME read_bench SOURCES read_bench.cpp DEPENDS io)   Google Benchmark.
+#
+# Tests see the environment SLUICE_SOURCE_DIR, SLUICE_BINARY (the sluice program, if built),
+# SLUICE_PYTHON (with reference packages, if set up), SLUICE_REAL_INPUTS (if found).
+
+include_guard()
+
+configure_file("${PROJECT_SOURCE_DIR}/cmake/sluice_version.h.in"
+               "${PROJECT_BINARY_DIR}/generated/sluice_version.h" @ONLY)
+
+# Always there, so that presets may name them before the first member exists.
+foreach(group IN ITEMS sluice-tests sluice-threads-tests sluice-fuzzers sluice-benches)
+  add_custom_target(${group})
+endforeach()
+
+# Adds a directory only if it has a CMakeLists.txt, so that floors can be built up one by one.
+function(sluice_add_directory directory)
+  # A directory that appears later must make CMake run again.
+  file(GLOB lists CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${directory}/CMakeLists.txt")
+  if(lists)
+    add_subdirectory("${directory}")
+  endif()
+endfunction()
+
+# Remembers who depends on what, links in a form that tolerates later definition.
+function(_sluice_link target scope)
+  foreach(name IN LISTS ARGN)
+    target_link_libraries(${target} ${scope} sluice_${name})
+    set_property(GLOBAL APPEND PROPERTY SLUICE_EDGES "${target}>${name}")
+  endforeach()
+endfunction()
+
+function(sluice_check_depends)
+  get_property(edges GLOBAL PROPERTY SLUICE_EDGES)
+  foreach(edge IN LISTS edges)
+    string(REPLACE ">" ";" pair "${edge}")
+    list(GET pair 0 from)
+    list(GET pair 1 to)
+    if(NOT TARGET sluice_${to})
+      message(WARNING "${from} depends on module ${to}, which does not exist; it will not link")
+    endif()
+  endforeach()
+endfunction()
+
+function(sluice_module)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;FLOOR" "SOURCES;DEPENDS;LIBS;PUBLIC_LIBS")
+  _sluice_require_all_parsed()
+  set(target sluice_${arg_NAME})
+  set(floor_dir "${PROJECT_SOURCE_DIR}/src/${arg_FLOOR}")
+  if(NOT CMAKE_CURRENT_SOURCE_DIR STREQUAL "${floor_dir}/${arg_NAME}")
+    message(FATAL_ERROR "module ${arg_NAME} of floor ${arg_FLOOR} is not in its own folder")
+  endif()
+  if(arg_SOURCES)
+    add_library(${target} STATIC ${arg_SOURCES})
+    set(scope PUBLIC)
+    target_link_libraries(${target} PRIVATE ${arg_LIBS})
+    target_include_directories(${target} PRIVATE "${PROJECT_BINARY_DIR}/generated")
+  else()
+    add_library(${target} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  add_library(sluice::${arg_NAME} ALIAS ${target})
+  target_include_directories(${target} ${scope} "${floor_dir}")
+  target_link_libraries(${target} ${scope} ${arg_PUBLIC_LIBS})
+  _sluice_link(${target} ${scope} ${arg_DEPENDS})
+endfunction()
+
+function(sluice_program)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPENDS;LIBS")
+  _sluice_require_all_parsed()
+  if(SLUICE_COMPILE_ONLY)
+    add_library(${arg_NAME} OBJECT ${arg_SOURCES})
+  else()
+    add_executable(${arg_NAME} ${arg_SOURCES})
+  endif()
+  target_include_directories(${arg_NAME} PRIVATE "${PROJECT_BINARY_DIR}/generated")
+  target_link_libraries(${arg_NAME} PRIVATE ${arg_LIBS})
+  _sluice_link(${arg_NAME} PRIVATE ${arg_DEPENDS})
+endfunction()
+
+function(sluice_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL" "NAME;TIMEOUT" "SOURCES;DEPENDS;LIBS;LABELS")
+  _sluice_require_all_parsed()
+  _sluice_prefixed(name "${arg_NAME}")
+  add_executable(${name} ${arg_SOURCES})
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+  target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gmock_main)
+  if(TARGET sluice_test_support)
+    target_link_libraries(${name} PRIVATE sluice_test_support)
+  endif()
+  _sluice_link(${name} PRIVATE ${arg_DEPENDS})
+  add_test(NAME ${name} COMMAND ${name})
+  _sluice_test_properties(${name} "${arg_LABELS}" "${arg_TIMEOUT}" "${arg_SERIAL}")
+  add_dependencies(sluice-tests ${name})
+  if("threads" IN_LIST arg_LABELS)
+    add_dependencies(sluice-threads-tests ${name})
+  endif()
+endfunction()
+
+function(sluice_python_test)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "SERIAL;REFERENCES" "NAME;SCRIPT;TIMEOUT" "ARGS;LABELS")
+  _sluice_require_all_parsed()
+  _sluice_prefixed(name "${arg_NAME}")
+  if(arg_REFERENCES)
+    set(python "${SLUICE_PYTHON}")
+  else()
+    set(python "${SLUICE_PYTHON3}")
+  endif()
+  if(NOT python)
+    # Reported by CTest as skipped, not silently absent.
+    add_test(NAME ${name} COMMAND ${CMAKE_COMMAND} -E echo
+             "SLUICE_SKIP: no Python for this test; run scripts/setup test")
+    set_tests_properties(${name} PROPERTIES SKIP_REGULAR_EXPRESSION "SLUICE_SKIP")
+  else()
+    get_filename_component(script "${arg_SCRIPT}" ABSOLUTE)
+    add_test(NAME ${name} COMMAND "${python}" "${script}" ${arg_ARGS})
+  endif()
+  _sluice_test_properties(${name} "${arg_LABELS}" "${arg_TIMEOUT}" "${arg_SERIAL}")
+endfunction()
+
+function(sluice_fuzz)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;CORPUS" "SOURCES;DEPENDS;LIBS")
+  _sluice_require_all_parsed()
+  _sluice_prefixed(name "${arg_NAME}")
+  if(SLUICE_LIBFUZZER)
+    add_executable(${name} ${arg_SOURCES})
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  else()
+    add_executable(${name} ${arg_SOURCES} "${PROJECT_SOURCE_DIR}/fuzz/corpus_main.cpp")
+  endif()
+  target_link_libraries(${name} PRIVATE ${arg_LIBS})
+  _sluice_link(${name} PRIVATE ${arg_DEPENDS})
+  if(arg_CORPUS)
+    get_filename_component(corpus "${arg_CORPUS}" ABSOLUTE)
+  endif()
+  if(SLUICE_LIBFUZZER)
+    # New inputs go to the build folder, never into the committed corpus.
+    set(found "${PROJECT_BINARY_DIR}/corpus/${name}")
+    file(MAKE_DIRECTORY "${found}")
+    add_test(NAME ${name} COMMAND ${name} -max_total_time=20 -rss_limit_mb=1024 -timeout=10
+             "${found}" ${corpus})
+  else()
+    add_test(NAME ${name} COMMAND ${name} ${corpus})
+  endif()
+  _sluice_test_properties(${name} "fuzz" "120" "")
+  add_dependencies(sluice-fuzzers ${name})
+  add_dependencies(sluice-tests ${name})
+endfunction()
+
+function(sluice_bench)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME" "SOURCES;DEPENDS;LIBS")
+  _sluice_require_all_parsed()
+  _sluice_prefixed(name "${arg_NAME}")
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LIBS} benchmark::benchmark_main)
+  _sluice_link(${name} PRIVATE ${arg_DEPENDS})
+  add_dependencies(sluice-benches ${name})
+endfunction()
+
+# ---- internals ----
+
+macro(_sluice_require_all_parsed)
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown arguments: ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+endmacro()
+
+# gguf_test in tests/io becomes io_gguf_test: two modules may use one file name.
+function(_sluice_prefixed result name)
+  get_filename_component(module "${CMAKE_CURRENT_SOURCE_DIR}" NAME)
+  if(name MATCHES "^${module}_")
+    set(${result} "${name}" PARENT_SCOPE)
+  else()
+    set(${result} "${module}_${name}" PARENT_SCOPE)
+  endif()
+endfunction()
+
+function(_sluice_test_properties name labels timeout serial)
+  get_filename_component(module "${CMAKE_CURRENT_SOURCE_DIR}" NAME)
+  if(NOT labels)
+    set(labels unit)
+  endif()
+  if(NOT timeout)
+    set(timeout 300)
+  endif()
+  set(environment "SLUICE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+                  "SLUICE_BINARY=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/sluice")
+  if(SLUICE_PYTHON)
+    list(APPEND environment "SLUICE_PYTHON=${SLUICE_PYTHON}")
+  endif()
+  if(SLUICE_REAL_INPUTS)
+    list(APPEND environment "SLUICE_REAL_INPUTS=${SLUICE_REAL_INPUTS}")
+  endif()
+  set_tests_properties(${name} PROPERTIES
+    LABELS "${labels};${module}" TIMEOUT ${timeout} SKIP_RETURN_CODE 77
+    ENVIRONMENT "${environment}")
+  if(serial)
+    set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()
