@@ -1,7 +1,6 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Modules name these targets in LIBS or PUBLIC_LIBS:
-#   Threads::Threads  nlohmann_json::nlohmann_json  CLI11::CLI11
-#   sluice::fmt  sluice::xxhash  sluice::simdjson (only if found: SLUICE_HAVE_SIMDJSON)
+# Names for LIBS: fmt nlohmann_json cli11 xxhash threads, and simdjson where found
+# (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
@@ -9,27 +8,27 @@ find_package(Threads REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt 9 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
+find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
 
-# The Mac stand-in compiles against libc++, for which Debian has no binary of fmt.
-add_library(sluice_dep_fmt INTERFACE)
+function(_sluice_dependency name target)
+  add_library(sluice_dep_${name} INTERFACE)
+  target_link_libraries(sluice_dep_${name} INTERFACE ${target})
+endfunction()
+
+_sluice_dependency(threads Threads::Threads)
+_sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
+_sluice_dependency(cli11 CLI11::CLI11)
+_sluice_dependency(xxhash PkgConfig::libxxhash)
 if(SLUICE_COMPILE_ONLY)
-  target_link_libraries(sluice_dep_fmt INTERFACE fmt::fmt-header-only)
+  # libc++ stands in for the Mac here, and Debian has no binary of fmt for it.
+  _sluice_dependency(fmt fmt::fmt-header-only)
 else()
-  target_link_libraries(sluice_dep_fmt INTERFACE fmt::fmt)
+  _sluice_dependency(fmt fmt::fmt)
 endif()
-add_library(sluice::fmt ALIAS sluice_dep_fmt)
-
-add_library(sluice_dep_xxhash INTERFACE)
-target_link_libraries(sluice_dep_xxhash INTERFACE PkgConfig::libxxhash)
-add_library(sluice::xxhash ALIAS sluice_dep_xxhash)
-
-find_package(simdjson QUIET)
 if(TARGET simdjson::simdjson)
   set(SLUICE_HAVE_SIMDJSON ON)
-  add_library(sluice_dep_simdjson INTERFACE)
-  target_link_libraries(sluice_dep_simdjson INTERFACE simdjson::simdjson)
-  add_library(sluice::simdjson ALIAS sluice_dep_simdjson)
+  _sluice_dependency(simdjson simdjson::simdjson)
 endif()
 
 if(SLUICE_BUILD_TESTS)
@@ -40,10 +39,10 @@ if(SLUICE_BUILD_BENCH)
 endif()
 
 # Python with the reference packages of tests/requirements.txt; tests that need it skip without.
-if(EXISTS "${PROJECT_SOURCE_DIR}/.venv/bin/python")
+find_program(SLUICE_PYTHON3 NAMES python3 DOC "Plain Python 3, standard library only")
+if(EXISTS "${PROJECT_SOURCE_DIR}/.venv/sluice-test-stamp")
   set(SLUICE_PYTHON "${PROJECT_SOURCE_DIR}/.venv/bin/python")
 endif()
-find_program(SLUICE_PYTHON3 NAMES python3 DOC "Plain Python 3, standard library only")
 
 # Real model files, too large for the repository; tests that need them skip without.
 if(DEFINED ENV{SLUICE_REAL_INPUTS})
