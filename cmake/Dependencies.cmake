@@ -1,6 +1,6 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash threads, and simdjson where found
-# (SLUICE_HAVE_SIMDJSON).
+# Names for LIBS: fmt nlohmann_json cli11 xxhash threads (also as sluice::fmt and so on), and
+# simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
@@ -14,6 +14,7 @@ pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
 function(_sluice_dependency name target)
   add_library(sluice_dep_${name} INTERFACE)
   target_link_libraries(sluice_dep_${name} INTERFACE ${target})
+  add_library(sluice::${name} ALIAS sluice_dep_${name})
 endfunction()
 
 _sluice_dependency(threads Threads::Threads)
