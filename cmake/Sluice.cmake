@@ -1,11 +1,10 @@
 # Functions with which modules, tests, fuzz targets and benchmarks are declared.
 #
 #   sluice_module(NAME io FLOOR core SOURCES a.cpp DEPENDS base numerics
-#                 [LIBS fmt xxhash])
+#                 [LIBS sluice::xxhash] [PUBLIC_LIBS sluice::fmt])
 #     A static library sluice_io, alias sluice::io; includes read "io/a.h". Without SOURCES it is
 #     header-only. DEPENDS must agree with the table in docs/architecture.md (tests/tidy).
-#     LIBS are names of cmake/Dependencies.cmake or CMake targets; dependents see their headers,
-#     because a facade's header may need them.
+#     LIBS are external, see cmake/Dependencies.cmake; PUBLIC_LIBS those that a header includes.
 #
 #   sluice_program(NAME sluice SOURCES main.cpp DEPENDS cli [LIBS ...])
 #
@@ -79,7 +78,7 @@ function(sluice_check_depends)
 endfunction()
 
 function(sluice_module)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;FLOOR" "SOURCES;DEPENDS;LIBS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;FLOOR" "SOURCES;DEPENDS;LIBS;PUBLIC_LIBS")
   _sluice_require_all_parsed()
   set(target sluice_${arg_NAME})
   set(floor_dir "${PROJECT_SOURCE_DIR}/src/${arg_FLOOR}")
@@ -90,13 +89,14 @@ function(sluice_module)
     add_library(${target} STATIC ${arg_SOURCES})
     set(scope PUBLIC)
     target_include_directories(${target} PRIVATE "${PROJECT_BINARY_DIR}/generated")
+    _sluice_link_libs(${target} PRIVATE ${arg_LIBS})
   else()
     add_library(${target} INTERFACE)
     set(scope INTERFACE)
   endif()
   add_library(sluice::${arg_NAME} ALIAS ${target})
   target_include_directories(${target} ${scope} "${floor_dir}")
-  _sluice_link_libs(${target} ${scope} ${arg_LIBS})
+  _sluice_link_libs(${target} ${scope} ${arg_PUBLIC_LIBS})
   _sluice_link(${target} ${scope} ${arg_DEPENDS})
 endfunction()
 
