@@ -85,6 +85,7 @@ function(sluice_module)
   if(NOT CMAKE_CURRENT_SOURCE_DIR STREQUAL "${floor_dir}/${arg_NAME}")
     message(FATAL_ERROR "module ${arg_NAME} of floor ${arg_FLOOR} is not in its own folder")
   endif()
+  _sluice_existing(arg_SOURCES ${arg_SOURCES})
   if(arg_SOURCES)
     add_library(${target} STATIC ${arg_SOURCES})
     set(scope PUBLIC)
@@ -195,6 +196,20 @@ function(sluice_bench)
 endfunction()
 
 # ---- internals ----
+
+# Sources that are listed but not there yet are left out with a warning, so that one unfinished
+# module does not keep every other one from building.
+function(_sluice_existing result)
+  set(existing "")
+  foreach(source IN LISTS ARGN)
+    if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" OR IS_ABSOLUTE "${source}")
+      list(APPEND existing "${source}")
+    else()
+      message(WARNING "${CMAKE_CURRENT_SOURCE_DIR}/${source} does not exist")
+    endif()
+  endforeach()
+  set(${result} "${existing}" PARENT_SCOPE)
+endfunction()
 
 macro(_sluice_require_all_parsed)
   if(arg_UNPARSED_ARGUMENTS)
