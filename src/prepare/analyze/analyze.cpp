@@ -1,0 +1,347 @@
+#include "analyze/analyze.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <unordered_map>
+
+#include "kernels/kernel_table.h"
+#include "numerics/block_codec.h"
+#include "stream/journal.h"
+#include "stream/stream.h"
+#include "stream/values.h"
+
+namespace sluice::analyze {
+namespace {
+
+using allocate::Candidate;
+using families::OutputModule;
+using numerics::DType;
+using numerics::Encoder;
+using numerics::ErrorStats;
+using numerics::QuantFormat;
+using numerics::QuantMode;
+using stream::RowBlock;
+
+// A killed pass repeats at most this many modules after a power loss (none after a mere kill).
+constexpr uint64_t kRecordsPerSync = 32;
+
+// What one block contributes to one candidate.
+struct CandidateSums {
+  double squared_error = 0;
+  double error_max = 0;
+  double worst_row = 0;  // largest NRMSE² of a row
+};
+
+struct BlockSums {
+  std::vector<CandidateSums> candidates;
+  double squared_weight = 0;
+  bool movable = true;  // every row moves losslessly
+  Digest source;
+};
+
+double row_nrmse_squared(double squared_error, double squared_weight) {
+  return numerics::nrmse_squared({squared_error, squared_weight, 0});
+}
+
+double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
+
+// The candidates of one module, and what its blocks found so far. Blocks are written by different
+// workers into places of their own.
+struct ModuleState {
+  std::vector<Candidate> candidates;  // formats, encoders and bytes; errors still zero
+  int lossless = -1;                  // index of the lossless candidate
+  std::vector<BlockSums> blocks;
+};
+
+class AnalyzeVisitor : public stream::Visitor {
+ public:
+  AnalyzeVisitor(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                 const AnalyzeOptions& options, stream::Journal& journal)
+      : checkpoint_(checkpoint),
+        map_(map),
+        options_(options),
+        kernels_(kernels::kernel_table(options.simd)),
+        journal_(journal),
+        states_(map.modules.size()),
+        scratch_(options.workers) {}
+
+  // Allocates the places of one module's results. Called before the stream starts.
+  Status expect(uint32_t module);
+  Status visit(const RowBlock& block, unsigned worker) override;
+  Status finish_module(uint32_t module) override;
+
+ private:
+  struct Scratch {
+    std::vector<std::byte> encoded;
+    std::vector<float> decoded;
+  };
+
+  void price_row(const RowBlock& block, std::span<const float> row, const ModuleState& state,
+                 BlockSums& sums) const;
+  void price_cast(const RowBlock& block, Scratch& scratch, BlockSums& sums) const;
+  bool moves_losslessly(const RowBlock& block, const QuantFormat& format, Scratch& scratch) const;
+  Candidate merged(const ModuleState& state, const stream::BlockGrid& grid, size_t candidate) const;
+
+  const io::Checkpoint& checkpoint_;
+  const families::ModelMap& map_;
+  const AnalyzeOptions& options_;
+  const kernels::KernelTable& kernels_;
+  stream::Journal& journal_;
+  std::vector<std::unique_ptr<ModuleState>> states_;
+  std::vector<Scratch> scratch_;
+  uint64_t unsynced_ = 0;
+};
+
+DType source_dtype(const io::Checkpoint& checkpoint, const OutputModule& module) {
+  return checkpoint.tensors[module.recipe.sources.at(0).tensor].info.dtype;
+}
+
+// 16-bit first, then lossless, then parity and best of each legal affine format.
+ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                            const OutputModule& module, std::span<const QuantFormat> best_formats) {
+  ModuleState state;
+  const auto add = [&](const QuantFormat& format, Encoder encoder, DType dtype) {
+    Candidate candidate;
+    candidate.format = format;
+    candidate.encoder = encoder;
+    candidate.bytes = numerics::encoded_bytes(format, module.shape, dtype).total();
+    state.candidates.push_back(candidate);
+  };
+  const DType source = source_dtype(checkpoint, module);
+  add({}, Encoder::kCast, stream::plain_dtype(checkpoint, map, module));
+  if (!module.quantizable) return state;
+
+  const auto lossless = numerics::lossless_affine(source);
+  if (lossless && map.dtype == DType::kF16 && can_encode(*lossless, module.shape)) {
+    state.lossless = static_cast<int>(state.candidates.size());
+    add(*lossless, Encoder::kLossless, map.dtype);
+  }
+  for (const uint8_t bits : numerics::kAffineBits) {
+    for (const uint16_t group : numerics::kAffineGroups) {
+      const QuantFormat format{QuantMode::kAffine, bits, group};
+      if (!can_encode(format, module.shape)) continue;
+      add(format, Encoder::kParity, map.dtype);
+      if (std::ranges::find(best_formats, format) != best_formats.end())
+        add(format, Encoder::kBest, map.dtype);
+    }
+  }
+  return state;
+}
+
+Status AnalyzeVisitor::expect(uint32_t index) {
+  const OutputModule& module = map_.modules[index];
+  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
+  auto state = std::make_unique<ModuleState>(
+      list_candidates(checkpoint_, map_, module, options_.best_formats));
+  state->blocks.resize(grid.block_count());
+  states_[index] = std::move(state);
+  return {};
+}
+
+void AnalyzeVisitor::price_row(const RowBlock& block, std::span<const float> row,
+                               const ModuleState& state, BlockSums& sums) const {
+  numerics::AffinePrices prices;
+  const bool has_affine = block.module.quantizable && row.size() % 32 == 0;
+  if (has_affine) kernels_.price_affine(row, map_.dtype, prices);
+  double weight = prices.squared_weight;
+  if (!has_affine) {
+    weight = 0;
+    for (const float value : row) weight += double{value} * double{value};
+  }
+  sums.squared_weight += weight;
+  for (size_t i = 0; i < state.candidates.size(); ++i) {
+    const Candidate& candidate = state.candidates[i];
+    CandidateSums& out = sums.candidates[i];
+    ErrorStats row_error;
+    if (candidate.encoder == Encoder::kParity) {
+      const size_t price = numerics::affine_price_index(candidate.format);
+      row_error = {prices.squared_error[price], weight, prices.error_max[price]};
+    } else if (candidate.encoder == Encoder::kBest) {
+      row_error = kernels_.price_best(row, candidate.format, map_.dtype);
+    } else {
+      continue;
+    }
+    out.squared_error += row_error.squared_error;
+    out.error_max = std::max(out.error_max, row_error.error_max);
+    out.worst_row =
+        std::max(out.worst_row, row_nrmse_squared(row_error.squared_error, weight));
+  }
+}
+
+// The error of storing the values in the model's own 16-bit type; candidate 0.
+void AnalyzeVisitor::price_cast(const RowBlock& block, Scratch& scratch, BlockSums& sums) const {
+  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
+  if (output == block.source_dtype || output == DType::kF32) return;
+  const uint64_t columns = block.module.columns();
+  scratch.encoded.resize(columns * 2);
+  scratch.decoded.resize(columns);
+  CandidateSums& out = sums.candidates[0];
+  for (uint64_t r = 0; r < block.block.rows; ++r) {
+    const std::span<const float> row = block.row(r);
+    numerics::encode_elements(output, row, scratch.encoded);
+    numerics::decode_elements(output, scratch.encoded, scratch.decoded);
+    double squared_error = 0, squared_weight = 0;
+    for (uint64_t c = 0; c < columns; ++c) {
+      const double error = double{scratch.decoded[c]} - double{row[c]};
+      squared_error += error * error;
+      squared_weight += double{row[c]} * double{row[c]};
+      out.error_max = std::max(out.error_max, std::fabs(error));
+    }
+    out.squared_error += squared_error;
+    out.worst_row = std::max(out.worst_row, row_nrmse_squared(squared_error, squared_weight));
+  }
+}
+
+bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& format,
+                                      Scratch& scratch) const {
+  const auto bytes = numerics::encoded_bytes(format, std::vector<uint64_t>{1, block.module.columns()},
+                                             map_.dtype);
+  scratch.encoded.resize(bytes.total());
+  const std::span<std::byte> all(scratch.encoded);
+  const numerics::AffineRow row{all.first(bytes.weight), all.subspan(bytes.weight, bytes.scales),
+                                all.last(bytes.biases)};
+  for (uint64_t r = 0; r < block.block.rows; ++r)
+    if (!numerics::move_lossless(block.source_dtype, block.source_row(r), row)) return false;
+  return true;
+}
+
+Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
+  ModuleState& state = *states_[block.block.module];
+  BlockSums& sums = state.blocks[block.block.index];
+  sums.candidates.resize(state.candidates.size());
+  sums.source = digest_of(block.source);
+  if (block.values.empty()) return {};  // integers are copied, not priced
+  const DType output = block.module.quantizable
+                           ? map_.dtype
+                           : stream::plain_dtype(checkpoint_, map_, block.module);
+  SLUICE_TRY(stream::check_values(checkpoint_, block, output, kernels_.find_unencodable));
+  for (uint64_t r = 0; r < block.block.rows; ++r) price_row(block, block.row(r), state, sums);
+  price_cast(block, scratch_[worker], sums);
+  if (state.lossless >= 0)
+    sums.movable = moves_losslessly(block, state.candidates[state.lossless].format,
+                                    scratch_[worker]);
+  return {};
+}
+
+// Sums over blocks in their order, so that the result does not depend on threads.
+Candidate AnalyzeVisitor::merged(const ModuleState& state, const stream::BlockGrid& grid,
+                                 size_t index) const {
+  Candidate candidate = state.candidates[index];
+  double worst_row = 0, worst_expert = -1;
+  for (uint32_t expert = 0; expert < grid.experts; ++expert) {
+    ErrorStats sum;
+    for (uint32_t b = 0; b < grid.blocks_per_expert; ++b) {
+      const BlockSums& block = state.blocks[expert * grid.blocks_per_expert + b];
+      const CandidateSums& part = block.candidates[index];
+      sum.merge({part.squared_error, block.squared_weight, part.error_max});
+      worst_row = std::max(worst_row, part.worst_row);
+    }
+    candidate.error.merge(sum);
+    if (const double expert_error = nrmse_squared(sum); expert_error > worst_expert) {
+      worst_expert = expert_error;
+      candidate.worst_expert = expert;
+    }
+  }
+  candidate.worst_expert_sqnr_db = db(std::max(worst_expert, 0.0));
+  candidate.worst_row_sqnr_db = db(worst_row);
+  return candidate;
+}
+
+Status AnalyzeVisitor::finish_module(uint32_t index) {
+  const OutputModule& module = map_.modules[index];
+  const std::unique_ptr<ModuleState> state = std::move(states_[index]);
+  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
+  ModuleRecord record;
+  record.item = {module.path,     module.parameter,   std::string(role_name(module.role)),
+                 module.layer,    module.elements(),  module.bits_floor,
+                 module.quantizable, {}};
+  bool movable = true;
+  Hasher source;
+  for (const BlockSums& block : state->blocks) {
+    movable = movable && block.movable;
+    source.update(block.source);
+  }
+  record.source = source.finish();
+  for (size_t i = 0; i < state->candidates.size(); ++i)
+    if (static_cast<int>(i) != state->lossless || movable)
+      record.item.candidates.push_back(merged(*state, grid, i));
+  SLUICE_TRY(journal_.append(record_to_json(record)));
+  if (++unsynced_ < kRecordsPerSync) return {};
+  unsynced_ = 0;
+  return journal_.sync();
+}
+
+AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                           const AnalyzeOptions& options) {
+  AnalysisHeader header;
+  header.source = checkpoint.identity_digest();
+  header.family = map.family;
+  header.dtype = map.dtype_name;
+  header.layers = map.layers;
+  header.modules = map.modules.size();
+  for (const QuantFormat& format : options.best_formats)
+    header.best_formats.push_back(format_text(format));
+  return header;
+}
+
+// What an analysis file already holds.
+struct Progressed {
+  bool begun = false, complete = false;
+  uint64_t modules = 0;  // records are in module order, so these are the first ones
+};
+
+Status check_record(const Json& record, const AnalysisHeader& wanted, const std::string& path,
+                    Progressed& progressed) {
+  if (!progressed.begun) {
+    SLUICE_ASSIGN(const AnalysisHeader found, header_from_json(record, path));
+    if (found.source != wanted.source)
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} was made from another source (or the source has changed since): it records "
+                  "{}, this source is {}; choose another file or remove it",
+                  path, found.source.hex(), wanted.source.hex());
+    if (!(found == wanted))
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} was made with other options; choose another file or remove it", path);
+    progressed.begun = true;
+  } else if (record.contains("complete")) {
+    progressed.complete = true;
+  } else {
+    ++progressed.modules;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
+                         const families::ModelMap& map, const std::string& path,
+                         const AnalyzeOptions& options) {
+  const AnalysisHeader header = make_header(checkpoint, map, options);
+  SLUICE_ASSIGN(const auto lock, storage.lock(path + ".lock"));
+  Progressed progressed;
+  SLUICE_ASSIGN(const auto journal,
+                stream::Journal::open(storage, path, [&](const Json& record) {
+                  return check_record(record, header, path, progressed);
+                }));
+  if (!progressed.begun) SLUICE_TRY(journal->append(header_to_json(header)));
+  if (!progressed.complete) {
+    std::vector<uint32_t> remaining;
+    for (uint64_t i = progressed.modules; i < map.modules.size(); ++i)
+      remaining.push_back(static_cast<uint32_t>(i));
+    AnalyzeVisitor visitor(checkpoint, map, options, *journal);
+    for (const uint32_t module : remaining) SLUICE_TRY(visitor.expect(module));
+    stream::StreamOptions stream_options;
+    stream_options.workers = options.workers;
+    stream_options.decode = kernels::kernel_table(options.simd).decode_elements;
+    stream_options.cancel = options.cancel;
+    stream_options.progress = options.progress;
+    SLUICE_TRY(stream::stream_modules(checkpoint, map, remaining, visitor, stream_options));
+    SLUICE_TRY(journal->append({{"complete", true}}));
+    SLUICE_TRY(journal->sync());
+  }
+  SLUICE_ASSIGN(const auto source, storage.open_source(path));
+  return load_analysis(*source);
+}
+
+}  // namespace sluice::analyze

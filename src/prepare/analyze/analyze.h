@@ -1,0 +1,36 @@
+// Prices every format of every output module in one pass over the weights, and appends what it
+// finds to an analysis file. A pass that was interrupted goes on where the file ends.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "analyze/analysis.h"
+#include "base/cpu.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "families/recipe.h"
+#include "io/checkpoint.h"
+#include "io/storage.h"
+
+namespace sluice::analyze {
+
+// The formats that are priced under the best encoder too unless the user says otherwise: the
+// widths where a search gains most, and the middle group of the others.
+std::vector<numerics::QuantFormat> default_best_formats();
+
+struct AnalyzeOptions {
+  std::vector<numerics::QuantFormat> best_formats;  // sorted, without repeats
+  unsigned workers = 1;
+  SimdLevel simd = SimdLevel::kScalar;
+  const CancelToken* cancel = nullptr;
+  Progress* progress = nullptr;
+};
+
+// path: the analysis file, created or continued. Errors: kInvalidArgument when it was made from
+// another source or with other options; kCorrupt naming a tensor with NaN or infinite weights.
+Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
+                         const families::ModelMap& map, const std::string& path,
+                         const AnalyzeOptions& options);
+
+}  // namespace sluice::analyze

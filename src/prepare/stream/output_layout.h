@@ -1,0 +1,58 @@
+// Where every tensor of an output lies, known before a byte is encoded: shard files, header text
+// and offsets follow from the shapes and the chosen formats alone. docs/formats.md#output
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "families/recipe.h"
+#include "io/safetensors.h"
+#include "numerics/quant_format.h"
+
+namespace sluice::stream {
+
+// As mlx_lm: 5 GiB of tensor bytes, greedy in module order. The tensors of one module stay together
+// in one shard; a module that is larger than the limit has a shard of its own.
+inline constexpr uint64_t kShardBytesMax = 5ull << 30;
+
+// Where a module's tensors start in their shard, from the start of the file.
+struct ModulePlace {
+  uint32_t shard = 0;
+  uint64_t weight = 0;
+  uint64_t scales = 0, biases = 0;  // only for affine
+};
+
+struct OutputShard {
+  std::string name;    // "model.safetensors" or "model-00001-of-00003.safetensors"
+  std::string header;  // length prefix and padded JSON
+  uint64_t file_bytes = 0;
+  std::vector<io::TensorInfo> tensors;  // in order of offset
+};
+
+struct OutputLayout {
+  std::vector<OutputShard> shards;
+  std::vector<ModulePlace> places;  // one per module of the map
+  uint64_t file_bytes = 0;          // of all shards: what a budget bounds
+  uint64_t tensor_bytes = 0;        // without headers: the index's total_size
+  uint64_t parameters = 0;          // logical elements: the index's total_parameters
+};
+
+// The dtype a module is written in when it is not quantized.
+numerics::DType plain_dtype(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                            const families::OutputModule& module);
+
+// The tensors a module becomes: its weight alone, or weight, scales and biases.
+std::vector<io::TensorInfo> output_tensors(const io::Checkpoint& checkpoint,
+                                           const families::ModelMap& map,
+                                           const families::OutputModule& module,
+                                           const numerics::QuantFormat& format);
+
+// formats: one per module of the map. Errors: kInvalidArgument for a format that a module's shape
+// cannot take.
+Result<OutputLayout> layout_output(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                                   std::span<const numerics::QuantFormat> formats);
+
+}  // namespace sluice::stream

@@ -1,0 +1,71 @@
+// The one engine under analyze, convert and verify. It reads the rows of output modules in bounded
+// blocks, decodes them to f32, and shows every block once to a visitor, on all threads and in any
+// order. It owns the reading memory, cancellation and progress; what is done with a block, and what
+// is kept, is the visitor's business.
+//
+//   reader threads → bounded queue → worker threads: decode, Visitor::visit → finish_module
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "families/recipe.h"
+#include "io/checkpoint.h"
+#include "stream/blocks.h"
+
+namespace sluice::stream {
+
+// Valid during visit() only.
+struct RowBlock {
+  const families::OutputModule& module;
+  const BlockGrid& grid;
+  Block block;
+  numerics::DType source_dtype;
+  std::span<const std::byte> source;  // [rows × row bytes] as stored, in output row order
+  std::span<const float> values;      // [rows × columns]; empty if !Visitor::wants_values
+
+  std::span<const float> row(uint64_t i) const {
+    return values.subspan(i * module.columns(), module.columns());
+  }
+  std::span<const std::byte> source_row(uint64_t i) const {
+    const uint64_t bytes = source.size() / block.rows;
+    return source.subspan(i * bytes, bytes);
+  }
+};
+
+class Visitor {
+ public:
+  virtual ~Visitor() = default;
+  // Whether visit() needs this module's values decoded. Non-float sources are never decoded.
+  virtual bool wants_values(const families::OutputModule&) const { return true; }
+  // Called concurrently; worker < StreamOptions::workers identifies the calling thread.
+  virtual Status visit(const RowBlock& block, unsigned worker) = 0;
+  // Called once per module, in the order of the list given to stream_modules, never concurrently,
+  // after all its blocks have been visited. Modules without elements are finished unvisited.
+  virtual Status finish_module(uint32_t module) = 0;
+};
+
+using DecodeFunction = void (*)(numerics::DType, std::span<const std::byte>, std::span<float>);
+
+struct StreamOptions {
+  unsigned workers = 1;
+  DecodeFunction decode = nullptr;  // numerics::decode_elements or a kernel equal to it
+  const CancelToken* cancel = nullptr;
+  Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
+};
+
+// modules: indices into map.modules. Memory: about (workers + 2·readers) blocks of source bytes and
+// workers blocks of f32. Errors: the first one met; kCancelled after a cancellation.
+Status stream_modules(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                      std::span<const uint32_t> modules, Visitor& visitor,
+                      const StreamOptions& options);
+
+// Source bytes behind the given modules, for progress totals.
+uint64_t source_bytes(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                      std::span<const uint32_t> modules);
+
+}  // namespace sluice::stream

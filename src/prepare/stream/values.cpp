@@ -1,0 +1,54 @@
+#include "stream/values.h"
+
+#include <cmath>
+#include <limits>
+
+namespace sluice::stream {
+namespace {
+
+using numerics::DType;
+
+// The largest magnitude that rounds to a finite value of the type.
+float magnitude_max(DType dtype) {
+  if (dtype == DType::kF16) return std::nextafter(65520.0f, 0.0f);
+  if (dtype == DType::kBF16) return std::nextafter(0x1.ffp127f, 0.0f);
+  return std::numeric_limits<float>::max();
+}
+
+// Whether every finite value of one type is finite in the other.
+bool always_fits(DType source, DType output) {
+  if (source == output || output == DType::kF32) return source != DType::kF64;
+  return output == DType::kBF16 && source == DType::kF16;
+}
+
+size_t find_too_large(std::span<const float> row, float limit) {
+  for (size_t i = 0; i < row.size(); ++i)
+    if (!(std::fabs(row[i]) <= limit)) return i;
+  return row.size();
+}
+
+}  // namespace
+
+Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DType output_dtype,
+                    FindFunction find) {
+  const bool check_range = !always_fits(block.source_dtype, output_dtype);
+  for (uint64_t r = 0; r < block.block.rows; ++r) {
+    const std::span<const float> row = block.row(r);
+    size_t bad = find(row);
+    if (bad == row.size() && check_range) bad = find_too_large(row, magnitude_max(output_dtype));
+    if (bad == row.size()) continue;
+    const float value = row[bad];
+    if (std::isfinite(value) && check_range)
+      return fail(ErrorCode::kCorrupt,
+                  "{}: tensor {}, row {}, column {}: value {} is too large for {}; choose another "
+                  "--dtype",
+                  checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad,
+                  value, dtype_info(output_dtype).name);
+    return fail(ErrorCode::kCorrupt,
+                "{}: tensor {}, row {}, column {}: expected a finite weight, found {}",
+                checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad, value);
+  }
+  return {};
+}
+
+}  // namespace sluice::stream
