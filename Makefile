@@ -1,0 +1,50 @@
+# Thin: what these do is in scripts/ and CMakePresets.json.
+
+DEMO_BUDGET ?= 80MB
+DEMO_OUT = demo/SmolLM2-135M-Instruct-$(DEMO_BUDGET)
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+SLUICE = build/release/bin/sluice
+
+.PHONY: demo build test sanitize standin fuzz lint format clean
+
+# From a fresh machine to a real model, fitted to a budget and proven.
+demo: build
+	@rm -rf $(DEMO_OUT) $(DEMO_OUT).partial
+	@model=$$(scripts/demo_model) && \
+	  set -x && \
+	  $(SLUICE) fit "$$model" --budget $(DEMO_BUDGET) -o $(DEMO_OUT) && \
+	  $(SLUICE) verify "$$model" $(DEMO_OUT)
+
+# The program alone, in build/release/bin/sluice.
+build:
+	@scripts/setup build
+	@mkdir -p build && cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
+	@cmake --build --preset release --parallel $(JOBS)
+
+# Everything a change must pass before it is committed.
+test:
+	@scripts/setup test
+	@scripts/demo_model >/dev/null
+	@scripts/check tests format lint
+
+sanitize:
+	@scripts/setup test
+	@scripts/check asan-ubsan tsan
+
+# clang with libc++: what a Mac's compiler would say.
+standin:
+	@scripts/setup test
+	@scripts/check mac-standin
+
+fuzz:
+	@scripts/setup test
+	@scripts/check fuzz
+
+lint:
+	@scripts/lint --all
+
+format:
+	@scripts/format
+
+clean:
+	rm -rf build
