@@ -12,10 +12,11 @@ if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 
-# CMake would add NDEBUG to RelWithDebInfo; the development build keeps DCHECK on.
-set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+# CMake would add NDEBUG to RelWithDebInfo; the development builds keep SLUICE_DCHECK on. Line
+# tables (-g1) are enough for stack traces and cost little compile time.
+set(SLUICE_DEV_FLAGS "-O2 -g1" CACHE STRING "Optimisation and debug flags of RelWithDebInfo")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "${SLUICE_DEV_FLAGS}")
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
-set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g")
 
 add_compile_options(
   -ffp-contract=off
@@ -28,7 +29,6 @@ endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   add_compile_options(-Wthread-safety)
 endif()
-# The default ELF and Mach-O linkers of both platforms know neither option of the other.
 if(UNIX AND NOT APPLE)
   add_link_options(-Wl,--as-needed)
 endif()
