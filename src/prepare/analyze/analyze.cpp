@@ -5,9 +5,11 @@
 #include <memory>
 #include <unordered_map>
 
+#include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "numerics/block_codec.h"
 #include "stream/journal.h"
+#include "stream/output_layout.h"
 #include "stream/stream.h"
 #include "stream/values.h"
 
@@ -40,10 +42,6 @@ struct BlockSums {
   Digest source;
 };
 
-double row_nrmse_squared(double squared_error, double squared_weight) {
-  return numerics::nrmse_squared({squared_error, squared_weight, 0});
-}
-
 double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 
 // The candidates of one module, and what its blocks found so far. Blocks are written by different
@@ -51,6 +49,7 @@ double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 struct ModuleState {
   std::vector<Candidate> candidates;  // formats, encoders and bytes; errors still zero
   int lossless = -1;                  // index of the lossless candidate
+  std::vector<QuantFormat> best_formats;  // of the best candidates, in their order
   std::vector<BlockSums> blocks;
 };
 
@@ -63,22 +62,20 @@ class AnalyzeVisitor : public stream::Visitor {
         options_(options),
         kernels_(kernels::kernel_table(options.simd)),
         journal_(journal),
-        states_(map.modules.size()),
-        scratch_(options.workers) {}
+        scratch_(options.workers),
+        states_(map.modules.size()) {}
 
-  // Allocates the places of one module's results. Called before the stream starts.
-  Status expect(uint32_t module);
   Status visit(const RowBlock& block, unsigned worker) override;
   Status finish_module(uint32_t module) override;
 
  private:
   struct Scratch {
     std::vector<std::byte> encoded;
-    std::vector<float> decoded;
+    std::vector<float> decoded, rounded;
   };
 
-  void price_row(const RowBlock& block, std::span<const float> row, const ModuleState& state,
-                 BlockSums& sums) const;
+  ModuleState& state_of(const RowBlock& block);
+  void price_row(std::span<const float> row, const ModuleState& state, BlockSums& sums) const;
   void price_cast(const RowBlock& block, Scratch& scratch, BlockSums& sums) const;
   bool moves_losslessly(const RowBlock& block, const QuantFormat& format, Scratch& scratch) const;
   Candidate merged(const ModuleState& state, const stream::BlockGrid& grid, size_t candidate) const;
@@ -88,8 +85,10 @@ class AnalyzeVisitor : public stream::Visitor {
   const AnalyzeOptions& options_;
   const kernels::KernelTable& kernels_;
   stream::Journal& journal_;
-  std::vector<std::unique_ptr<ModuleState>> states_;
   std::vector<Scratch> scratch_;
+  Mutex mutex_;
+  // Exists from a module's first block to its last, so that memory does not grow with the model.
+  std::vector<std::unique_ptr<ModuleState>> states_ GUARDED_BY(mutex_);
   uint64_t unsynced_ = 0;
 };
 
@@ -122,50 +121,47 @@ ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::Mo
       const QuantFormat format{QuantMode::kAffine, bits, group};
       if (!can_encode(format, module.shape)) continue;
       add(format, Encoder::kParity, map.dtype);
-      if (std::ranges::find(best_formats, format) != best_formats.end())
-        add(format, Encoder::kBest, map.dtype);
+      if (std::ranges::find(best_formats, format) == best_formats.end()) continue;
+      add(format, Encoder::kBest, map.dtype);
+      state.best_formats.push_back(format);
     }
   }
   return state;
 }
 
-Status AnalyzeVisitor::expect(uint32_t index) {
-  const OutputModule& module = map_.modules[index];
-  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
-  auto state = std::make_unique<ModuleState>(
-      list_candidates(checkpoint_, map_, module, options_.best_formats));
-  state->blocks.resize(grid.block_count());
-  states_[index] = std::move(state);
-  return {};
+ModuleState& AnalyzeVisitor::state_of(const RowBlock& block) {
+  MutexLock lock(mutex_);
+  std::unique_ptr<ModuleState>& state = states_[block.block.module];
+  if (state == nullptr) {
+    state = std::make_unique<ModuleState>(
+        list_candidates(checkpoint_, map_, block.module, options_.best_formats));
+    state->blocks.resize(block.grid.block_count());
+  }
+  return *state;
 }
 
-void AnalyzeVisitor::price_row(const RowBlock& block, std::span<const float> row,
-                               const ModuleState& state, BlockSums& sums) const {
-  numerics::AffinePrices prices;
-  const bool has_affine = block.module.quantizable && row.size() % 32 == 0;
-  if (has_affine) kernels_.price_affine(row, map_.dtype, prices);
-  double weight = prices.squared_weight;
-  if (!has_affine) {
-    weight = 0;
-    for (const float value : row) weight += double{value} * double{value};
-  }
-  sums.squared_weight += weight;
+void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& state,
+                               BlockSums& sums) const {
+  const numerics::AffinePrices prices = kernels_.price_affine(row, map_.dtype);
+  ErrorStats best_prices[numerics::kAffineCandidates];
+  kernels_.price_best(row, state.best_formats, map_.dtype,
+                      std::span(best_prices).first(state.best_formats.size()));
+  size_t next_best = 0;
   for (size_t i = 0; i < state.candidates.size(); ++i) {
     const Candidate& candidate = state.candidates[i];
-    CandidateSums& out = sums.candidates[i];
-    ErrorStats row_error;
+    ErrorStats error;
     if (candidate.encoder == Encoder::kParity) {
-      const size_t price = numerics::affine_price_index(candidate.format);
-      row_error = {prices.squared_error[price], weight, prices.error_max[price]};
+      const size_t price = numerics::affine_candidate_index(candidate.format);
+      error = {prices.squared_error[price], prices.squared_weight, prices.error_max[price]};
     } else if (candidate.encoder == Encoder::kBest) {
-      row_error = kernels_.price_best(row, candidate.format, map_.dtype);
+      error = best_prices[next_best++];
     } else {
       continue;
     }
-    out.squared_error += row_error.squared_error;
-    out.error_max = std::max(out.error_max, row_error.error_max);
-    out.worst_row =
-        std::max(out.worst_row, row_nrmse_squared(row_error.squared_error, weight));
+    CandidateSums& out = sums.candidates[i];
+    out.squared_error += error.squared_error;
+    out.error_max = std::max(out.error_max, error.error_max);
+    out.worst_row = std::max(out.worst_row, nrmse_squared(error));
   }
 }
 
@@ -181,15 +177,10 @@ void AnalyzeVisitor::price_cast(const RowBlock& block, Scratch& scratch, BlockSu
     const std::span<const float> row = block.row(r);
     numerics::encode_elements(output, row, scratch.encoded);
     numerics::decode_elements(output, scratch.encoded, scratch.decoded);
-    double squared_error = 0, squared_weight = 0;
-    for (uint64_t c = 0; c < columns; ++c) {
-      const double error = double{scratch.decoded[c]} - double{row[c]};
-      squared_error += error * error;
-      squared_weight += double{row[c]} * double{row[c]};
-      out.error_max = std::max(out.error_max, std::fabs(error));
-    }
-    out.squared_error += squared_error;
-    out.worst_row = std::max(out.worst_row, row_nrmse_squared(squared_error, squared_weight));
+    const ErrorStats error = numerics::error_between(row, scratch.decoded);
+    out.squared_error += error.squared_error;
+    out.error_max = std::max(out.error_max, error.error_max);
+    out.worst_row = std::max(out.worst_row, nrmse_squared(error));
   }
 }
 
@@ -207,7 +198,7 @@ bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& 
 }
 
 Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
-  ModuleState& state = *states_[block.block.module];
+  ModuleState& state = state_of(block);
   BlockSums& sums = state.blocks[block.block.index];
   sums.candidates.resize(state.candidates.size());
   sums.source = digest_of(block.source);
@@ -215,8 +206,16 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
   const DType output = block.module.quantizable
                            ? map_.dtype
                            : stream::plain_dtype(checkpoint_, map_, block.module);
-  SLUICE_TRY(stream::check_values(checkpoint_, block, output, kernels_.find_unencodable));
-  for (uint64_t r = 0; r < block.block.rows; ++r) price_row(block, block.row(r), state, sums);
+  SLUICE_TRY(stream::check_values(
+      checkpoint_, block, output,
+      [this](std::span<const float> row) { return kernels_.find_unencodable(row); }));
+  for (const float value : block.values) sums.squared_weight += double{value} * double{value};
+  if (state.candidates.size() > 1) {
+    const auto values = stream::values_in_dtype(block, map_.dtype, scratch_[worker].rounded);
+    const uint64_t columns = block.module.columns();
+    for (uint64_t r = 0; r < block.block.rows; ++r)
+      price_row(values.subspan(r * columns, columns), state, sums);
+  }
   price_cast(block, scratch_[worker], sums);
   if (state.lossless >= 0)
     sums.movable = moves_losslessly(block, state.candidates[state.lossless].format,
@@ -250,7 +249,14 @@ Candidate AnalyzeVisitor::merged(const ModuleState& state, const stream::BlockGr
 
 Status AnalyzeVisitor::finish_module(uint32_t index) {
   const OutputModule& module = map_.modules[index];
-  const std::unique_ptr<ModuleState> state = std::move(states_[index]);
+  std::unique_ptr<ModuleState> state;
+  {
+    MutexLock lock(mutex_);
+    state = std::move(states_[index]);
+  }
+  if (state == nullptr)  // a module without elements has no blocks
+    state = std::make_unique<ModuleState>(
+        list_candidates(checkpoint_, map_, module, options_.best_formats));
   SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
   ModuleRecord record;
   record.item = {module.path,     module.parameter,   std::string(role_name(module.role)),
@@ -330,10 +336,9 @@ Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
     for (uint64_t i = progressed.modules; i < map.modules.size(); ++i)
       remaining.push_back(static_cast<uint32_t>(i));
     AnalyzeVisitor visitor(checkpoint, map, options, *journal);
-    for (const uint32_t module : remaining) SLUICE_TRY(visitor.expect(module));
     stream::StreamOptions stream_options;
     stream_options.workers = options.workers;
-    stream_options.decode = kernels::kernel_table(options.simd).decode_elements;
+    stream_options.decode = kernels::element_decoder(kernels::kernel_table(options.simd));
     stream_options.cancel = options.cancel;
     stream_options.progress = options.progress;
     SLUICE_TRY(stream::stream_modules(checkpoint, map, remaining, visitor, stream_options));

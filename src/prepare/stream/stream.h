@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -49,11 +50,13 @@ class Visitor {
   virtual Status finish_module(uint32_t module) = 0;
 };
 
-using DecodeFunction = void (*)(numerics::DType, std::span<const std::byte>, std::span<float>);
+// numerics::decode_elements, or a kernel equal to it.
+using DecodeFunction =
+    std::function<void(numerics::DType, std::span<const std::byte>, std::span<float>)>;
 
 struct StreamOptions {
   unsigned workers = 1;
-  DecodeFunction decode = nullptr;  // numerics::decode_elements or a kernel equal to it
+  DecodeFunction decode;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
 };

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "numerics/block_codec.h"
+
 namespace sluice::stream {
 namespace {
 
@@ -30,7 +32,7 @@ size_t find_too_large(std::span<const float> row, float limit) {
 }  // namespace
 
 Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DType output_dtype,
-                    FindFunction find) {
+                    const FindFunction& find) {
   const bool check_range = !always_fits(block.source_dtype, output_dtype);
   for (uint64_t r = 0; r < block.block.rows; ++r) {
     const std::span<const float> row = block.row(r);
@@ -49,6 +51,19 @@ Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DTy
                 checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad, value);
   }
   return {};
+}
+
+std::span<const float> values_in_dtype(const RowBlock& block, DType dtype,
+                                       std::vector<float>& buffer) {
+  const bool plain_f16_or_bf16 =
+      block.source_dtype == DType::kF16 || block.source_dtype == DType::kBF16;
+  if (block.source_dtype == dtype || (dtype == DType::kF32 && plain_f16_or_bf16))
+    return block.values;
+  std::vector<std::byte> stored(block.values.size() * dtype_info(dtype).block_bytes);
+  buffer.resize(block.values.size());
+  numerics::encode_elements(dtype, block.values, stored);
+  numerics::decode_elements(dtype, stored, buffer);
+  return buffer;
 }
 
 }  // namespace sluice::stream

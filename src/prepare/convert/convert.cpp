@@ -1,0 +1,592 @@
+#include "convert/convert.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "base/units.h"
+#include "convert/staging.h"
+#include "kernels/decode.h"
+#include "kernels/kernel_table.h"
+#include "numerics/block_codec.h"
+#include "stream/journal.h"
+#include "stream/stream.h"
+#include "stream/values.h"
+#include "sluice_version.h"
+
+namespace sluice::convert {
+namespace {
+
+using allocate::Plan;
+using allocate::PlannedTensor;
+using families::ModelMap;
+using families::OutputModule;
+using numerics::DType;
+using numerics::Encoder;
+using numerics::ErrorStats;
+using numerics::QuantFormat;
+using numerics::QuantMode;
+using stream::OutputLayout;
+using stream::RowBlock;
+
+// Finished modules are made durable and journalled together after this many bytes of output, so
+// that a killed run repeats little and syncs seldom.
+constexpr uint64_t kBytesPerCheckpoint = 256ull << 20;
+
+// The plan's entry for every module, in module order. The plan must name exactly the map's modules.
+Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const Plan& plan) {
+  std::vector<const PlannedTensor*> planned;
+  for (const OutputModule& module : map.modules) {
+    const PlannedTensor* tensor = plan.find(module.tensor_name());
+    if (tensor == nullptr)
+      return fail(ErrorCode::kInvalidArgument, "the plan says nothing about tensor {}",
+                  module.tensor_name());
+    if (tensor->elements != module.elements())
+      return fail(ErrorCode::kInvalidArgument,
+                  "the plan was made for a tensor {} of {} elements, here it has {}",
+                  module.tensor_name(), tensor->elements, module.elements());
+    planned.push_back(tensor);
+  }
+  if (plan.data().tensors.size() != map.modules.size())
+    return fail(ErrorCode::kInvalidArgument, "the plan holds {} tensors, the model {}",
+                plan.data().tensors.size(), map.modules.size());
+  return planned;
+}
+
+// What every run of the same job has in common; a journal with another first record is not ours.
+Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan,
+                    const OutputLayout& layout) {
+  Hasher headers;
+  for (const stream::OutputShard& shard : layout.shards) headers.update(shard.header);
+  return {{"kind", "convert"},
+          {"version", 1},
+          {"tool", kVersion},
+          {"source", checkpoint.identity_digest().hex()},
+          {"plan", plan.digest().hex()},
+          {"layout", headers.finish().hex()}};
+}
+
+Json result_to_json(uint32_t module, const ModuleResult& result) {
+  return {{"module", module},
+          {"source", result.source.hex()},
+          {"weight", result.weight.hex()},
+          {"scales", result.scales.hex()},
+          {"biases", result.biases.hex()},
+          {"squared_error", result.error.squared_error},
+          {"squared_weight", result.error.squared_weight},
+          {"error_max", result.error.error_max}};
+}
+
+Result<Digest> digest_at(const Json& record, std::string_view key, std::string_view label) {
+  SLUICE_ASSIGN(const std::string hex, json_string(record, key, label));
+  return Digest::from_hex(hex);
+}
+
+Result<ModuleResult> result_from_json(const Json& record, std::string_view label) {
+  ModuleResult result;
+  SLUICE_ASSIGN(result.source, digest_at(record, "source", label));
+  SLUICE_ASSIGN(result.weight, digest_at(record, "weight", label));
+  SLUICE_ASSIGN(result.scales, digest_at(record, "scales", label));
+  SLUICE_ASSIGN(result.biases, digest_at(record, "biases", label));
+  SLUICE_ASSIGN(result.error.squared_error, json_number(record, "squared_error", label));
+  SLUICE_ASSIGN(result.error.squared_weight, json_number(record, "squared_weight", label));
+  SLUICE_ASSIGN(result.error.error_max, json_number(record, "error_max", label));
+  return result;
+}
+
+// Bytes of one row of each tensor a module becomes.
+numerics::EncodedBytes row_bytes(const OutputModule& module, const QuantFormat& format,
+                                 DType dtype) {
+  const uint64_t row[] = {1, module.columns()};
+  return numerics::encoded_bytes(format, row, dtype);
+}
+
+struct BlockResult {
+  Digest source, weight, scales, biases;
+  ErrorStats error;
+};
+
+// One finished module that is not durable yet.
+struct Pending {
+  uint32_t module;
+  ModuleResult result;
+};
+
+class ConvertVisitor : public stream::Visitor {
+ public:
+  ConvertVisitor(const io::Checkpoint& checkpoint, const ModelMap& map, const Plan& plan,
+                 std::span<const PlannedTensor* const> planned, const OutputLayout& layout,
+                 std::span<const std::unique_ptr<io::WritableFile>> files,
+                 stream::Journal& journal, std::vector<std::optional<ModuleResult>>& results,
+                 const ConvertOptions& options)
+      : checkpoint_(checkpoint),
+        map_(map),
+        rule_(plan.data().parity == "gpu" ? numerics::ParityRule::kGpu
+                                          : numerics::ParityRule::kCpu),
+        planned_(planned),
+        layout_(layout),
+        files_(files),
+        journal_(journal),
+        results_(results),
+        kernels_(kernels::kernel_table(options.simd)),
+        scratch_(options.workers),
+        states_(map.modules.size()) {}
+
+  Status visit(const RowBlock& block, unsigned worker) override;
+  Status finish_module(uint32_t module) override;
+  // Syncs what was written and journals the modules it completes.
+  Status checkpoint_progress();
+
+ private:
+  struct Scratch {
+    std::vector<std::byte> weight, scales, biases;
+    std::vector<float> decoded;
+  };
+
+  std::vector<BlockResult>& results_of(const RowBlock& block);
+  Result<ErrorStats> encode(const RowBlock& block, Scratch& scratch) const;
+  Result<ErrorStats> encode_affine(const RowBlock& block, const PlannedTensor& planned,
+                                   Scratch& scratch) const;
+  ErrorStats encode_plain(const RowBlock& block, Scratch& scratch) const;
+  Status write(const RowBlock& block, const Scratch& scratch) const;
+  Status check_source(uint32_t module, const Digest& found) const;
+
+  const io::Checkpoint& checkpoint_;
+  const ModelMap& map_;
+  const numerics::ParityRule rule_;
+  std::span<const PlannedTensor* const> planned_;
+  const OutputLayout& layout_;
+  std::span<const std::unique_ptr<io::WritableFile>> files_;
+  stream::Journal& journal_;
+  std::vector<std::optional<ModuleResult>>& results_;
+  const kernels::KernelTable& kernels_;
+  std::vector<Scratch> scratch_;
+
+  Mutex mutex_;
+  // Exists from a module's first block to its last.
+  std::vector<std::unique_ptr<std::vector<BlockResult>>> states_ GUARDED_BY(mutex_);
+
+  // Touched by finish_module only, which is never concurrent.
+  std::vector<Pending> pending_;
+  uint64_t pending_bytes_ = 0;
+};
+
+std::vector<BlockResult>& ConvertVisitor::results_of(const RowBlock& block) {
+  MutexLock lock(mutex_);
+  auto& state = states_[block.block.module];
+  if (state == nullptr)
+    state = std::make_unique<std::vector<BlockResult>>(block.grid.block_count());
+  return *state;
+}
+
+Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
+                                                 const PlannedTensor& planned,
+                                                 Scratch& scratch) const {
+  const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
+  const uint64_t rows = block.block.rows;
+  scratch.weight.resize(rows * bytes.weight);
+  scratch.scales.resize(rows * bytes.scales);
+  scratch.biases.resize(rows * bytes.biases);
+  // A lossless move is held against the source itself, an encoding against what MLX would see.
+  const std::span<const float> values =
+      planned.encoder == Encoder::kLossless
+          ? block.values
+          : stream::values_in_dtype(block, map_.dtype, scratch.decoded);
+  const uint64_t columns = block.module.columns();
+  ErrorStats stats;
+  for (uint64_t r = 0; r < rows; ++r) {
+    const numerics::AffineRow out{
+        std::span(scratch.weight).subspan(r * bytes.weight, bytes.weight),
+        std::span(scratch.scales).subspan(r * bytes.scales, bytes.scales),
+        std::span(scratch.biases).subspan(r * bytes.biases, bytes.biases)};
+    const std::span<const float> row = values.subspan(r * columns, columns);
+    if (planned.encoder == Encoder::kLossless) {
+      if (!numerics::move_lossless(block.source_dtype, block.source_row(r), out))
+        return fail(ErrorCode::kCorrupt,
+                    "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
+                    "says so",
+                    checkpoint_.path, block.module.tensor_name(), block.block.first_row + r,
+                    numerics::format_text(planned.format));
+      stats.merge(kernels_.affine_row_error(row, {out.weight, out.scales, out.biases},
+                                            planned.format, map_.dtype));
+    } else if (planned.encoder == Encoder::kBest) {
+      stats.merge(kernels_.encode_affine_best(row, planned.format, map_.dtype, out));
+    } else {
+      stats.merge(kernels_.encode_affine_parity(row, planned.format, map_.dtype, rule_, out));
+    }
+  }
+  return stats;
+}
+
+// Tensors that stay as they are: copied when the type is kept, rounded otherwise.
+ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch) const {
+  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
+  scratch.scales.clear();
+  scratch.biases.clear();
+  if (output == block.source_dtype) {
+    scratch.weight.assign(block.source.begin(), block.source.end());
+    return numerics::error_between(block.values, block.values);
+  }
+  scratch.weight.resize(block.values.size() * dtype_info(output).block_bytes);
+  scratch.decoded.resize(block.values.size());
+  numerics::encode_elements(output, block.values, scratch.weight);
+  numerics::decode_elements(output, scratch.weight, scratch.decoded);
+  return numerics::error_between(block.values, scratch.decoded);
+}
+
+Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratch) const {
+  const PlannedTensor& planned = *planned_[block.block.module];
+  const bool affine = planned.format.mode == QuantMode::kAffine;
+  const DType output =
+      affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
+  if (!block.values.empty())
+    SLUICE_TRY(stream::check_values(
+        checkpoint_, block, output,
+        [this](std::span<const float> row) { return kernels_.find_unencodable(row); }));
+  if (affine) return encode_affine(block, planned, scratch);
+  return encode_plain(block, scratch);
+}
+
+Status ConvertVisitor::write(const RowBlock& block, const Scratch& scratch) const {
+  const stream::ModulePlace& place = layout_.places[block.block.module];
+  io::WritableFile& file = *files_[place.shard];
+  const auto put = [&](uint64_t start, const std::vector<std::byte>& bytes) -> Status {
+    if (bytes.empty()) return {};
+    return file.write_at(start + block.block.first_row * (bytes.size() / block.block.rows), bytes);
+  };
+  SLUICE_TRY(put(place.weight, scratch.weight));
+  SLUICE_TRY(put(place.scales, scratch.scales));
+  return put(place.biases, scratch.biases);
+}
+
+Status ConvertVisitor::visit(const RowBlock& block, unsigned worker) {
+  Scratch& scratch = scratch_[worker];
+  BlockResult& result = results_of(block)[block.block.index];
+  SLUICE_ASSIGN(result.error, encode(block, scratch));
+  SLUICE_TRY(write(block, scratch));
+  result.source = digest_of(block.source);
+  result.weight = digest_of(scratch.weight);
+  result.scales = digest_of(scratch.scales);
+  result.biases = digest_of(scratch.biases);
+  return {};
+}
+
+// A plan made by analysis knows the digest of every source tensor.
+Status ConvertVisitor::check_source(uint32_t module, const Digest& found) const {
+  const Digest& expected = planned_[module]->source;
+  if (expected == Digest{} || expected == found) return {};
+  return fail(ErrorCode::kCorrupt,
+              "{}: the source of tensor {} has changed since it was analyzed (digest {}, expected "
+              "{}); analyze again",
+              checkpoint_.path, map_.modules[module].tensor_name(), found.hex(), expected.hex());
+}
+
+Status ConvertVisitor::finish_module(uint32_t module) {
+  std::unique_ptr<std::vector<BlockResult>> blocks;
+  {
+    MutexLock lock(mutex_);
+    blocks = std::move(states_[module]);
+  }
+  if (blocks == nullptr) blocks = std::make_unique<std::vector<BlockResult>>();
+  ModuleResult result;
+  Hasher source, weight, scales, biases;
+  for (const BlockResult& block : *blocks) {
+    source.update(block.source);
+    weight.update(block.weight);
+    scales.update(block.scales);
+    biases.update(block.biases);
+    result.error.merge(block.error);
+  }
+  result.source = source.finish();
+  result.weight = weight.finish();
+  if (planned_[module]->format.mode == QuantMode::kAffine) {
+    result.scales = scales.finish();
+    result.biases = biases.finish();
+  }
+  SLUICE_TRY(check_source(module, result.source));
+  pending_.push_back({module, result});
+  pending_bytes_ += planned_[module]->bytes;
+  return pending_bytes_ < kBytesPerCheckpoint ? Status{} : checkpoint_progress();
+}
+
+Status ConvertVisitor::checkpoint_progress() {
+  for (size_t shard = 0; shard < files_.size(); ++shard) {
+    const bool touched = std::ranges::any_of(
+        pending_, [&](const Pending& done) { return layout_.places[done.module].shard == shard; });
+    if (touched) SLUICE_TRY(files_[shard]->sync());
+  }
+  for (const Pending& done : pending_) {
+    SLUICE_TRY(journal_.append(result_to_json(done.module, done.result)));
+    results_[done.module] = done.result;
+  }
+  SLUICE_TRY(journal_.sync());
+  pending_.clear();
+  pending_bytes_ = 0;
+  return {};
+}
+
+// Digest over the digests of a tensor's blocks, as they lie in the output.
+Result<Digest> digest_written(const io::ByteSource& file, uint64_t start, uint64_t bytes_per_row,
+                              const stream::BlockGrid& grid, std::vector<std::byte>& buffer) {
+  Hasher hasher;
+  for (uint32_t index = 0; index < grid.block_count(); ++index) {
+    const stream::Block block = grid.block(0, index);
+    buffer.resize(block.rows * bytes_per_row);
+    SLUICE_TRY(file.read_at(start + block.first_row * bytes_per_row, buffer));
+    hasher.update(digest_of(buffer));
+  }
+  return hasher.finish();
+}
+
+// One conversion from its journal to its final name.
+class Conversion {
+ public:
+  Conversion(io::Storage& storage, const io::Checkpoint& checkpoint, const ModelMap& map,
+             const Plan& plan, const std::string& out, const ConvertOptions& options)
+      : storage_(storage),
+        checkpoint_(checkpoint),
+        map_(map),
+        plan_(plan),
+        out_(out),
+        partial_(partial_path(out)),
+        options_(options),
+        results_(map.modules.size()) {}
+
+  Result<ConvertSummary> run();
+
+ private:
+  Status plan_layout();
+  Status open_journal();
+  Status take_record(const Json& record);
+  Status check_space();
+  Status open_shards();
+  Status check_resumed();
+  Result<bool> matches_record(uint32_t module, std::vector<std::byte>& buffer);
+  Status convert_remaining();
+  Status write_small_files();
+  Status publish();
+  std::string inside(std::string_view name) const { return fmt::format("{}/{}", partial_, name); }
+
+  io::Storage& storage_;
+  const io::Checkpoint& checkpoint_;
+  const ModelMap& map_;
+  const Plan& plan_;
+  const std::string out_, partial_;
+  const ConvertOptions& options_;
+
+  std::vector<const PlannedTensor*> planned_;
+  OutputLayout layout_;
+  std::vector<std::optional<ModuleResult>> results_;  // of modules that are durable
+  std::unique_ptr<io::LockFile> lock_;
+  std::unique_ptr<stream::Journal> journal_;
+  std::vector<std::unique_ptr<io::WritableFile>> files_;
+  bool journal_begun_ = false, journal_complete_ = false;
+  ConvertSummary summary_;
+};
+
+Status Conversion::plan_layout() {
+  SLUICE_ASSIGN(planned_, match_plan(map_, plan_));
+  std::vector<QuantFormat> formats;
+  for (const PlannedTensor* tensor : planned_) formats.push_back(tensor->format);
+  SLUICE_ASSIGN(layout_, stream::layout_output(checkpoint_, map_, formats));
+  if (layout_.file_bytes > plan_.data().budget_bytes)
+    return fail(ErrorCode::kInvalidArgument,
+                "the plan's weight files take {} bytes, more than its budget of {}",
+                layout_.file_bytes, plan_.data().budget_bytes);
+  summary_.weight_file_bytes = layout_.file_bytes;
+  summary_.shards = layout_.shards.size();
+  return {};
+}
+
+Status Conversion::take_record(const Json& record) {
+  const std::string path = journal_path(out_);
+  if (!journal_begun_) {
+    const Json wanted = journal_header(checkpoint_, plan_, layout_);
+    for (const auto& [key, what] :
+         {std::pair{"source", "source (or the source has changed since)"},
+          std::pair{"plan", "plan"}, std::pair{"tool", "version of this program"},
+          std::pair{"layout", "layout"}})
+      if (record.value(key, Json()) != wanted[key])
+        return fail(ErrorCode::kInvalidArgument,
+                    "{} was begun from another {}; remove it and {} to start anew", partial_, what,
+                    path);
+    journal_begun_ = true;
+    return {};
+  }
+  if (record.contains("complete")) {
+    journal_complete_ = true;
+    return {};
+  }
+  SLUICE_ASSIGN(const int64_t module,
+                json_int(record, "module", 0, static_cast<int64_t>(results_.size()) - 1, path));
+  SLUICE_ASSIGN(results_[static_cast<size_t>(module)], result_from_json(record, path));
+  return {};
+}
+
+Status Conversion::open_journal() {
+  const std::string path = journal_path(out_);
+  SLUICE_ASSIGN(lock_, storage_.lock(path));
+  SLUICE_ASSIGN(journal_, stream::Journal::open(storage_, path, [this](const Json& record) {
+                  return take_record(record);
+                }));
+  if (journal_begun_) return {};
+  SLUICE_TRY(journal_->append(journal_header(checkpoint_, plan_, layout_)));
+  return journal_->sync();
+}
+
+Status Conversion::check_space() {
+  uint64_t needed = 4ull << 20;  // configuration, index and record, generously
+  for (const stream::OutputShard& shard : layout_.shards)
+    if (!storage_.exists(inside(shard.name))) needed += shard.file_bytes;
+  for (const io::Sidecar& sidecar : checkpoint_.sidecars) needed += sidecar.source->size();
+  SLUICE_ASSIGN(const uint64_t free, storage_.free_bytes(partial_));
+  if (free >= needed) return {};
+  return fail(ErrorCode::kExhausted, "{}: {} are needed but only {} are free", partial_,
+              bytes_text(needed), bytes_text(free));
+}
+
+Status Conversion::open_shards() {
+  for (const stream::OutputShard& shard : layout_.shards) {
+    SLUICE_ASSIGN(auto file, storage_.open(inside(shard.name), io::OpenMode::kCreateOrOpen));
+    SLUICE_TRY(file->allocate(shard.file_bytes));
+    SLUICE_TRY(file->write_at(0, std::as_bytes(std::span(shard.header))));
+    files_.push_back(std::move(file));
+  }
+  return storage_.sync_directory(partial_);
+}
+
+Result<bool> Conversion::matches_record(uint32_t index, std::vector<std::byte>& buffer) {
+  const OutputModule& module = map_.modules[index];
+  const stream::ModulePlace& place = layout_.places[index];
+  SLUICE_ASSIGN(const auto file,
+                storage_.open_source(inside(layout_.shards[place.shard].name)));
+  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
+  const bool affine = planned_[index]->format.mode == QuantMode::kAffine;
+  const auto bytes = row_bytes(module, planned_[index]->format,
+                               affine ? map_.dtype
+                                      : stream::plain_dtype(checkpoint_, map_, module));
+  const ModuleResult& recorded = *results_[index];
+  SLUICE_ASSIGN(const Digest weight,
+                digest_written(*file, place.weight, bytes.weight, grid, buffer));
+  if (weight != recorded.weight) return false;
+  if (!affine) return true;
+  SLUICE_ASSIGN(const Digest scales,
+                digest_written(*file, place.scales, bytes.scales, grid, buffer));
+  SLUICE_ASSIGN(const Digest biases,
+                digest_written(*file, place.biases, bytes.biases, grid, buffer));
+  return scales == recorded.scales && biases == recorded.biases;
+}
+
+// What an earlier run recorded is read back; anything that is not there as recorded is redone.
+Status Conversion::check_resumed() {
+  std::vector<std::byte> buffer;
+  for (uint32_t i = 0; i < results_.size(); ++i) {
+    if (!results_[i]) continue;
+    if (options_.cancel != nullptr && options_.cancel->cancelled())
+      return fail(ErrorCode::kCancelled, "interrupted");
+    SLUICE_ASSIGN(const bool intact, matches_record(i, buffer));
+    if (intact) {
+      ++summary_.modules_resumed;
+    } else {
+      options_.log->warn(fmt::format("{}: tensor {} is not as the journal recorded it; redoing it",
+                                     partial_, map_.modules[i].tensor_name()));
+      results_[i].reset();
+    }
+  }
+  return {};
+}
+
+Status Conversion::convert_remaining() {
+  std::vector<uint32_t> remaining;
+  for (uint32_t i = 0; i < results_.size(); ++i)
+    if (!results_[i]) remaining.push_back(i);
+  ConvertVisitor visitor(checkpoint_, map_, plan_, planned_, layout_, files_, *journal_, results_,
+                         options_);
+  stream::StreamOptions stream_options;
+  stream_options.workers = options_.workers;
+  stream_options.decode = kernels::element_decoder(kernels::kernel_table(options_.simd));
+  stream_options.cancel = options_.cancel;
+  stream_options.progress = options_.progress;
+  const Status streamed =
+      stream::stream_modules(checkpoint_, map_, remaining, visitor, stream_options);
+  // An interruption keeps what is finished; after any other error nothing more is claimed.
+  if (!streamed && streamed.error().code != ErrorCode::kCancelled) return streamed;
+  SLUICE_TRY(visitor.checkpoint_progress());
+  return streamed;
+}
+
+Status Conversion::write_small_files() {
+  for (const io::Sidecar& sidecar : checkpoint_.sidecars) {
+    SLUICE_ASSIGN(const std::string text, io::read_text(*sidecar.source, sidecar.source->size()));
+    SLUICE_TRY(io::write_file_atomically(storage_, inside(sidecar.name), text));
+  }
+  std::vector<ModuleResult> results;
+  for (const auto& result : results_) results.push_back(*result);
+  const std::pair<std::string_view, std::string> files[] = {
+      {"config.json", dump_json(output_config(checkpoint_, map_, plan_), 4)},
+      {"model.safetensors.index.json", dump_json(output_index(layout_), 4)},
+      {"README.md", model_card(checkpoint_, plan_, layout_)},
+      {"sluice.json",
+       dump_json(output_record(checkpoint_, map_, plan_, layout_, results), 1) + "\n"}};
+  for (const auto& [name, text] : files)
+    SLUICE_TRY(io::write_file_atomically(storage_, inside(name), text));
+  return {};
+}
+
+// The journal says that the folder is complete before it takes its name, so that a run killed in
+// between only renames.
+Status Conversion::publish() {
+  for (const auto& file : files_) SLUICE_TRY(file->sync());
+  files_.clear();
+  SLUICE_TRY(storage_.sync_directory(partial_));
+  SLUICE_TRY(journal_->append({{"complete", true}}));
+  SLUICE_TRY(journal_->sync());
+  SLUICE_TRY(storage_.rename(partial_, out_));
+  const size_t slash = out_.find_last_of('/');
+  SLUICE_TRY(storage_.sync_directory(slash == std::string::npos ? "." : out_.substr(0, slash + 1)));
+  return storage_.remove(journal_path(out_));
+}
+
+Result<ConvertSummary> Conversion::run() {
+  SLUICE_TRY(plan_layout());
+  const bool journalled = storage_.exists(journal_path(out_));
+  if (storage_.exists(out_)) {
+    // Killed after the rename: only the journal is left to remove.
+    if (journalled && !storage_.exists(partial_)) {
+      SLUICE_TRY(open_journal());
+      if (journal_complete_) {
+        SLUICE_TRY(storage_.remove(journal_path(out_)));
+        return summary_;
+      }
+    }
+    return fail(ErrorCode::kInvalidArgument,
+                "{} exists already; remove it or choose another output", out_);
+  }
+  SLUICE_TRY(storage_.create_directory(partial_));
+  SLUICE_TRY(check_space());
+  SLUICE_TRY(open_journal());
+  SLUICE_TRY(open_shards());
+  SLUICE_TRY(check_resumed());
+  SLUICE_TRY(convert_remaining());
+  SLUICE_TRY(write_small_files());
+  SLUICE_TRY(publish());
+  return summary_;
+}
+
+}  // namespace
+
+std::string partial_path(const std::string& out) { return out + ".partial"; }
+std::string journal_path(const std::string& out) { return out + ".journal"; }
+
+Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
+                               const ModelMap& map, const Plan& plan, const std::string& out,
+                               const ConvertOptions& options) {
+  if (checkpoint.identity_digest() != plan.data().source)
+    return fail(ErrorCode::kInvalidArgument,
+                "the plan was made for another source, or {} has changed since (identity {}, the "
+                "plan says {})",
+                checkpoint.path, checkpoint.identity_digest().hex(), plan.data().source.hex());
+  return Conversion(storage, checkpoint, map, plan, out, options).run();
+}
+
+}  // namespace sluice::convert

@@ -1,0 +1,47 @@
+// Writes a model in MLX's format according to a plan. Every output byte's place is known before the
+// first is written, so blocks are encoded and written in any order, on all threads; a journal
+// beside the output remembers what is durable, and the folder takes its final name last.
+#pragma once
+
+#include <string>
+
+#include "allocate/plan.h"
+#include "base/cpu.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "families/recipe.h"
+#include "io/checkpoint.h"
+#include "io/storage.h"
+#include "numerics/affine.h"
+
+namespace sluice::convert {
+
+struct ConvertOptions {
+  unsigned workers = 1;
+  SimdLevel simd = SimdLevel::kScalar;
+  const CancelToken* cancel = nullptr;
+  Progress* progress = nullptr;
+  Log* log = nullptr;  // never null
+};
+
+struct ConvertSummary {
+  uint64_t weight_file_bytes = 0;  // all files a loader reads as weights
+  uint64_t shards = 0;
+  uint64_t modules_resumed = 0;    // found complete in an interrupted run's journal
+};
+
+// Where an unfinished output lies: written here, renamed to its own name when complete.
+std::string partial_path(const std::string& out);
+// The journal of an unfinished output.
+std::string journal_path(const std::string& out);
+
+// Creates out from checkpoint. Errors: kInvalidArgument when out exists, or when an unfinished run
+// belongs to another source or plan; kExhausted when the disk is too small (before anything is
+// written, if it can be known); kCorrupt naming a tensor whose source is damaged or has changed
+// since the analysis behind the plan. After any error the call can be repeated and goes on.
+Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
+                               const families::ModelMap& map, const allocate::Plan& plan,
+                               const std::string& out, const ConvertOptions& options);
+
+}  // namespace sluice::convert

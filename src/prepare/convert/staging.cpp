@@ -1,0 +1,113 @@
+#include "convert/staging.h"
+
+#include <cmath>
+
+#include "base/units.h"
+#include "sluice_version.h"
+
+namespace sluice::convert {
+namespace {
+
+using allocate::Plan;
+using allocate::PlannedTensor;
+using numerics::QuantFormat;
+using numerics::QuantMode;
+
+Json format_to_config(const QuantFormat& format, bool with_mode) {
+  Json json{{"group_size", format.group_size}, {"bits", format.bits}};
+  if (with_mode) json["mode"] = numerics::quant_mode_name(format.mode);
+  return json;
+}
+
+std::string base_name(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.find_last_of('/') + 1);
+}
+
+}  // namespace
+
+Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                   const Plan& plan) {
+  Json config = checkpoint.config;
+  config.erase("_name_or_path");
+  config.erase("vision_config");
+  if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
+    config["eos_token_id"] = *eos;
+  if (config.contains("torch_dtype") || !config.contains("dtype"))
+    config["torch_dtype"] = map.dtype_name;
+  if (config.contains("dtype")) config["dtype"] = map.dtype_name;
+  const auto global = plan.default_format();
+  if (!global) return config;
+  Json quantization = format_to_config(*global, true);
+  for (const PlannedTensor& tensor : plan.data().tensors)
+    if (tensor.format.mode != QuantMode::kFloat && tensor.format != *global)
+      quantization[tensor.path] = format_to_config(tensor.format, false);
+  config["quantization"] = quantization;
+  config["quantization_config"] = std::move(quantization);
+  return config;
+}
+
+Json output_index(const stream::OutputLayout& layout) {
+  Json weight_map = Json::object();
+  for (const stream::OutputShard& shard : layout.shards)
+    for (const io::TensorInfo& tensor : shard.tensors) weight_map[tensor.name] = shard.name;
+  return {{"metadata",
+           {{"total_size", layout.tensor_bytes}, {"total_parameters", layout.parameters}}},
+          {"weight_map", std::move(weight_map)}};
+}
+
+std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
+                       const stream::OutputLayout& layout) {
+  std::string formats;
+  for (const allocate::FormatShare& share : allocate::format_shares(plan))
+    formats += fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
+                           numerics::encoder_name(share.encoder), share.modules,
+                           bytes_text(share.bytes));
+  return fmt::format(
+      "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
+      "- sluice\nbase_model: {}\n---\n\n"
+      "Prepared by Sluice {} from {}: {} of weights, {:.3f} bits per weight.\n"
+      "`sluice.json` holds the plan and the digest of every tensor.\n\n"
+      "| bits/group | encoder | modules | bytes |\n|---|---|---|---|\n{}",
+      base_name(checkpoint.path), kVersion, base_name(checkpoint.path),
+      bytes_text(layout.file_bytes), allocate::bits_per_weight(plan), formats);
+}
+
+Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                   const Plan& plan, const stream::OutputLayout& layout,
+                   const std::vector<ModuleResult>& results) {
+  Json files = Json::array();
+  for (const io::SourceFile& file : checkpoint.identity)
+    files.push_back(
+        {{"name", file.name}, {"bytes", file.bytes}, {"header_xxh3", file.header.hex()}});
+  Json modules = Json::object();
+  for (size_t i = 0; i < results.size(); ++i) {
+    const families::OutputModule& module = map.modules[i];
+    const ModuleResult& result = results[i];
+    Json entry{{"shard", layout.shards[layout.places[i].shard].name},
+               {"source_xxh3", result.source.hex()},
+               {"weight_xxh3", result.weight.hex()},
+               {"squared_error", result.error.squared_error},
+               {"squared_weight", result.error.squared_weight},
+               {"error_max", result.error.error_max}};
+    if (plan.find(module.tensor_name())->format.mode != QuantMode::kFloat) {
+      entry["scales_xxh3"] = result.scales.hex();
+      entry["biases_xxh3"] = result.biases.hex();
+    }
+    modules[module.tensor_name()] = std::move(entry);
+  }
+  // The plan is text that parses: plan_to_json wrote it.
+  auto plan_json = parse_json(allocate::plan_to_json(plan), "plan");
+  SLUICE_CHECK(plan_json.has_value());
+  return {{"version", 1},
+          {"tool", fmt::format("sluice {}", kVersion)},
+          {"block_elements", stream::kBlockElements},
+          {"source", {{"name", base_name(checkpoint.path)},
+                      {"xxh3", checkpoint.identity_digest().hex()},
+                      {"files", std::move(files)}}},
+          {"dropped", map.dropped},
+          {"modules", std::move(modules)},
+          {"plan", std::move(*plan_json)}};
+}
+
+}  // namespace sluice::convert

@@ -1,0 +1,401 @@
+#include "verify/verify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "numerics/affine.h"
+#include "numerics/block_codec.h"
+#include "stream/output_layout.h"
+#include "stream/stream.h"
+#include "stream/values.h"
+#include "verify/output.h"
+
+namespace sluice::verify {
+namespace {
+
+using allocate::PlannedTensor;
+using families::ModelMap;
+using families::OutputModule;
+using numerics::DType;
+using numerics::Encoder;
+using numerics::ErrorStats;
+using numerics::QuantMode;
+using stream::RowBlock;
+
+// Prices use a reciprocal where encoding divides; this covers the difference with room to spare.
+constexpr double kPredictionToleranceDb = 0.1;
+
+// One module's tensors in the output; scales and biases only for affine.
+struct OutputPlace {
+  const io::StoredTensor* weight = nullptr;
+  const io::StoredTensor* scales = nullptr;
+  const io::StoredTensor* biases = nullptr;
+};
+
+struct BlockResult {
+  Digest source, weight, scales, biases;
+  ErrorStats error;
+};
+
+class VerifyVisitor : public stream::Visitor {
+ public:
+  VerifyVisitor(const io::Checkpoint& checkpoint, const ModelMap& map, const allocate::Plan& plan,
+                const Output& output, Findings& findings, unsigned workers)
+      : checkpoint_(checkpoint),
+        map_(map),
+        plan_(plan),
+        output_(output),
+        findings_(findings),
+        scratch_(workers),
+        states_(map.modules.size()) {}
+
+  // Modules whose tensors are there in the right shapes; the others have their finding already.
+  std::vector<uint32_t> comparable_modules();
+  Status visit(const RowBlock& block, unsigned worker) override;
+  Status finish_module(uint32_t module) override;
+
+  std::vector<RoleQuality> roles() const;
+  uint64_t reencoded_modules() const { return reencoded_; }
+
+ private:
+  struct Scratch {
+    std::vector<std::byte> weight, scales, biases;  // as found
+    std::vector<std::byte> expected_weight, expected_scales, expected_biases;
+    std::vector<float> decoded, parity, rounded;
+  };
+
+  Status read_output(const RowBlock& block, Scratch& scratch) const;
+  ErrorStats check_affine(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
+  ErrorStats check_plain(const RowBlock& block, Scratch& scratch);
+  void check_reencoding(const RowBlock& block, const PlannedTensor& planned, uint64_t row,
+                        std::span<const float> source, const numerics::ConstAffineRow& found,
+                        Scratch& scratch);
+  void check_not_worse(const RowBlock& block, const PlannedTensor& planned, uint64_t row,
+                       std::span<const float> source, Scratch& scratch);
+  void check_lossless(const RowBlock& block, uint64_t row, const Scratch& scratch);
+  void check_digests(const OutputModule& module, const std::vector<BlockResult>& blocks,
+                     bool affine);
+  void check_error(const OutputModule& module, const PlannedTensor& planned,
+                   const ErrorStats& error);
+  void note_quality(const OutputModule& module, const ErrorStats& error);
+
+  const io::Checkpoint& checkpoint_;
+  const ModelMap& map_;
+  const allocate::Plan& plan_;
+  const Output& output_;
+  Findings& findings_;
+  std::vector<Scratch> scratch_;
+  std::vector<OutputPlace> places_;
+
+  Mutex mutex_;
+  std::vector<std::unique_ptr<std::vector<BlockResult>>> states_ GUARDED_BY(mutex_);
+
+  // finish_module only.
+  std::map<std::string, RoleQuality> roles_;
+  uint64_t reencoded_ = 0;
+};
+
+std::vector<uint32_t> VerifyVisitor::comparable_modules() {
+  std::vector<uint32_t> comparable;
+  places_.resize(map_.modules.size());
+  for (uint32_t i = 0; i < map_.modules.size(); ++i) {
+    const OutputModule& module = map_.modules[i];
+    const PlannedTensor* planned = plan_.find(module.tensor_name());
+    if (planned == nullptr) continue;
+    const auto expected = stream::output_tensors(checkpoint_, map_, module, planned->format);
+    const io::StoredTensor* found[3] = {};
+    bool complete = true;
+    for (size_t part = 0; part < expected.size(); ++part) {
+      const auto tensor = output_.tensors.find(expected[part].name);
+      complete = complete && tensor != output_.tensors.end() &&
+                 tensor->second.info == expected[part];
+      if (complete) found[part] = &tensor->second;
+    }
+    if (!complete) continue;
+    places_[i] = {found[0], found[1], found[2]};
+    comparable.push_back(i);
+  }
+  return comparable;
+}
+
+Status VerifyVisitor::read_output(const RowBlock& block, Scratch& scratch) const {
+  const OutputPlace& place = places_[block.block.module];
+  const uint64_t all_rows = block.module.rows();
+  const auto read = [&](const io::StoredTensor* tensor, std::vector<std::byte>& out) -> Status {
+    if (tensor == nullptr) {
+      out.clear();
+      return {};
+    }
+    const uint64_t row_bytes = tensor->bytes / all_rows;
+    out.resize(row_bytes * block.block.rows);
+    return output_.files[tensor->file]->read_at(
+        tensor->offset + block.block.first_row * row_bytes, out);
+  };
+  SLUICE_TRY(read(place.weight, scratch.weight));
+  SLUICE_TRY(read(place.scales, scratch.scales));
+  return read(place.biases, scratch.biases);
+}
+
+std::span<const std::byte> row_of(const std::vector<std::byte>& bytes, uint64_t row,
+                                  uint64_t rows) {
+  const uint64_t row_bytes = bytes.size() / rows;
+  return std::span(bytes).subspan(row * row_bytes, row_bytes);
+}
+
+bool equal_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return std::ranges::equal(a, b);
+}
+
+std::string place_text(const RowBlock& block, uint64_t row) {
+  const uint64_t absolute = block.block.first_row + row;
+  if (block.grid.experts == 1) return fmt::format("row {}", absolute);
+  return fmt::format("expert {}, row {}", absolute / block.grid.expert_rows,
+                     absolute % block.grid.expert_rows);
+}
+
+void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor& planned,
+                                     uint64_t row, std::span<const float> source,
+                                     const numerics::ConstAffineRow& found, Scratch& scratch) {
+  scratch.expected_weight.resize(found.weight.size());
+  scratch.expected_scales.resize(found.scales.size());
+  scratch.expected_biases.resize(found.biases.size());
+  const auto rule = plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu
+                                                 : numerics::ParityRule::kCpu;
+  numerics::encode_affine_parity(
+      source, planned.format, map_.dtype, rule,
+      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases});
+  const auto compare = [&](std::string_view part, std::span<const std::byte> expected,
+                           std::span<const std::byte> actual) {
+    if (!equal_bytes(expected, actual))
+      findings_.add(block.module.path + "." + std::string(part),
+                    fmt::format("{} differs from the source encoded anew",
+                                place_text(block, row)));
+  };
+  compare(block.module.parameter, scratch.expected_weight, found.weight);
+  compare("scales", scratch.expected_scales, found.scales);
+  compare("biases", scratch.expected_biases, found.biases);
+}
+
+// Every group of a searched encoding must be at least as close as MLX's own.
+void VerifyVisitor::check_not_worse(const RowBlock& block, const PlannedTensor& planned,
+                                    uint64_t row, std::span<const float> source,
+                                    Scratch& scratch) {
+  const uint64_t one_row[] = {1, block.module.columns()};
+  const auto bytes = numerics::encoded_bytes(planned.format, one_row, map_.dtype);
+  scratch.expected_weight.resize(bytes.weight);
+  scratch.expected_scales.resize(bytes.scales);
+  scratch.expected_biases.resize(bytes.biases);
+  scratch.parity.resize(source.size());
+  numerics::encode_affine_parity(
+      source, planned.format, map_.dtype, numerics::ParityRule::kCpu,
+      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases});
+  numerics::decode_affine(
+      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases}, planned.format,
+      map_.dtype, scratch.parity);
+  const size_t group = planned.format.group_size;
+  for (size_t start = 0; start < source.size(); start += group) {
+    const auto part = [&](std::span<const float> all) { return all.subspan(start, group); };
+    const double ours = error_between(part(source), part(scratch.decoded)).squared_error;
+    const double parity = error_between(part(source), part(scratch.parity)).squared_error;
+    if (ours <= parity) continue;
+    findings_.add(block.module.tensor_name(),
+                  fmt::format("{}, columns from {}: squared error {:.6g} exceeds {:.6g} of MLX's "
+                              "own encoding",
+                              place_text(block, row), start, ours, parity));
+    return;
+  }
+}
+
+void VerifyVisitor::check_lossless(const RowBlock& block, uint64_t row, const Scratch& scratch) {
+  const std::span<const float> source = block.row(row);
+  const auto [expected, found] = std::ranges::mismatch(source, scratch.decoded);
+  if (expected != source.end())
+    findings_.add(block.module.tensor_name(),
+                  fmt::format("{}, column {}: a lossless copy should decode to {}, gives {}",
+                              place_text(block, row), expected - source.begin(), *expected,
+                              *found));
+}
+
+ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTensor& planned,
+                                       Scratch& scratch) {
+  const uint64_t rows = block.block.rows;
+  const uint64_t columns = block.module.columns();
+  scratch.decoded.resize(columns);
+  const std::span<const float> values =
+      planned.encoder == Encoder::kLossless
+          ? block.values
+          : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
+  ErrorStats stats;
+  for (uint64_t r = 0; r < rows; ++r) {
+    const std::span<const float> source = values.subspan(r * columns, columns);
+    const numerics::ConstAffineRow found{row_of(scratch.weight, r, rows),
+                                         row_of(scratch.scales, r, rows),
+                                         row_of(scratch.biases, r, rows)};
+    numerics::decode_affine(found, planned.format, map_.dtype, scratch.decoded);
+    if (planned.encoder == Encoder::kParity) check_reencoding(block, planned, r, source, found, scratch);
+    if (planned.encoder == Encoder::kBest) check_not_worse(block, planned, r, source, scratch);
+    if (planned.encoder == Encoder::kLossless) check_lossless(block, r, scratch);
+    stats.merge(numerics::affine_row_error(source, found, planned.format, map_.dtype));
+  }
+  return stats;
+}
+
+ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
+  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
+  const uint64_t rows = block.block.rows;
+  if (output == block.source_dtype) {
+    scratch.expected_weight.assign(block.source.begin(), block.source.end());
+    scratch.decoded.assign(block.values.begin(), block.values.end());
+  } else {
+    scratch.expected_weight.resize(scratch.weight.size());
+    scratch.decoded.resize(block.values.size());
+    numerics::encode_elements(output, block.values, scratch.expected_weight);
+    numerics::decode_elements(output, scratch.expected_weight, scratch.decoded);
+  }
+  for (uint64_t r = 0; r < rows; ++r)
+    if (!equal_bytes(row_of(scratch.expected_weight, r, rows), row_of(scratch.weight, r, rows)))
+      findings_.add(block.module.tensor_name(),
+                    fmt::format("{} differs from the source", place_text(block, r)));
+  return numerics::error_between(block.values, scratch.decoded);
+}
+
+Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
+  Scratch& scratch = scratch_[worker];
+  const PlannedTensor& planned = *plan_.find(block.module.tensor_name());
+  SLUICE_TRY(read_output(block, scratch));
+  BlockResult result;
+  result.error = planned.format.mode == QuantMode::kAffine ? check_affine(block, planned, scratch)
+                                                           : check_plain(block, scratch);
+  result.source = digest_of(block.source);
+  result.weight = digest_of(scratch.weight);
+  result.scales = digest_of(scratch.scales);
+  result.biases = digest_of(scratch.biases);
+  MutexLock lock(mutex_);
+  auto& state = states_[block.block.module];
+  if (state == nullptr)
+    state = std::make_unique<std::vector<BlockResult>>(block.grid.block_count());
+  (*state)[block.block.index] = result;
+  return {};
+}
+
+void VerifyVisitor::check_digests(const OutputModule& module,
+                                  const std::vector<BlockResult>& blocks, bool affine) {
+  const auto recorded = output_.recorded.find(module.tensor_name());
+  if (recorded == output_.recorded.end()) {
+    findings_.add(module.tensor_name(), "sluice.json has no record of it");
+    return;
+  }
+  const auto compare = [&](const std::string& subject, std::string_view what,
+                           Digest BlockResult::* field, const Digest& expected) {
+    Hasher hasher;
+    for (const BlockResult& block : blocks) hasher.update(block.*field);
+    if (const Digest found = hasher.finish(); found != expected)
+      findings_.add(subject, fmt::format("{} digest is {}, sluice.json recorded {}", what,
+                                         found.hex(), expected.hex()));
+  };
+  compare(module.tensor_name(), "its source's", &BlockResult::source, recorded->second.source);
+  compare(module.tensor_name(), "its", &BlockResult::weight, recorded->second.weight);
+  if (!affine) return;
+  compare(module.path + ".scales", "its", &BlockResult::scales, recorded->second.scales);
+  compare(module.path + ".biases", "its", &BlockResult::biases, recorded->second.biases);
+}
+
+void VerifyVisitor::check_error(const OutputModule& module, const PlannedTensor& planned,
+                                const ErrorStats& error) {
+  const auto recorded = output_.recorded.find(module.tensor_name());
+  if (recorded != output_.recorded.end() &&
+      recorded->second.error.squared_error != error.squared_error)
+    findings_.add(module.tensor_name(),
+                  fmt::format("its squared error is {}, sluice.json recorded {}",
+                              error.squared_error, recorded->second.error.squared_error));
+  if (plan_.data().analysis == Digest{}) return;  // a uniform plan predicts nothing
+  const double predicted = sqnr_db(planned.error), found = sqnr_db(error);
+  const bool both_exact = std::isinf(predicted) && std::isinf(found);
+  if (!both_exact && !(std::fabs(predicted - found) <= kPredictionToleranceDb))
+    findings_.add(module.tensor_name(), fmt::format("its SQNR is {:.2f} dB, the plan predicted "
+                                                    "{:.2f} dB",
+                                                    found, predicted));
+}
+
+void VerifyVisitor::note_quality(const OutputModule& module, const ErrorStats& error) {
+  RoleQuality& role = roles_[std::string(role_name(module.role))];
+  const double db = sqnr_db(error);
+  if (role.modules++ == 0 || db < role.worst_sqnr_db) {
+    role.worst_sqnr_db = db;
+    role.worst_tensor = module.tensor_name();
+  }
+  role.role = role_name(module.role);
+  role.error.merge(error);
+}
+
+Status VerifyVisitor::finish_module(uint32_t index) {
+  const OutputModule& module = map_.modules[index];
+  const PlannedTensor& planned = *plan_.find(module.tensor_name());
+  std::unique_ptr<std::vector<BlockResult>> blocks;
+  {
+    MutexLock lock(mutex_);
+    blocks = std::move(states_[index]);
+  }
+  if (blocks == nullptr) blocks = std::make_unique<std::vector<BlockResult>>();
+  const bool affine = planned.format.mode == QuantMode::kAffine;
+  check_digests(module, *blocks, affine);
+  ErrorStats error;
+  for (const BlockResult& block : *blocks) error.merge(block.error);
+  check_error(module, planned, error);
+  if (affine) note_quality(module, error);
+  if (planned.encoder != Encoder::kBest) ++reencoded_;
+  return {};
+}
+
+std::vector<RoleQuality> VerifyVisitor::roles() const {
+  std::vector<RoleQuality> list;
+  for (const auto& [name, role] : roles_) list.push_back(role);
+  return list;
+}
+
+}  // namespace
+
+Result<std::string> recorded_dtype(io::Storage& storage, const std::string& out) {
+  SLUICE_ASSIGN(const Record record, read_record(storage, out));
+  return record.plan.data().dtype;
+}
+
+Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoint,
+                            const std::string& out, const VerifyOptions& options) {
+  SLUICE_ASSIGN(const Record record, read_record(storage, out));
+  const allocate::PlanData& plan = record.plan.data();
+  if (plan.source != checkpoint.identity_digest())
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was made from another source than {} (identity {}, recorded {})", out,
+                checkpoint.path, checkpoint.identity_digest().hex(), plan.source.hex());
+  SLUICE_ASSIGN(const ModelMap map, families::map_model(checkpoint, plan.dtype));
+
+  Findings findings;
+  SLUICE_ASSIGN(const Output output, open_output(storage, out, record.json, findings));
+  check_loader_rules(output, checkpoint, map, record.plan, findings);
+
+  VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options.workers);
+  const std::vector<uint32_t> modules = visitor.comparable_modules();
+  stream::StreamOptions stream_options;
+  stream_options.workers = options.workers;
+  stream_options.decode = numerics::decode_elements;
+  stream_options.cancel = options.cancel;
+  stream_options.progress = options.progress;
+  SLUICE_TRY(stream::stream_modules(checkpoint, map, modules, visitor, stream_options));
+
+  VerifyReport report;
+  report.findings = findings.take(&report.finding_count);
+  report.modules = map.modules.size();
+  report.tensors = output.tensors.size();
+  report.shards = output.files.size();
+  report.weight_file_bytes = output.weight_file_bytes;
+  report.budget_bytes = plan.budget_bytes;
+  report.reencoded_modules = visitor.reencoded_modules();
+  report.roles = visitor.roles();
+  return report;
+}
+
+}  // namespace sluice::verify

@@ -1,0 +1,61 @@
+// Proves an output: re-reads it with code that shares no encoder with conversion and holds it
+// against source, plan and the rules of the stock loader. Every finding names its tensor.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "allocate/plan.h"
+#include "base/cpu.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "families/recipe.h"
+#include "io/checkpoint.h"
+#include "io/storage.h"
+
+namespace sluice::verify {
+
+struct VerifyOptions {
+  unsigned workers = 1;
+  const CancelToken* cancel = nullptr;
+  Progress* progress = nullptr;
+};
+
+// Something that is not as it should be: where, and what was expected and found.
+struct Finding {
+  std::string subject;  // tensor or file
+  std::string message;
+  bool operator==(const Finding&) const = default;
+};
+
+struct RoleQuality {
+  std::string role;
+  uint64_t modules = 0;
+  numerics::ErrorStats error;      // merged over the role's modules
+  double worst_sqnr_db = 0;        // of its modules
+  std::string worst_tensor;
+};
+
+// At most kFindingsMax findings are kept, all are counted.
+inline constexpr size_t kFindingsMax = 100;
+
+struct VerifyReport {
+  std::vector<Finding> findings;
+  uint64_t finding_count = 0;
+  uint64_t modules = 0, tensors = 0, shards = 0;
+  uint64_t weight_file_bytes = 0, budget_bytes = 0;
+  uint64_t reencoded_modules = 0;  // proved bit for bit: parity, lossless and plain ones
+  std::vector<RoleQuality> roles;  // quantized modules
+  bool passed() const { return finding_count == 0; }
+};
+
+// Reads the whole source and the whole output once. Errors: the source cannot be read or is not
+// the one recorded, the output has no sluice.json; what is wrong with the output is a finding.
+Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoint,
+                            const std::string& out, const VerifyOptions& options);
+
+// The float type that sluice.json says the output was written in, to map the source alike.
+Result<std::string> recorded_dtype(io::Storage& storage, const std::string& out);
+
+}  // namespace sluice::verify
