@@ -23,7 +23,8 @@
 #   sluice_bench(NAME read_bench SOURCES read_bench.cpp DEPENDS io)   Google Benchmark.
 #
 # Tests see the environment SLUICE_SOURCE_DIR, SLUICE_BINARY (the sluice program, if built),
-# SLUICE_PYTHON (with reference packages, if set up), SLUICE_REAL_INPUTS (if found).
+# SLUICE_DEMO_MODEL (a GGUF file, there after scripts/demo_model), SLUICE_PYTHON (with reference
+# packages, if set up), SLUICE_REAL_INPUTS (if found). They skip with a message without these.
 
 include_guard()
 
@@ -236,7 +237,8 @@ function(_sluice_test_properties name labels timeout serial)
     set(timeout 300)
   endif()
   set(environment "SLUICE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
-                  "SLUICE_BINARY=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/sluice")
+                  "SLUICE_BINARY=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/sluice"
+                  "SLUICE_DEMO_MODEL=${PROJECT_SOURCE_DIR}/demo/SmolLM2-135M-Instruct.Q4_1.gguf")
   if(SLUICE_PYTHON)
     list(APPEND environment "SLUICE_PYTHON=${SLUICE_PYTHON}")
   endif()
