@@ -1,0 +1,8 @@
+// Stands in for the AVX2 kernels on other processors.
+#include "kernels/raw_ops.h"
+
+namespace sluice::kernels {
+
+const RawOps* avx2_ops() { return nullptr; }
+
+}  // namespace sluice::kernels

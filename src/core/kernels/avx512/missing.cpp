@@ -1,0 +1,8 @@
+// Stands in for the AVX-512 kernels on other processors.
+#include "kernels/raw_ops.h"
+
+namespace sluice::kernels {
+
+const RawOps* avx512_ops() { return nullptr; }
+
+}  // namespace sluice::kernels

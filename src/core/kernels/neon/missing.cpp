@@ -1,0 +1,8 @@
+// Stands in for the NEON kernels on other processors.
+#include "kernels/raw_ops.h"
+
+namespace sluice::kernels {
+
+const RawOps* neon_ops() { return nullptr; }
+
+}  // namespace sluice::kernels

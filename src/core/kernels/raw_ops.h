@@ -1,0 +1,57 @@
+// What a file compiled for one instruction set exports: plain function pointers over raw pointers.
+// Nothing here, and nothing it includes, has inline functions, because the linker might keep the
+// copy that was compiled for the wider set.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace sluice::kernels {
+
+enum Element { kElementF32, kElementF16, kElementBF16 };
+
+struct RawStats {
+  double squared_error, squared_weight, error_max;
+};
+
+struct RawRow {
+  uint8_t* weight;
+  uint8_t* scales;
+  uint8_t* biases;
+};
+struct ConstRawRow {
+  const uint8_t* weight;
+  const uint8_t* scales;
+  const uint8_t* biases;
+};
+
+struct RawFormat {
+  int bits, group;
+  Element element;
+};
+
+// Arguments as in KernelTable, already checked.
+struct RawOps {
+  void (*decode_floats)(Element element, const uint8_t* in, float* out, size_t count);
+  RawStats (*encode_parity)(const float* row, size_t columns, RawFormat format, bool gpu_rule,
+                            RawRow out);
+  RawStats (*encode_best)(const float* row, size_t columns, RawFormat format, RawRow out);
+  void (*decode_affine)(ConstRawRow in, size_t columns, RawFormat format, float* out);
+  RawStats (*row_error)(const float* row, size_t columns, ConstRawRow in, RawFormat format);
+  // Adds to squared_error[18] and squared_weight, raises error_max[18]; candidates whose group does
+  // not divide the row are left alone.
+  void (*price_parity)(const float* row, size_t columns, Element element, double* squared_error,
+                       float* error_max, double* squared_weight);
+  // bits[count] widths at one group; adds to stats[count].
+  void (*price_best)(const float* row, size_t columns, int group, Element element, const int* bits,
+                     int count, RawStats* stats);
+  size_t (*find_unencodable)(const float* row, size_t columns);
+};
+
+// Null where the set was not built.
+const RawOps* scalar_ops();
+const RawOps* neon_ops();
+const RawOps* avx2_ops();
+const RawOps* avx512_ops();
+
+}  // namespace sluice::kernels

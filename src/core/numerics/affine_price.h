@@ -1,0 +1,40 @@
+// The error of every affine candidate of one row, all widths and groups at once: what analysis
+// records for the parity encoder. Here the result type and the scalar reference; kernels/ is fast.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "numerics/dtype.h"
+#include "numerics/quant_format.h"
+
+namespace sluice::numerics {
+
+inline constexpr size_t kAffineCandidates = 18;
+
+// Bits-major: kAffineBits[index / 3], kAffineGroups[index % 3].
+constexpr size_t affine_candidate_index(size_t bits_index, size_t group_index) {
+  return bits_index * 3 + group_index;
+}
+constexpr QuantFormat affine_candidate_format(size_t index) {
+  return {QuantMode::kAffine, kAffineBits[index / 3], kAffineGroups[index % 3]};
+}
+
+// Of one row. squared_error = Σ(ŵ−w)², error_max = max |ŵ−w|, squared_weight = Σw². Candidates whose
+// group does not divide the row hold +infinity in both.
+struct AffinePrices {
+  double squared_error[kAffineCandidates];
+  float error_max[kAffineCandidates];
+  double squared_weight;
+};
+
+// row: as encode_affine_parity wants it, a positive multiple of 32 long. Scale and bias as stored in
+// dtype. Against the encoder's own error the sums deviate by under 1e-3 relative, because
+//   code = fma(w − bias, 1/scale, magic) − magic, at most 2^bits − 1   (reciprocal, not division)
+//   error = fma(−stored scale, code, w − stored bias)                  (ŵ not rounded to f32)
+// with squares summed in f32 in 16 lanes (element i in lane i mod 16, fma), lanes folded as
+// l + (l+8), l + (l+4), l + (l+2), l + (l+1), every kPriceChunk elements, into a double. Errors
+// above 2⁶³ overflow to infinity; squares below 2⁻¹⁴⁹ vanish.
+AffinePrices price_affine_row(std::span<const float> row, DType dtype);
+
+}  // namespace sluice::numerics
