@@ -1,0 +1,342 @@
+// Finds out what a path is, reads every header, and holds index, shards and configuration against
+// each other. No weights are read.
+#include "io/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <system_error>
+
+#include "io/gguf.h"
+#include "io/gguf_config.h"
+#include "io/names.h"
+#include "io/safetensors.h"
+#include "io/safetensors_index.h"
+
+namespace sluice::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kConfigBytesMax = 16 << 20;
+constexpr uint64_t kSidecarBytesMax = 128 << 20;
+constexpr size_t kFolderEntriesMax = 100'000;
+
+constexpr std::string_view kIndexName = "model.safetensors.index.json";
+constexpr std::string_view kSingleName = "model.safetensors";
+
+// Small files that travel with a model: exact names, and endings.
+constexpr std::string_view kSidecarNames[] = {"tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "added_tokens.json",
+                                              "vocab.json",
+                                              "vocab.txt",
+                                              "merges.txt",
+                                              "tokenizer.model",
+                                              "spiece.model",
+                                              "generation_config.json",
+                                              "chat_template.json"};
+constexpr std::string_view kSidecarEndings[] = {".py", ".jinja", ".tiktoken", "tiktoken.model"};
+
+bool is_sidecar(std::string_view name) {
+  return std::find(std::begin(kSidecarNames), std::end(kSidecarNames), name) !=
+             std::end(kSidecarNames) ||
+         std::any_of(std::begin(kSidecarEndings), std::end(kSidecarEndings),
+                     [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+// Names of regular files (or links to them: the Hugging Face cache is made of links), sorted.
+Result<std::vector<std::string>> list_folder(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    std::error_code type_error;
+    if (!it->is_regular_file(type_error)) continue;
+    std::string name = it->path().filename().string();
+    if (is_bare_file_name(name)) names.push_back(std::move(name));
+    if (names.size() > kFolderEntriesMax)
+      return fail(ErrorCode::kUnsupported, "{}: more than {} files in one folder", folder,
+                  kFolderEntriesMax);
+  }
+  if (error)
+    return fail(ErrorCode::kIo, "{}: listing the folder failed: {}", folder, error.message());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool contains(const std::vector<std::string>& sorted, std::string_view name) {
+  return std::binary_search(sorted.begin(), sorted.end(), name);
+}
+
+struct ShardName {
+  uint64_t number, count;
+};
+
+// model-00002-of-00005.safetensors.
+std::optional<ShardName> parse_shard_name(std::string_view name) {
+  constexpr std::string_view kPrefix = "model-", kMiddle = "-of-", kEnding = ".safetensors";
+  if (!name.starts_with(kPrefix) || !name.ends_with(kEnding)) return std::nullopt;
+  if (name.size() < kPrefix.size() + kEnding.size()) return std::nullopt;
+  name = name.substr(kPrefix.size(), name.size() - kPrefix.size() - kEnding.size());
+  const size_t middle = name.find(kMiddle);
+  if (middle == std::string_view::npos) return std::nullopt;
+  ShardName shard;
+  const auto parse = [](std::string_view digits, uint64_t& out) {
+    const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), out);
+    return result.ec == std::errc() && result.ptr == digits.data() + digits.size();
+  };
+  if (!parse(name.substr(0, middle), shard.number) ||
+      !parse(name.substr(middle + kMiddle.size()), shard.count))
+    return std::nullopt;
+  return shard;
+}
+
+// Which weight files make up a folder without an index.
+Result<std::vector<std::string>> weights_without_index(const std::string& folder,
+                                                       const std::vector<std::string>& names) {
+  std::vector<std::string> shards, others;
+  for (const std::string& name : names) {
+    if (!name.ends_with(".safetensors")) continue;
+    (parse_shard_name(name) ? shards : others).push_back(name);
+  }
+  if (contains(names, kSingleName)) {
+    if (!shards.empty())
+      return fail(ErrorCode::kCorrupt,
+                  "{}: holds both {} and {}, and no index that says which of them is the model",
+                  folder, kSingleName, shards.front());
+    return std::vector<std::string>{std::string(kSingleName)};
+  }
+  if (!shards.empty()) {
+    std::set<uint64_t> numbers;
+    const uint64_t count = parse_shard_name(shards.front())->count;
+    for (const std::string& name : shards) {
+      const ShardName shard = *parse_shard_name(name);
+      if (shard.count != count || shard.number == 0 || shard.number > count ||
+          !numbers.insert(shard.number).second)
+        return fail(ErrorCode::kCorrupt, "{}: shard {} does not belong with {}", folder, name,
+                    shards.front());
+    }
+    if (numbers.size() != count)
+      return fail(ErrorCode::kNotFound, "{}: {} of {} shards are there (first is {})", folder,
+                  numbers.size(), count, shards.front());
+    return shards;
+  }
+  if (others.size() == 1) return others;
+  if (others.empty())
+    return fail(ErrorCode::kNotFound, "{}: no .safetensors file in this folder", folder);
+  return fail(ErrorCode::kUnsupported,
+              "{}: {} .safetensors files without an index ({}, {}, …); it is unclear which of "
+              "them are the model",
+              folder, others.size(), others[0], others[1]);
+}
+
+Result<Json> read_json_file(const std::string& path) {
+  SLUICE_ASSIGN(const auto source, open_file_source(path));
+  SLUICE_ASSIGN(const std::string text, read_text(*source, kConfigBytesMax));
+  SLUICE_ASSIGN(Json value, parse_json(text, path));
+  if (!value.is_object()) return fail(ErrorCode::kCorrupt, "{}: should be a JSON object", path);
+  return value;
+}
+
+Status add_sidecars(const std::string& folder, const std::vector<std::string>& names,
+                    Checkpoint& checkpoint) {
+  for (const std::string& name : names) {
+    if (!is_sidecar(name)) continue;
+    SLUICE_ASSIGN(auto source, open_file_source((fs::path(folder) / name).string()));
+    if (source->size() > kSidecarBytesMax)
+      return fail(ErrorCode::kUnsupported, "{}: {} bytes, at most {} are expected of such a file",
+                  source->label(), source->size(), kSidecarBytesMax);
+    checkpoint.sidecars.push_back({name, std::move(source)});
+  }
+  return {};
+}
+
+// config.json, generation_config.json and the small files beside the weights.
+Status read_folder_files(const std::string& folder, const std::vector<std::string>& names,
+                         Checkpoint& checkpoint) {
+  if (!contains(names, "config.json"))
+    return fail(ErrorCode::kNotFound, "{}: no config.json beside the weights", folder);
+  const std::string path = (fs::path(folder) / "config.json").string();
+  SLUICE_ASSIGN(checkpoint.config, read_json_file(path));
+  if (json_find(checkpoint.config, "quantization") != nullptr)
+    return fail(ErrorCode::kUnsupported,
+                "{}: the model is already quantized in MLX's format; Sluice starts from the "
+                "original weights so far",
+                path);
+  if (contains(names, "generation_config.json")) {
+    SLUICE_ASSIGN(checkpoint.generation_config,
+                  read_json_file((fs::path(folder) / "generation_config.json").string()));
+  }
+  return add_sidecars(folder, names, checkpoint);
+}
+
+Status add_safetensors(const std::string& folder, const std::string& name, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(auto source, open_file_source((fs::path(folder) / name).string()));
+  const auto file = static_cast<uint32_t>(checkpoint.files.size());
+  SLUICE_ASSIGN(SafetensorsHeader header, read_safetensors_header(*source, file));
+  SLUICE_ASSIGN(const Digest digest, Digest::from_hex(header.text_digest));
+  checkpoint.identity.push_back({name, source->size(), digest});
+  checkpoint.files.push_back(std::move(source));
+  std::move(header.tensors.begin(), header.tensors.end(), std::back_inserter(checkpoint.tensors));
+  return {};
+}
+
+// Sorts, refuses names that two files share, and builds the lookup. The last step of opening:
+// by_name points into tensors.
+Status finish_tensors(Checkpoint& checkpoint) {
+  auto& tensors = checkpoint.tensors;
+  std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::tie(a.info.name, a.file) < std::tie(b.info.name, b.file);
+  });
+  for (size_t i = 1; i < tensors.size(); ++i)
+    if (tensors[i].info.name == tensors[i - 1].info.name)
+      return fail(ErrorCode::kCorrupt, "{}: tensor \"{}\" is in {} and in {}", checkpoint.path,
+                  tensors[i].info.name, checkpoint.identity[tensors[i - 1].file].name,
+                  checkpoint.identity[tensors[i].file].name);
+  if (tensors.empty())
+    return fail(ErrorCode::kCorrupt, "{}: the model has no tensors", checkpoint.path);
+  tensors.shrink_to_fit();
+  checkpoint.by_name.reserve(tensors.size());
+  for (uint32_t i = 0; i < tensors.size(); ++i) checkpoint.by_name.emplace(tensors[i].info.name, i);
+  return {};
+}
+
+// Both lists are sorted by tensor name.
+Status compare_with_index(const Checkpoint& checkpoint, const SafetensorsIndex& index) {
+  auto tensor = checkpoint.tensors.begin();
+  auto entry = index.entries.begin();
+  while (tensor != checkpoint.tensors.end() || entry != index.entries.end()) {
+    const bool only_index = tensor == checkpoint.tensors.end() ||
+                            (entry != index.entries.end() && entry->tensor < tensor->info.name);
+    if (only_index)
+      return fail(ErrorCode::kCorrupt,
+                  "{}: tensor \"{}\" is listed in {} as part of {}, which "
+                  "lacks it",
+                  checkpoint.path, entry->tensor, kIndexName, index.files[entry->file]);
+    const std::string& file = checkpoint.identity[tensor->file].name;
+    if (entry == index.entries.end() || tensor->info.name < entry->tensor)
+      return fail(ErrorCode::kCorrupt, "{}: tensor \"{}\" of {} is not listed in {}",
+                  checkpoint.path, tensor->info.name, file, kIndexName);
+    if (entry->file != tensor->file)
+      return fail(ErrorCode::kCorrupt, "{}: tensor \"{}\" is in {}, {} says {}", checkpoint.path,
+                  tensor->info.name, file, kIndexName, index.files[entry->file]);
+    ++tensor;
+    ++entry;
+  }
+  return {};
+}
+
+Status open_indexed(const std::string& folder, const std::vector<std::string>& names,
+                    Checkpoint& checkpoint) {
+  const std::string path = (fs::path(folder) / kIndexName).string();
+  SLUICE_ASSIGN(const auto source, open_file_source(path));
+  SLUICE_ASSIGN(std::string text, read_text(*source, kIndexBytesMax));
+  SLUICE_ASSIGN(const SafetensorsIndex index, parse_safetensors_index(text, path));
+  std::string().swap(text);
+  const auto listed = [&](std::string_view name) { return contains(index.files, name); };
+  for (const std::string& name : index.files)
+    if (!contains(names, name))
+      return fail(ErrorCode::kNotFound, "{}: names the shard {}, which is not in the folder", path,
+                  name);
+  if (contains(names, kSingleName) && !listed(kSingleName))
+    return fail(ErrorCode::kCorrupt, "{}: holds {} as well as shards listed in {}; remove one",
+                folder, kSingleName, kIndexName);
+  for (const std::string& name : index.files) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
+  SLUICE_TRY(finish_tensors(checkpoint));
+  return compare_with_index(checkpoint, index);
+}
+
+Status open_folder(const std::string& folder, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(const auto names, list_folder(folder));
+  SLUICE_TRY(read_folder_files(folder, names, checkpoint));
+  if (contains(names, kIndexName)) return open_indexed(folder, names, checkpoint);
+  SLUICE_ASSIGN(const auto weights, weights_without_index(folder, names));
+  for (const std::string& name : weights) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
+  return finish_tensors(checkpoint);
+}
+
+Status open_single(const fs::path& path, Checkpoint& checkpoint) {
+  const std::string parent = path.parent_path().string();
+  const std::string folder = parent.empty() ? "." : parent;
+  SLUICE_ASSIGN(const auto names, list_folder(folder));
+  SLUICE_TRY(read_folder_files(folder, names, checkpoint));
+  SLUICE_TRY(add_safetensors(folder, path.filename().string(), checkpoint));
+  return finish_tensors(checkpoint);
+}
+
+std::shared_ptr<ByteSource> text_source(std::string name, const std::string& text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return memory_source(std::move(name), {bytes.begin(), bytes.end()});
+}
+
+Status open_gguf(const fs::path& path, std::shared_ptr<ByteSource> source, Checkpoint& checkpoint) {
+  checkpoint.kind = SourceKind::kGguf;
+  SLUICE_ASSIGN(GgufHeader header, read_gguf_header(*source, 0));
+  SLUICE_ASSIGN(checkpoint.config, rebuild_config(header, *source));
+  checkpoint.generation_config = rebuild_generation_config(header);
+  SLUICE_ASSIGN(auto files, rebuild_tokenizer(header, source->label()));
+  files.push_back({"generation_config.json", dump_json(checkpoint.generation_config, 2) + "\n"});
+  for (const TextFile& file : files)
+    checkpoint.sidecars.push_back({file.name, text_source(file.name, file.text)});
+  std::sort(checkpoint.sidecars.begin(), checkpoint.sidecars.end(),
+            [](const Sidecar& a, const Sidecar& b) { return a.name < b.name; });
+  checkpoint.identity.push_back({path.filename().string(), source->size(), header.digest});
+  checkpoint.files.push_back(std::move(source));
+  checkpoint.tensors = std::move(header.tensors);
+  return finish_tensors(checkpoint);
+}
+
+Status open_file(const std::string& path, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(auto source, open_file_source(path));
+  std::byte magic[4] = {};
+  if (source->size() >= sizeof magic) SLUICE_TRY(source->read_at(0, magic));
+  const bool is_gguf =
+      std::equal(std::begin(magic), std::end(magic), "GGUF",
+                 [](std::byte b, char c) { return std::to_integer<char>(b) == c; });
+  if (is_gguf || path.ends_with(".gguf")) return open_gguf(path, std::move(source), checkpoint);
+  if (path.ends_with(".safetensors")) return open_single(path, checkpoint);
+  return fail(ErrorCode::kUnsupported, "{}: neither a folder, a .safetensors file nor a .gguf file",
+              path);
+}
+
+}  // namespace
+
+const StoredTensor* Checkpoint::find(std::string_view name) const {
+  const auto found = by_name.find(name);
+  return found == by_name.end() ? nullptr : &tensors[found->second];
+}
+
+Digest Checkpoint::identity_digest() const {
+  // Every part is preceded by its length, so that no two checkpoints feed the same bytes.
+  Hasher hasher;
+  const auto add_text = [&](std::string_view text) {
+    hasher.update(fmt::format("{}:", text.size()));
+    hasher.update(text);
+  };
+  for (const SourceFile& file : identity) {
+    add_text(file.name);
+    add_text(fmt::format("{}", file.bytes));
+    hasher.update(file.header);
+  }
+  add_text(dump_json(config));
+  return hasher.finish();
+}
+
+Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path) {
+  if (path.empty()) return fail(ErrorCode::kInvalidArgument, "the model's path is empty");
+  auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->path = path;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found)
+    return fail(ErrorCode::kNotFound, "{}: no such file or folder", path);
+  if (error) return fail(ErrorCode::kIo, "{}: {}", path, error.message());
+  SLUICE_TRY(fs::is_directory(status) ? open_folder(path, *checkpoint)
+                                      : open_file(path, *checkpoint));
+  return checkpoint;
+}
+
+}  // namespace sluice::io

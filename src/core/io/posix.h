@@ -1,0 +1,49 @@
+// What the file-backed sources and the local storage share: an owned descriptor, transfers that
+// survive signals and short counts, and errno as an Error. Private to io.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+
+namespace sluice::io {
+
+// Owns a file descriptor; −1 means none. Move-only.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~FileDescriptor();
+  int get() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+
+// kNotFound for a missing path, kExhausted when disk, quota or memory are used up, else kIo. The
+// message names what was tried on which path, and the system's reason.
+[[nodiscard]] std::unexpected<Error> system_error(int error, std::string_view action,
+                                                  std::string_view path);
+
+// flags as for open(2); close-on-exec is added.
+Result<FileDescriptor> open_descriptor(const std::string& path, int flags, unsigned mode = 0);
+
+// Fill, or write out, the whole span at offset.
+Status read_fully(int fd, uint64_t offset, std::span<std::byte> out, std::string_view path);
+Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
+                   std::string_view path);
+
+// Of a regular file; kUnsupported for anything else.
+Result<uint64_t> regular_file_size(int fd, std::string_view path);
+
+}  // namespace sluice::io
