@@ -14,8 +14,8 @@ namespace sluice::allocate {
 struct Candidate {
   numerics::QuantFormat format;
   numerics::Encoder encoder = numerics::Encoder::kCast;
-  uint64_t bytes = 0;             // all tensors of the module, headers not counted
-  numerics::ErrorStats error;     // over the whole module, on what the loader decodes
+  uint64_t bytes = 0;               // all tensors of the module, headers not counted
+  numerics::ErrorStats error;       // over the whole module, on what the loader decodes
   double worst_expert_sqnr_db = 0;  // smallest over stacked experts; the module's own for one
   uint32_t worst_expert = 0;
   double worst_row_sqnr_db = 0;
