@@ -251,14 +251,14 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
   data.tensors.reserve(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     const Item& item = items[i];
-    const Candidate& chosen = item.candidates[allocation.choice[i]];
-    const auto sum = checked_add(data.tensor_bytes, chosen.bytes);
+    const Candidate& candidate = item.candidates[allocation.choice[i]];
+    const auto sum = checked_add(data.tensor_bytes, candidate.bytes);
     if (!sum) return fail(ErrorCode::kCorrupt, "{}: module sizes overflow", item.path);
     data.tensor_bytes = *sum;
     data.tensors.push_back({item.path, item.parameter, item.role, item.layer, item.elements,
-                            item.quantizable, chosen.format, chosen.encoder, chosen.bytes,
-                            problem.alpha[i], chosen.error, chosen.worst_expert_sqnr_db,
-                            chosen.worst_expert});
+                            item.quantizable, candidate.format, candidate.encoder, candidate.bytes,
+                            problem.alpha[i], candidate.error, candidate.worst_expert_sqnr_db,
+                            candidate.worst_expert});
   }
   for (const PricedUniform& plan : chosen.uniform) data.uniform.push_back(plan.row);
   return Plan::create(std::move(data));

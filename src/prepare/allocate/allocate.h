@@ -21,7 +21,7 @@ struct BudgetTarget {
 };  // at most this on disk, headers included
 struct BitsTarget {
   double bits_per_weight = 0;
-};                        // budget = bits · elements / 8
+};  // budget = bits · elements / 8
 struct MinSafeTarget {};  // the smallest plan that passes the floors
 struct MaxErrorTarget {
   double nrmse = 0;
