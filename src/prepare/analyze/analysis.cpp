@@ -59,12 +59,48 @@ Result<Candidate> candidate_from_json(const Json& json, double squared_weight,
   return candidate;
 }
 
+Status shape_from_json(const Json& json, std::string_view label, ModuleRecord& record) {
+  SLUICE_ASSIGN(const Json* shape, json_array(json, "shape", label));
+  for (const Json& axis : *shape) {
+    if (!axis.is_number_unsigned())
+      return fail(ErrorCode::kCorrupt, "{}: {}: shape should hold whole numbers", label,
+                  record.item.path);
+    record.shape.push_back(axis.get<uint64_t>());
+  }
+  SLUICE_ASSIGN(const std::string dtype, json_string(json, "plain_dtype", label));
+  const auto known = numerics::dtype_from_safetensors(dtype);
+  if (!known) return fail(ErrorCode::kCorrupt, "{}: unknown dtype \"{}\"", label, dtype);
+  record.plain_dtype = *known;
+  if (record.shape.empty() || numerics::element_count(record.shape) != record.item.elements ||
+      !numerics::tensor_bytes(*known, record.shape))
+    return fail(ErrorCode::kCorrupt, "{}: {}: shape {} does not hold {} elements", label,
+                record.item.path, numerics::shape_text(record.shape), record.item.elements);
+  return {};
+}
+
 }  // namespace
 
 std::vector<allocate::Item> Analysis::items() const {
   std::vector<allocate::Item> items;
   for (const ModuleRecord& record : records) items.push_back(record.item);
   return items;
+}
+
+numerics::DType Analysis::model_dtype() const {
+  return *numerics::dtype_from_model_name(header.dtype);
+}
+
+Result<uint64_t> Analysis::exact_bytes(std::span<const uint32_t> choice) const {
+  SLUICE_CHECK(choice.size() == records.size());
+  std::vector<stream::LayoutModule> modules;
+  std::vector<numerics::QuantFormat> formats;
+  for (size_t i = 0; i < records.size(); ++i) {
+    modules.push_back(records[i].layout());
+    formats.push_back(records[i].item.candidates.at(choice[i]).format);
+  }
+  SLUICE_ASSIGN(const stream::OutputLayout layout,
+                stream::layout_output(modules, model_dtype(), formats));
+  return layout.file_bytes;
 }
 
 Json header_to_json(const AnalysisHeader& header) {
@@ -74,6 +110,8 @@ Json header_to_json(const AnalysisHeader& header) {
           {"family", header.family},
           {"dtype", header.dtype},
           {"layers", header.layers},
+          {"kv_heads", header.kv_heads},
+          {"head_dim", header.head_dim},
           {"modules", header.modules},
           {"best_formats", header.best_formats}};
 }
@@ -91,8 +129,14 @@ Result<AnalysisHeader> header_from_json(const Json& record, std::string_view lab
   SLUICE_ASSIGN(header.source, Digest::from_hex(source));
   SLUICE_ASSIGN(header.family, json_string(record, "family", label));
   SLUICE_ASSIGN(header.dtype, json_string(record, "dtype", label));
+  if (!numerics::dtype_from_model_name(header.dtype))
+    return fail(ErrorCode::kCorrupt, "{}: unknown dtype \"{}\"", label, header.dtype);
   SLUICE_ASSIGN(const int64_t layers, json_int(record, "layers", 0, INT32_MAX, label));
   header.layers = static_cast<int>(layers);
+  SLUICE_ASSIGN(const int64_t kv_heads, json_int(record, "kv_heads", 0, 1 << 20, label));
+  SLUICE_ASSIGN(const int64_t head_dim, json_int(record, "head_dim", 0, 1 << 20, label));
+  header.kv_heads = static_cast<uint64_t>(kv_heads);
+  header.head_dim = static_cast<uint64_t>(head_dim);
   SLUICE_ASSIGN(const int64_t modules, json_int(record, "modules", 0, UINT32_MAX, label));
   header.modules = static_cast<uint64_t>(modules);
   SLUICE_ASSIGN(const Json* formats, json_array(record, "best_formats", label));
@@ -114,6 +158,8 @@ Json record_to_json(const ModuleRecord& record) {
           {"role", item.role},
           {"layer", item.layer},
           {"elements", item.elements},
+          {"shape", record.shape},
+          {"plain_dtype", dtype_info(record.plain_dtype).name},
           {"bits_floor", item.bits_floor},
           {"quantizable", item.quantizable},
           {"source", record.source.hex()},
@@ -131,6 +177,7 @@ Result<ModuleRecord> record_from_json(const Json& json, std::string_view label) 
   item.layer = static_cast<int>(layer);
   SLUICE_ASSIGN(const int64_t elements, json_int(json, "elements", 0, INT64_MAX, label));
   item.elements = static_cast<uint64_t>(elements);
+  SLUICE_TRY(shape_from_json(json, label, record));
   SLUICE_ASSIGN(const int64_t bits_floor, json_int(json, "bits_floor", 0, 16, label));
   item.bits_floor = static_cast<int>(bits_floor);
   SLUICE_ASSIGN(item.quantizable, json_bool(json, "quantizable", label));

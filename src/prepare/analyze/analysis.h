@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "io/byte_source.h"
+#include "stream/output_layout.h"
 
 namespace sluice::analyze {
 
@@ -21,6 +22,7 @@ struct AnalysisHeader {
   std::string family;
   std::string dtype;  // of the output: "bfloat16", …
   int layers = 0;
+  uint64_t kv_heads = 0, head_dim = 0;  // of the key-value cache; 0 where unknown
   uint64_t modules = 0;
   std::vector<std::string> best_formats;  // format_text of those priced under the best encoder
   bool operator==(const AnalysisHeader&) const = default;
@@ -28,7 +30,13 @@ struct AnalysisHeader {
 
 struct ModuleRecord {
   allocate::Item item;
+  numerics::Shape shape;
+  numerics::DType plain_dtype = numerics::DType::kBF16;  // when it is not quantized
   Digest source;  // of the source bytes, block by block
+
+  stream::LayoutModule layout() const {
+    return {item.path, item.parameter, shape, plain_dtype, item.quantizable};
+  }
 };
 
 struct Analysis {
@@ -37,6 +45,9 @@ struct Analysis {
   Digest digest;                      // of everything above, to name the analysis in a plan
 
   std::vector<allocate::Item> items() const;
+  numerics::DType model_dtype() const;
+  // Bytes of all weight files, headers included, when item i takes its candidate choice[i].
+  Result<uint64_t> exact_bytes(std::span<const uint32_t> choice) const;
 };
 
 Json header_to_json(const AnalysisHeader& header);

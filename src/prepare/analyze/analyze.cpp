@@ -42,6 +42,15 @@ struct BlockSums {
   Digest source;
 };
 
+// The place of a format among AffinePrices.
+size_t affine_index(const QuantFormat& format) {
+  const auto bits = std::ranges::find(numerics::kAffineBits, format.bits);
+  const auto group = std::ranges::find(numerics::kAffineGroups, format.group_size);
+  return numerics::affine_candidate_index(
+      static_cast<size_t>(bits - std::begin(numerics::kAffineBits)),
+      static_cast<size_t>(group - std::begin(numerics::kAffineGroups)));
+}
+
 double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 
 // The candidates of one module, and what its blocks found so far. Blocks are written by different
@@ -151,7 +160,7 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
     const Candidate& candidate = state.candidates[i];
     ErrorStats error;
     if (candidate.encoder == Encoder::kParity) {
-      const size_t price = numerics::affine_candidate_index(candidate.format);
+      const size_t price = affine_index(candidate.format);
       error = {prices.squared_error[price], prices.squared_weight, prices.error_max[price]};
     } else if (candidate.encoder == Encoder::kBest) {
       error = best_prices[next_best++];
@@ -262,6 +271,8 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
   record.item = {module.path,     module.parameter,   std::string(role_name(module.role)),
                  module.layer,    module.elements(),  module.bits_floor,
                  module.quantizable, {}};
+  record.shape = module.shape;
+  record.plain_dtype = stream::plain_dtype(checkpoint_, map_, module);
   bool movable = true;
   Hasher source;
   for (const BlockSums& block : state->blocks) {
@@ -285,6 +296,15 @@ AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::Mod
   header.family = map.family;
   header.dtype = map.dtype_name;
   header.layers = map.layers;
+  const auto dimension = [&](std::string_view key) -> uint64_t {
+    return static_cast<uint64_t>(
+        json_int(checkpoint.config, key, 0, 1 << 20, "config.json").value_or(0));
+  };
+  const uint64_t heads = dimension("num_attention_heads");
+  header.kv_heads = dimension("num_key_value_heads");
+  if (header.kv_heads == 0) header.kv_heads = heads;
+  header.head_dim = dimension("head_dim");
+  if (header.head_dim == 0 && heads > 0) header.head_dim = dimension("hidden_size") / heads;
   header.modules = map.modules.size();
   for (const QuantFormat& format : options.best_formats)
     header.best_formats.push_back(format_text(format));
@@ -324,7 +344,7 @@ Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
                          const families::ModelMap& map, const std::string& path,
                          const AnalyzeOptions& options) {
   const AnalysisHeader header = make_header(checkpoint, map, options);
-  SLUICE_ASSIGN(const auto lock, storage.lock(path + ".lock"));
+  SLUICE_ASSIGN(const auto lock, storage.lock(path));
   Progressed progressed;
   SLUICE_ASSIGN(const auto journal,
                 stream::Journal::open(storage, path, [&](const Json& record) {

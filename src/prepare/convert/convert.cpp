@@ -388,7 +388,7 @@ Status Conversion::plan_layout() {
   SLUICE_ASSIGN(planned_, match_plan(map_, plan_));
   std::vector<QuantFormat> formats;
   for (const PlannedTensor* tensor : planned_) formats.push_back(tensor->format);
-  SLUICE_ASSIGN(layout_, stream::layout_output(checkpoint_, map_, formats));
+  SLUICE_ASSIGN(layout_, stream::layout_output(stream::layout_modules(checkpoint_, map_), map_.dtype, formats));
   if (layout_.file_bytes > plan_.data().budget_bytes)
     return fail(ErrorCode::kInvalidArgument,
                 "the plan's weight files take {} bytes, more than its budget of {}",
@@ -569,6 +569,7 @@ Result<ConvertSummary> Conversion::run() {
   SLUICE_TRY(check_resumed());
   SLUICE_TRY(convert_remaining());
   SLUICE_TRY(write_small_files());
+  if (options_.before_publishing) SLUICE_TRY(options_.before_publishing(partial_));
   SLUICE_TRY(publish());
   return summary_;
 }

@@ -3,6 +3,7 @@
 // beside the output remembers what is durable, and the folder takes its final name last.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "allocate/plan.h"
@@ -23,6 +24,8 @@ struct ConvertOptions {
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;
   Log* log = nullptr;  // never null
+  // Called with the complete, unpublished folder; an error leaves it unpublished.
+  std::function<Status(const std::string& partial)> before_publishing;
 };
 
 struct ConvertSummary {

@@ -29,6 +29,7 @@ std::string base_name(std::string path) {
 Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                    const Plan& plan) {
   Json config = checkpoint.config;
+  config.update(map.config_additions);
   config.erase("_name_or_path");
   config.erase("vision_config");
   if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
@@ -39,9 +40,12 @@ Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& m
   const auto global = plan.default_format();
   if (!global) return config;
   Json quantization = format_to_config(*global, true);
-  for (const PlannedTensor& tensor : plan.data().tensors)
-    if (tensor.format.mode != QuantMode::kFloat && tensor.format != *global)
-      quantization[tensor.path] = format_to_config(tensor.format, false);
+  // Modules with a floor (routers) are always listed, as mlx_lm's own predicate lists them.
+  for (const families::OutputModule& module : map.modules) {
+    const QuantFormat& format = plan.find(module.tensor_name())->format;
+    if (format.mode != QuantMode::kFloat && (format != *global || module.bits_floor > 0))
+      quantization[module.path] = format_to_config(format, false);
+  }
   config["quantization"] = quantization;
   config["quantization_config"] = std::move(quantization);
   return config;

@@ -39,41 +39,53 @@ DType plain_dtype(const io::Checkpoint& checkpoint, const families::ModelMap& ma
   return castable ? map.dtype : source;
 }
 
-std::vector<io::TensorInfo> output_tensors(const io::Checkpoint& checkpoint,
-                                           const families::ModelMap& map,
-                                           const families::OutputModule& module,
-                                           const QuantFormat& format) {
-  if (format.mode == QuantMode::kFloat)
-    return {{module.tensor_name(), plain_dtype(checkpoint, map, module), module.shape}};
-  Shape codes(module.shape), groups(module.shape);
-  codes.back() = module.columns() * format.bits / 32;
-  groups.back() = module.columns() / format.group_size;
-  return {{module.tensor_name(), DType::kU32, codes},
-          {module.path + ".scales", map.dtype, groups},
-          {module.path + ".biases", map.dtype, groups}};
+LayoutModule layout_module(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                           const families::OutputModule& module) {
+  return {module.path, module.parameter, module.shape, plain_dtype(checkpoint, map, module),
+          module.quantizable};
 }
 
-Result<OutputLayout> layout_output(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+std::vector<LayoutModule> layout_modules(const io::Checkpoint& checkpoint,
+                                         const families::ModelMap& map) {
+  std::vector<LayoutModule> modules;
+  for (const families::OutputModule& module : map.modules)
+    modules.push_back(layout_module(checkpoint, map, module));
+  return modules;
+}
+
+std::vector<io::TensorInfo> output_tensors(const LayoutModule& module, const QuantFormat& format,
+                                           DType model_dtype) {
+  if (format.mode == QuantMode::kFloat)
+    return {{module.tensor_name(), module.plain_dtype, module.shape}};
+  Shape codes(module.shape), groups(module.shape);
+  codes.back() = module.shape.back() * format.bits / 32;
+  groups.back() = module.shape.back() / format.group_size;
+  return {{module.tensor_name(), DType::kU32, codes},
+          {module.path + ".scales", model_dtype, groups},
+          {module.path + ".biases", model_dtype, groups}};
+}
+
+Result<OutputLayout> layout_output(std::span<const LayoutModule> modules, DType model_dtype,
                                    std::span<const QuantFormat> formats) {
-  SLUICE_CHECK(formats.size() == map.modules.size());
+  SLUICE_CHECK(formats.size() == modules.size());
   OutputLayout layout;
   std::vector<std::vector<io::TensorInfo>> tensors;
   std::vector<uint64_t> module_bytes;
   for (size_t i = 0; i < formats.size(); ++i) {
-    const families::OutputModule& module = map.modules[i];
+    const LayoutModule& module = modules[i];
     const bool fits = formats[i].mode == QuantMode::kFloat ||
                       (module.quantizable && can_encode(formats[i], module.shape));
     if (!fits)
       return fail(ErrorCode::kInvalidArgument, "tensor {} of shape {} cannot be stored as {}",
                   module.tensor_name(), numerics::shape_text(module.shape),
                   numerics::format_text(formats[i]));
-    tensors.push_back(output_tensors(checkpoint, map, module, formats[i]));
+    tensors.push_back(output_tensors(module, formats[i], model_dtype));
     uint64_t bytes = 0;
     for (const io::TensorInfo& info : tensors.back())
       bytes += numerics::tensor_bytes(info.dtype, info.shape).value_or(0);
     module_bytes.push_back(bytes);
     layout.tensor_bytes += bytes;
-    layout.parameters += module.elements();
+    layout.parameters += numerics::element_count(module.shape).value_or(0);
   }
 
   const std::vector<uint32_t> shard_of = assign_shards(module_bytes);

@@ -40,19 +40,34 @@ struct OutputLayout {
   uint64_t parameters = 0;          // logical elements: the index's total_parameters
 };
 
+// What the layout needs to know of a module; an analysis file carries the same.
+struct LayoutModule {
+  std::string path, parameter;
+  numerics::Shape shape;
+  numerics::DType plain_dtype = numerics::DType::kBF16;  // when it is not quantized
+  bool quantizable = false;
+
+  std::string tensor_name() const { return parameter.empty() ? path : path + "." + parameter; }
+  bool operator==(const LayoutModule&) const = default;
+};
+
 // The dtype a module is written in when it is not quantized.
 numerics::DType plain_dtype(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                             const families::OutputModule& module);
 
-// The tensors a module becomes: its weight alone, or weight, scales and biases.
-std::vector<io::TensorInfo> output_tensors(const io::Checkpoint& checkpoint,
-                                           const families::ModelMap& map,
-                                           const families::OutputModule& module,
-                                           const numerics::QuantFormat& format);
+LayoutModule layout_module(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                           const families::OutputModule& module);
+std::vector<LayoutModule> layout_modules(const io::Checkpoint& checkpoint,
+                                         const families::ModelMap& map);
 
-// formats: one per module of the map. Errors: kInvalidArgument for a format that a module's shape
-// cannot take.
-Result<OutputLayout> layout_output(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+// The tensors a module becomes: its weight alone, or weight, scales and biases in model_dtype.
+std::vector<io::TensorInfo> output_tensors(const LayoutModule& module,
+                                           const numerics::QuantFormat& format,
+                                           numerics::DType model_dtype);
+
+// formats: one per module. Errors: kInvalidArgument for a format that a module's shape cannot take.
+Result<OutputLayout> layout_output(std::span<const LayoutModule> modules,
+                                   numerics::DType model_dtype,
                                    std::span<const numerics::QuantFormat> formats);
 
 }  // namespace sluice::stream

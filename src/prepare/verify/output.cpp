@@ -190,7 +190,8 @@ void check_loader_rules(const Output& output, const io::Checkpoint& checkpoint,
       continue;
     }
     for (const io::TensorInfo& info :
-         stream::output_tensors(checkpoint, map, module, planned->format)) {
+         stream::output_tensors(stream::layout_module(checkpoint, map, module), planned->format,
+                                map.dtype)) {
       expected.insert(info.name);
       const auto found = output.tensors.find(info.name);
       if (found == output.tensors.end()) {

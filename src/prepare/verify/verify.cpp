@@ -105,7 +105,8 @@ std::vector<uint32_t> VerifyVisitor::comparable_modules() {
     const OutputModule& module = map_.modules[i];
     const PlannedTensor* planned = plan_.find(module.tensor_name());
     if (planned == nullptr) continue;
-    const auto expected = stream::output_tensors(checkpoint_, map_, module, planned->format);
+    const auto expected = stream::output_tensors(
+        stream::layout_module(checkpoint_, map_, module), planned->format, map_.dtype);
     const io::StoredTensor* found[3] = {};
     bool complete = true;
     for (size_t part = 0; part < expected.size(); ++part) {

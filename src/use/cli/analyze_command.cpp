@@ -1,0 +1,54 @@
+// `sluice analyze`: one pass over the weights, priced in every format.
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/model.h"
+
+namespace sluice::cli {
+namespace {
+
+struct Options {
+  std::string model, out, dtype, best = "default";
+};
+
+Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  SLUICE_ASSIGN(const analyze::Analysis analysis,
+                run_analysis(context, model, options.out, options.best));
+  if (context.options.json) {
+    context.print_json({{"file", options.out},
+                        {"modules", analysis.records.size()},
+                        {"source", analysis.header.source.hex()},
+                        {"digest", analysis.digest.hex()},
+                        {"peak_resident_bytes", peak_resident_bytes()}});
+  } else {
+    context.print(fmt::format(
+        "{}: {} modules analyzed, peak memory {}\nnext: sluice plan {} --budget 24GB\n",
+        options.out, analysis.records.size(), bytes_text(peak_resident_bytes()), options.out));
+  }
+  return kExitSuccess;
+}
+
+}  // namespace
+
+void add_analyze(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "analyze", "price every format of every module in one pass over the weights");
+  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->required();
+  command->add_option("-o,--output", options->out, "analysis file, created or continued")
+      ->required();
+  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  command
+      ->add_option("--best", options->best,
+                   "formats also priced under the searching encoder: default, all, none, or a "
+                   "list such as 3/64,4/64")
+      ->capture_default_str();
+  command->footer("Example: sluice analyze ./Qwen3-8B -o qwen3-8b.analysis");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,121 @@
+#include "cli/console.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/units.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr auto kRedrawInterval = std::chrono::milliseconds(100);
+constexpr auto kPlainInterval = std::chrono::seconds(10);
+constexpr size_t kBarCells = 24;
+
+std::string bar(double share) {
+  const auto filled = static_cast<size_t>(share * kBarCells + 0.5);
+  std::string cells;
+  for (size_t i = 0; i < kBarCells; ++i) cells += i < filled ? "█" : "░";
+  return cells;
+}
+
+}  // namespace
+
+size_t display_width(std::string_view utf8) {
+  return static_cast<size_t>(
+      std::ranges::count_if(utf8, [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+std::string Table::text(std::string_view indent) const {
+  std::vector<size_t> widths(columns_.size(), 0);
+  for (const auto& row : rows_)
+    for (size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], display_width(row[i]));
+  std::string text;
+  for (const auto& row : rows_) {
+    std::string line(indent);
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string padding(widths[i] - display_width(row[i]), ' ');
+      const bool right = columns_[i] == Align::kRight;
+      line += right ? padding + row[i] : row[i] + padding;
+      if (i + 1 < row.size()) line += "  ";
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + '\n';
+  }
+  return text;
+}
+
+void Console::print_line(std::string_view text) {
+  if (bar_shown_) std::fputs("\r\033[K", stderr);
+  bar_shown_ = false;
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
+}
+
+void Console::info(std::string_view message) {
+  MutexLock lock(mutex_);
+  if (!quiet_) print_line(message);
+}
+
+void Console::warn(std::string_view message) {
+  MutexLock lock(mutex_);
+  if (!quiet_) print_line(fmt::format("warning: {}", message));
+}
+
+void Console::error(std::string_view message) {
+  MutexLock lock(mutex_);
+  print_line(fmt::format("error: {}", message));
+}
+
+void Console::begin(std::string_view stage, uint64_t total_bytes) {
+  MutexLock lock(mutex_);
+  stage_ = stage;
+  total_ = total_bytes;
+  done_ = 0;
+  start_ = drawn_ = Clock::now();
+}
+
+std::string Console::status_text() const {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
+  const double share =
+      total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 1;
+  std::string left = "–";
+  if (rate > 0 && done_ <= total_)
+    left = duration_text(static_cast<double>(total_ - done_) / rate);
+  const std::string numbers =
+      fmt::format("{:3.0f} %  {} of {}  {}/s  {} left", share * 100, bytes_text(done_),
+                  bytes_text(total_), bytes_text(static_cast<uint64_t>(rate)), left);
+  return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar(share), numbers)
+                   : fmt::format("{}: {}", stage_, numbers);
+}
+
+void Console::draw() {
+  drawn_ = Clock::now();
+  if (!terminal_) {
+    print_line(status_text());
+    return;
+  }
+  std::fprintf(stderr, "\r\033[K%s", status_text().c_str());
+  std::fflush(stderr);
+  bar_shown_ = true;
+}
+
+void Console::advance(uint64_t bytes) {
+  MutexLock lock(mutex_);
+  done_ += bytes;
+  if (!quiet_ && Clock::now() - drawn_ >= (terminal_ ? Clock::duration(kRedrawInterval)
+                                                     : Clock::duration(kPlainInterval)))
+    draw();
+}
+
+void Console::end() {
+  MutexLock lock(mutex_);
+  if (quiet_) return;
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
+  print_line(fmt::format("{:<10} {} in {} ({}/s)", stage_, bytes_text(done_),
+                         duration_text(seconds), bytes_text(static_cast<uint64_t>(rate))));
+}
+
+}  // namespace sluice::cli

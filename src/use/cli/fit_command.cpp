@@ -1,0 +1,132 @@
+// `sluice fit`: analyze, plan, quantize, verify and report, resumable as one.
+#include <CLI/CLI.hpp>
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "cli/model.h"
+
+namespace sluice::cli {
+namespace {
+
+struct Options {
+  std::string model, out, dtype, best = "default", analysis;
+  PlanOptions plan;
+};
+
+struct Timings {
+  double analyze = 0, plan = 0, quantize_and_verify = 0;
+};
+
+// The analysis lies in the output folder, unless the user named a file to reuse.
+std::string analysis_path(const Options& options) {
+  return options.analysis.empty() ? convert::partial_path(options.out) + "/analysis.jsonl"
+                                  : options.analysis;
+}
+
+Status verify_partial(Context& context, const OpenedModel& model, const std::string& partial,
+                      verify::VerifyReport& report) {
+  context.console->end();
+  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, partial));
+  if (report.passed()) return {};
+  context.print(verify_text(report, partial));
+  return fail(ErrorCode::kCorrupt, "{} failed verification and was not given its final name",
+              partial);
+}
+
+std::string summary_text(const Options& options, const allocate::Plan& plan,
+                         const verify::VerifyReport& report, const Timings& timings) {
+  const allocate::PlanData& data = plan.data();
+  Table table({Align::kLeft, Align::kLeft});
+  table.add({"size", fmt::format("{} of {} allowed ({:.2f} %)", bytes_text(data.exact_bytes),
+                                 bytes_text(data.budget_bytes),
+                                 100 * static_cast<double>(data.exact_bytes) /
+                                     static_cast<double>(data.budget_bytes))});
+  table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(plan))});
+  table.add({"optimality", fmt::format("within {:.4f} % of the best possible mix",
+                                       100 * data.gap())});
+  table.add({"verified", fmt::format("{} tensors, {} of {} modules byte for byte", report.tensors,
+                                     report.reencoded_modules, report.modules)});
+  table.add({"time", fmt::format("analyze {}, plan {}, quantize and verify {}",
+                                 duration_text(timings.analyze), duration_text(timings.plan),
+                                 duration_text(timings.quantize_and_verify))});
+  table.add({"peak memory", bytes_text(peak_resident_bytes())});
+  return fmt::format("\n{}\n\n{}\n{}\nnext: mlx_lm.generate --model {} --prompt \"Hello\"\n",
+                     options.out, table.text("  "), plan_tables(plan), options.out);
+}
+
+Json run_record(const Timings& timings, const Context& context) {
+  return {{"analyze_s", timings.analyze},
+          {"plan_s", timings.plan},
+          {"quantize_and_verify_s", timings.quantize_and_verify},
+          {"threads", context.workers},
+          {"simd", simd_level_name(context.simd)},
+          {"peak_resident_bytes", peak_resident_bytes()}};
+}
+
+Result<int> run(Context& context, const Options& options) {
+  io::Storage& storage = *context.storage;
+  if (storage.exists(options.out) && !storage.exists(convert::journal_path(options.out)))
+    return fail(ErrorCode::kInvalidArgument,
+                "{} exists already; remove it or choose another output", options.out);
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  SLUICE_TRY(storage.create_directory(convert::partial_path(options.out)));
+
+  Timings timings;
+  Stopwatch analyze_watch;
+  SLUICE_ASSIGN(const analyze::Analysis analysis,
+                run_analysis(context, model, analysis_path(options), options.best));
+  timings.analyze = analyze_watch.seconds();
+  Stopwatch plan_watch;
+  SLUICE_ASSIGN(const allocate::Plan plan, run_plan(context, analysis, options.plan));
+  timings.plan = plan_watch.seconds();
+
+  Stopwatch convert_watch;
+  verify::VerifyReport report;
+  SLUICE_ASSIGN(const convert::ConvertSummary converted,
+                run_convert(context, model, plan, options.out, [&](const std::string& partial) {
+                  return verify_partial(context, model, partial, report);
+                }));
+  timings.quantize_and_verify = convert_watch.seconds();
+  SLUICE_TRY(io::write_file_atomically(storage, options.out + "/run.json",
+                                       dump_json(run_record(timings, context), 1) + "\n"));
+  if (context.options.json) {
+    context.print_json({{"output", options.out},
+                        {"shards", converted.shards},
+                        {"modules_resumed", converted.modules_resumed},
+                        {"plan", plan_summary_json(plan)},
+                        {"verify", verify_json(report)},
+                        {"run", run_record(timings, context)}});
+  } else {
+    context.print(summary_text(options, plan, report, timings));
+  }
+  return kExitSuccess;
+}
+
+}  // namespace
+
+void add_fit(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "fit", "the main job: analyze, plan, quantize and verify under a budget; resumable");
+  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->required();
+  command->add_option("-o,--output", options->out, "output folder, must not exist")->required();
+  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  command->add_option("--analysis", options->analysis,
+                      "analysis file to reuse or create (default: inside the output folder)");
+  command
+      ->add_option("--best", options->best,
+                   "formats also offered under the searching encoder: default, all, none, or a "
+                   "list such as 3/64,4/64")
+      ->capture_default_str();
+  add_plan_options(*command, options->plan);
+  command->footer(
+      "Examples:\n"
+      "  sluice fit ./Qwen3-8B --budget 6GB -o Qwen3-8B-6GB\n"
+      "  sluice fit model.gguf --device \"M2 16GB\" -o model-m2");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli

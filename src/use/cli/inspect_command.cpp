@@ -1,0 +1,186 @@
+// `sluice inspect`: what a model is and what it would take, from headers alone.
+#include <CLI/CLI.hpp>
+
+#include <map>
+
+#include "allocate/devices.h"
+#include "base/units.h"
+#include "cli/model.h"
+#include "stream/output_layout.h"
+
+namespace sluice::cli {
+namespace {
+
+struct Options {
+  std::string model, dtype;
+};
+
+struct Size {
+  uint64_t modules = 0, elements = 0, bytes = 0;
+};
+
+struct UniformSize {
+  numerics::QuantFormat format;
+  uint64_t bytes = 0;
+};
+
+// Exact bytes of the weight files at a uniform format, by the rules of `quantize`.
+Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFormat& format) {
+  std::vector<numerics::QuantFormat> formats;
+  for (const families::OutputModule& module : model.map.modules) {
+    numerics::QuantFormat chosen;
+    if (module.quantizable && format.mode != numerics::QuantMode::kFloat) {
+      for (uint16_t group = format.group_size; group >= 32 && chosen == numerics::QuantFormat{};
+           group /= 2) {
+        const uint8_t bits = std::max(format.bits, static_cast<uint8_t>(module.bits_floor));
+        const numerics::QuantFormat candidate{format.mode, bits, group};
+        if (can_encode(candidate, module.shape)) chosen = candidate;
+      }
+    }
+    formats.push_back(chosen);
+  }
+  SLUICE_ASSIGN(const stream::OutputLayout layout,
+                stream::layout_output(stream::layout_modules(*model.checkpoint, model.map),
+                                      model.map.dtype, formats));
+  return layout.file_bytes;
+}
+
+Result<std::vector<UniformSize>> uniform_sizes(const OpenedModel& model) {
+  std::vector<UniformSize> sizes;
+  for (const uint8_t bits : numerics::kAffineBits)
+    for (const uint16_t group : numerics::kAffineGroups) {
+      const numerics::QuantFormat format{numerics::QuantMode::kAffine, bits, group};
+      SLUICE_ASSIGN(const uint64_t bytes, uniform_bytes(model, format));
+      sizes.push_back({format, bytes});
+    }
+  SLUICE_ASSIGN(const uint64_t plain, uniform_bytes(model, {}));
+  sizes.push_back({{}, plain});
+  return sizes;
+}
+
+// The widest uniform 64-group format that a device's model memory holds.
+std::string fit_text(const allocate::DeviceProfile& device, std::span<const UniformSize> sizes) {
+  std::string widest = "streams";
+  for (const UniformSize& size : sizes)
+    if ((size.format.group_size == 64 || size.format.group_size == 0) &&
+        size.bytes + allocate::kRuntimeScratchBytes <= device.usable_bytes)
+      widest = numerics::format_text(size.format);
+  return widest;
+}
+
+struct Inspection {
+  uint64_t parameters = 0, source_bytes = 0, experts = 0;
+  std::map<std::string, Size> roles;
+  std::map<std::string, Size> dtypes;
+  std::vector<UniformSize> uniform;
+};
+
+Result<Inspection> inspect(const OpenedModel& model) {
+  Inspection result;
+  for (const families::OutputModule& module : model.map.modules) {
+    Size& role = result.roles[std::string(role_name(module.role))];
+    ++role.modules;
+    role.elements += module.elements();
+    result.parameters += module.elements();
+    result.experts = std::max(result.experts, module.experts());
+  }
+  for (const io::StoredTensor& tensor : model.checkpoint->tensors) {
+    Size& dtype = result.dtypes[std::string(dtype_info(tensor.info.dtype).name)];
+    ++dtype.modules;
+    dtype.bytes += tensor.bytes;
+    result.source_bytes += tensor.bytes;
+  }
+  SLUICE_ASSIGN(result.uniform, uniform_sizes(model));
+  return result;
+}
+
+Json to_json(const OpenedModel& model, const Inspection& result) {
+  Json roles = Json::object(), dtypes = Json::object(), uniform = Json::object(),
+       devices = Json::object();
+  for (const auto& [name, size] : result.roles)
+    roles[name] = {{"modules", size.modules}, {"elements", size.elements}};
+  for (const auto& [name, size] : result.dtypes)
+    dtypes[name] = {{"tensors", size.modules}, {"bytes", size.bytes}};
+  for (const UniformSize& size : result.uniform)
+    uniform[numerics::format_text(size.format)] = size.bytes;
+  for (const allocate::DeviceProfile& device : allocate::builtin_devices())
+    devices[device.name] = fit_text(device, result.uniform);
+  return {{"family", model.map.family},
+          {"parameters", result.parameters},
+          {"layers", model.map.layers},
+          {"experts", result.experts > 1 ? result.experts : 0},
+          {"tied", model.map.tied},
+          {"output_dtype", model.map.dtype_name},
+          {"files", model.checkpoint->files.size()},
+          {"source_bytes", result.source_bytes},
+          {"source", model.checkpoint->identity_digest().hex()},
+          {"dtypes", std::move(dtypes)},
+          {"roles", std::move(roles)},
+          {"uniform_bytes", std::move(uniform)},
+          {"devices", std::move(devices)},
+          {"dropped", model.map.dropped},
+          {"notes", model.map.notes}};
+}
+
+std::string to_text(const OpenedModel& model, const Inspection& result) {
+  Table facts({Align::kLeft, Align::kLeft});
+  facts.add({"family", model.map.family});
+  facts.add({"parameters", fmt::format("{:.3f} billion",
+                                       static_cast<double>(result.parameters) / 1e9)});
+  facts.add({"layers", fmt::format("{}", model.map.layers)});
+  if (result.experts > 1) facts.add({"experts", fmt::format("{}", result.experts)});
+  facts.add({"head", model.map.tied ? "tied to the embedding" : "its own"});
+  std::string dtypes;
+  for (const auto& [name, size] : result.dtypes)
+    dtypes += fmt::format("{}{} × {}", dtypes.empty() ? "" : ", ", size.modules, name);
+  facts.add({"source", fmt::format("{} in {} files ({})", bytes_text(result.source_bytes),
+                                   model.checkpoint->files.size(), dtypes)});
+  facts.add({"output dtype", model.map.dtype_name});
+
+  Table roles({Align::kLeft, Align::kRight, Align::kRight});
+  roles.add({"role", "modules", "weights"});
+  for (const auto& [name, size] : result.roles)
+    roles.add({name, fmt::format("{}", size.modules),
+               fmt::format("{:.1f} %", 100 * static_cast<double>(size.elements) /
+                                           static_cast<double>(result.parameters))});
+  Table uniform({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
+  uniform.add({"bits", "group 32", "group 64", "group 128"});
+  for (size_t i = 0; i + 2 < result.uniform.size(); i += 3)
+    uniform.add({fmt::format("{}", result.uniform[i].format.bits),
+                 bytes_text(result.uniform[i].bytes), bytes_text(result.uniform[i + 1].bytes),
+                 bytes_text(result.uniform[i + 2].bytes)});
+  uniform.add({"16-bit", bytes_text(result.uniform.back().bytes)});
+  Table devices({Align::kLeft, Align::kRight, Align::kLeft});
+  devices.add({"device", "for a model", "widest uniform width that fits"});
+  for (const allocate::DeviceProfile& device : allocate::builtin_devices())
+    devices.add({device.name, bytes_text(device.usable_bytes), fit_text(device, result.uniform)});
+  return fmt::format("{}\n{}\nWeight files at each uniform format:\n{}\n{}",
+                     facts.text("  "), roles.text("  "), uniform.text("  "), devices.text("  "));
+}
+
+Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  SLUICE_ASSIGN(const Inspection result, inspect(model));
+  if (context.options.json)
+    context.print_json(to_json(model, result));
+  else
+    context.print(to_text(model, result));
+  return kExitSuccess;
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "inspect", "what a model is and what it would take, from its headers alone");
+  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->required();
+  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  command->footer("Example: sluice inspect ./Qwen3-8B");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli

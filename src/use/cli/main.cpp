@@ -1,0 +1,114 @@
+// The program: parses the command line, runs one command, turns its outcome into an exit code.
+#include <CLI/CLI.hpp>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
+
+#include "cli/context.h"
+#include "sluice_version.h"
+
+namespace sluice::cli {
+namespace {
+
+// The one piece of global state: a signal handler can reach nothing else.
+CancelToken interrupted;
+
+extern "C" void on_interrupt(int signal_number) {
+  interrupted.cancel();
+  std::signal(signal_number, SIG_DFL);  // a second Ctrl-C ends the program at once
+}
+
+void add_global_options(CLI::App& app, GlobalOptions& options) {
+  app.add_flag("--json", options.json, "machine-readable result on stdout");
+  app.add_flag("-q,--quiet", options.quiet, "no progress or messages, errors only");
+  app.add_option("--threads", options.threads, "worker threads; 0: all cores")
+      ->check(CLI::Range(0u, 1024u))
+      ->capture_default_str();
+  app.add_option("--simd", options.simd,
+                 "instruction set: scalar, neon, avx2 or avx512 (default: the widest); results do "
+                 "not depend on it");
+}
+
+Result<void> prepare(Context& context) {
+  context.cpu = detect_cpu();
+  context.simd = context.cpu.simd;
+  if (!context.options.simd.empty()) {
+    SLUICE_ASSIGN(context.simd, parse_simd_level(context.options.simd, context.cpu));
+  }
+  context.workers = context.options.threads > 0 ? context.options.threads : context.cpu.cores;
+  context.storage = io::local_storage();
+  context.console = std::make_unique<Console>(context.options.quiet, isatty(STDERR_FILENO) == 1);
+  context.cancel = &interrupted;
+  return {};
+}
+
+int report(Context& context, const Error& error) {
+  if (context.console == nullptr) {
+    std::fprintf(stderr, "error: %s\n", error.message.c_str());
+  } else if (error.code == ErrorCode::kCancelled) {
+    context.console->error("interrupted; run the same command again to go on where it stopped");
+  } else {
+    context.console->error(error.message);
+  }
+  if (context.options.json)
+    context.print_json(
+        {{"error", {{"code", error_code_name(error.code)}, {"message", error.message}}}});
+  return exit_code_of(error.code);
+}
+
+int run(int argument_count, char** arguments) {
+  CLI::App app("Fits any open-weights language model into the memory you have.", "sluice");
+  app.set_version_flag("--version", std::string(kVersion));
+  app.require_subcommand(1);
+  app.fallthrough();
+  Context context;
+  add_global_options(app, context.options);
+  Action action;
+  add_fit(app, action);
+  add_inspect(app, action);
+  add_analyze(app, action);
+  add_plan(app, action);
+  add_quantize(app, action);
+  add_verify(app, action);
+  add_devices(app, action);
+  try {
+    app.parse(argument_count, arguments);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitSuccess : kExitUsage;
+  }
+  std::signal(SIGINT, on_interrupt);
+  std::signal(SIGTERM, on_interrupt);
+  if (auto status = prepare(context); !status) return report(context, status.error());
+  const Result<int> outcome = action(context);
+  return outcome ? *outcome : report(context, outcome.error());
+}
+
+}  // namespace
+
+void Context::print_json(const Json& json) const { print(dump_json(json, 2) + "\n"); }
+
+void Context::print(std::string_view text) const {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+int exit_code_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kNotFound:
+    case ErrorCode::kCorrupt:
+    case ErrorCode::kUnsupported:
+    case ErrorCode::kInvalidArgument: return kExitBadInput;
+    case ErrorCode::kIo:
+    case ErrorCode::kExhausted: return kExitIo;
+    case ErrorCode::kCancelled: return kExitInterrupted;
+  }
+  return kExitBadInput;
+}
+
+}  // namespace sluice::cli
+
+int main(int argument_count, char** arguments) {
+  return sluice::cli::run(argument_count, arguments);
+}

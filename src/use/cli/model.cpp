@@ -1,0 +1,305 @@
+#include "cli/model.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/units.h"
+#include "kernels/kernel_table.h"
+#include "stream/stream.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
+
+std::vector<uint32_t> all_modules(const families::ModelMap& map) {
+  std::vector<uint32_t> modules(map.modules.size());
+  for (uint32_t i = 0; i < modules.size(); ++i) modules[i] = i;
+  return modules;
+}
+
+// Shows a progress bar over the bytes of a whole pass; ends it however the pass ends.
+class ProgressScope {
+ public:
+  ProgressScope(Console& console, std::string_view stage, const io::Checkpoint& checkpoint,
+                const families::ModelMap& map)
+      : console_(console) {
+    console_.begin(stage, stream::source_bytes(checkpoint, map, all_modules(map)));
+  }
+  ~ProgressScope() { console_.end(); }
+  ProgressScope(const ProgressScope&) = delete;
+  ProgressScope& operator=(const ProgressScope&) = delete;
+
+ private:
+  Console& console_;
+};
+
+Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std::string& path) {
+  if (path.empty()) return allocate::builtin_sensitivity();
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kSensitivityBytesMax));
+  return allocate::parse_sensitivity(text, path);
+}
+
+Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& analysis,
+                                  const PlanOptions& options) {
+  const auto devices = allocate::builtin_devices();
+  SLUICE_ASSIGN(const allocate::DeviceProfile device,
+                allocate::find_device(devices, options.device));
+  const allocate::KvGeometry kv{static_cast<uint64_t>(analysis.header.layers),
+                                analysis.header.kv_heads, analysis.header.head_dim, 2};
+  SLUICE_ASSIGN(const allocate::DeviceBudget budget,
+                allocate::device_budget(device, options.context_tokens, kv));
+  Table table({Align::kLeft, Align::kRight});
+  for (const allocate::BudgetLine& line : budget.lines) {
+    const auto magnitude = static_cast<uint64_t>(std::llabs(line.bytes));
+    table.add({line.name, (line.bytes < 0 ? "− " : "") + bytes_text(magnitude)});
+  }
+  table.add({"left for the model's weights", bytes_text(budget.bytes)});
+  context.console->info(fmt::format("{} at a context of {} tokens:\n{}", device.name,
+                                    options.context_tokens, table.text("  ")));
+  return budget.bytes;
+}
+
+Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& analysis,
+                                     const PlanOptions& options) {
+  const int wanted = !options.budget.empty() + !options.device.empty() +
+                     (options.bits_per_weight != 0) + options.min_safe + (options.error_max != 0);
+  if (wanted != 1)
+    return fail(ErrorCode::kInvalidArgument,
+                "say what to plan for with exactly one of --budget, --device, --bpw, --min-safe "
+                "and --max-error");
+  if (!options.budget.empty()) {
+    SLUICE_ASSIGN(const uint64_t bytes, parse_bytes(options.budget));
+    return allocate::BudgetTarget{bytes};
+  }
+  if (!options.device.empty()) {
+    SLUICE_ASSIGN(const uint64_t bytes, budget_of_device(context, analysis, options));
+    return allocate::BudgetTarget{bytes};
+  }
+  if (options.min_safe) return allocate::MinSafeTarget{};
+  if (options.error_max != 0) return allocate::MaxErrorTarget{options.error_max};
+  return allocate::BitsTarget{options.bits_per_weight};
+}
+
+}  // namespace
+
+Result<OpenedModel> open_model(Context& context, const std::string& path,
+                               const std::string& dtype) {
+  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
+  SLUICE_ASSIGN(families::ModelMap map, families::map_model(*checkpoint, dtype));
+  for (const std::string& note : map.notes) context.console->info(note);
+  return OpenedModel{std::move(checkpoint), std::move(map)};
+}
+
+Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text) {
+  std::vector<numerics::QuantFormat> formats;
+  if (text == "none") return formats;
+  if (text == "default") {
+    const auto defaults = kernels::default_best_formats();
+    formats.assign(defaults.begin(), defaults.end());
+  } else if (text == "all") {
+    for (const uint8_t bits : numerics::kAffineBits)
+      for (const uint16_t group : numerics::kAffineGroups)
+        formats.push_back({numerics::QuantMode::kAffine, bits, group});
+  } else {
+    for (const std::string& word : CLI::detail::split(text, ',')) {
+      SLUICE_ASSIGN(const numerics::QuantFormat format, numerics::parse_format(word));
+      if (format.mode != numerics::QuantMode::kAffine)
+        return fail(ErrorCode::kInvalidArgument, "--best takes affine formats, found \"{}\"", word);
+      formats.push_back(format);
+    }
+  }
+  std::ranges::sort(formats);
+  const auto repeats = std::ranges::unique(formats);
+  formats.erase(repeats.begin(), repeats.end());
+  return formats;
+}
+
+Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
+                                       const std::string& path, const std::string& best) {
+  analyze::AnalyzeOptions options;
+  SLUICE_ASSIGN(options.best_formats, parse_best(best));
+  options.workers = context.workers;
+  options.simd = context.simd;
+  options.cancel = context.cancel;
+  options.progress = context.console.get();
+  const ProgressScope progress(*context.console, "analyze", *model.checkpoint, model.map);
+  return analyze::analyze(*context.storage, *model.checkpoint, model.map, path, options);
+}
+
+void add_plan_options(CLI::App& command, PlanOptions& options) {
+  command.add_option("--budget", options.budget,
+                     "bytes of all weight files, headers included: 24GB, 1.5GiB");
+  command.add_option("--device", options.device,
+                     "fit a device (see `sluice devices`), at --context tokens");
+  command.add_option("--context", options.context_tokens, "context length for --device")
+      ->capture_default_str();
+  command.add_option("--bpw", options.bits_per_weight, "bits per weight, all tensors counted")
+      ->check(CLI::PositiveNumber);
+  command.add_flag("--min-safe", options.min_safe,
+                   "the smallest plan in which every module keeps the SQNR floor");
+  command.add_option("--max-error", options.error_max,
+                     "the smallest plan in which no module's NRMSE exceeds this")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--objective", options.objective, "nrmse-squared or nrmse-linear")
+      ->capture_default_str();
+  command.add_option("--configs", options.configs,
+                     "formats to choose from: all, mint-v1, or a list such as 4/64,8/64,16-bit")
+      ->capture_default_str();
+  command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")
+      ->capture_default_str();
+  command.add_option("--sensitivity", options.sensitivity,
+                     "a file of weights by role, depth or module instead of the built-in table");
+  command.add_option("--parity", options.parity,
+                     "rounding rule of MLX to reproduce: cpu or gpu")
+      ->check(CLI::IsMember({"cpu", "gpu"}))
+      ->capture_default_str();
+}
+
+Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
+                                const PlanOptions& options) {
+  allocate::PlanRequest request;
+  SLUICE_ASSIGN(request.target, plan_target(context, analysis, options));
+  SLUICE_ASSIGN(request.settings.objective, allocate::parse_objective(options.objective));
+  SLUICE_ASSIGN(request.settings.configs, allocate::parse_configs(options.configs));
+  request.settings.sqnr_floor_db = options.sqnr_floor_db;
+  SLUICE_ASSIGN(request.sensitivity, load_sensitivity(context, options.sensitivity));
+  request.origin = {analysis.header.source, analysis.digest, analysis.header.family,
+                    analysis.header.dtype, options.parity};
+  return allocate::make_plan(
+      analysis.items(), request,
+      [&](std::span<const uint32_t> choice) { return analysis.exact_bytes(choice); });
+}
+
+Result<convert::ConvertSummary> run_convert(
+    Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
+    std::function<Status(const std::string& partial)> before_publishing) {
+  convert::ConvertOptions options;
+  options.workers = context.workers;
+  options.simd = context.simd;
+  options.cancel = context.cancel;
+  options.progress = context.console.get();
+  options.log = context.console.get();
+  options.before_publishing = std::move(before_publishing);
+  context.console->begin("quantize", stream::source_bytes(*model.checkpoint, model.map,
+                                                          all_modules(model.map)));
+  return convert::convert(*context.storage, *model.checkpoint, model.map, plan, out, options);
+}
+
+Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
+                                        const std::string& out) {
+  verify::VerifyOptions options;
+  options.workers = context.workers;
+  options.cancel = context.cancel;
+  options.progress = context.console.get();
+  SLUICE_ASSIGN(const std::string dtype, verify::recorded_dtype(*context.storage, out));
+  SLUICE_ASSIGN(const families::ModelMap map, families::map_model(checkpoint, dtype));
+  const ProgressScope progress(*context.console, "verify", checkpoint, map);
+  return verify::verify(*context.storage, checkpoint, out, options);
+}
+
+std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder) {
+  if (format.mode == numerics::QuantMode::kFloat) return numerics::format_text(format);
+  return fmt::format("{} {}", numerics::format_text(format), numerics::encoder_name(encoder));
+}
+
+std::string db_text(double db) {
+  return std::isinf(db) && db > 0 ? "exact" : fmt::format("{:.2f} dB", db);
+}
+
+std::string plan_tables(const allocate::Plan& plan) {
+  const allocate::PlanData& data = plan.data();
+  const auto elements = static_cast<double>(data.elements);
+  Table formats({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
+  formats.add({"bits/group", "modules", "weights", "bytes"});
+  for (const allocate::FormatShare& share : allocate::format_shares(plan))
+    formats.add({format_and_encoder(share.format, share.encoder), fmt::format("{}", share.modules),
+                 fmt::format("{:.1f} %", 100 * static_cast<double>(share.elements) / elements),
+                 bytes_text(share.bytes)});
+  Table roles({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
+  roles.add({"role", "modules", "bytes", "SQNR", "worst"});
+  for (const allocate::RoleSummary& role : allocate::role_summaries(plan))
+    roles.add({role.role, fmt::format("{}", role.modules), bytes_text(role.bytes),
+               db_text(role.sqnr_db), db_text(role.worst_sqnr_db)});
+  return formats.text("  ") + "\n" + roles.text("  ");
+}
+
+Json plan_summary_json(const allocate::Plan& plan) {
+  const allocate::PlanData& data = plan.data();
+  Json formats = Json::array();
+  for (const allocate::FormatShare& share : allocate::format_shares(plan))
+    formats.push_back({{"format", numerics::format_text(share.format)},
+                       {"encoder", numerics::encoder_name(share.encoder)},
+                       {"modules", share.modules},
+                       {"elements", share.elements},
+                       {"bytes", share.bytes}});
+  Json roles = Json::array();
+  for (const allocate::RoleSummary& role : allocate::role_summaries(plan))
+    roles.push_back({{"role", role.role},
+                     {"modules", role.modules},
+                     {"elements", role.elements},
+                     {"bytes", role.bytes},
+                     {"sqnr_db", std::isfinite(role.sqnr_db) ? Json(role.sqnr_db) : Json()},
+                     {"worst_tensor", role.worst_tensor}});
+  return {{"budget_bytes", data.budget_bytes},
+          {"weight_file_bytes", data.exact_bytes},
+          {"bits_per_weight", allocate::bits_per_weight(plan)},
+          {"objective", data.objective},
+          {"cost", data.cost},
+          {"bound", data.bound},
+          {"gap", data.gap()},
+          {"formats", std::move(formats)},
+          {"roles", std::move(roles)}};
+}
+
+std::string verify_text(const verify::VerifyReport& report, const std::string& out) {
+  std::string text;
+  if (report.passed()) {
+    text = fmt::format(
+        "verified {}: {} tensors in {} {}, {} of {} modules proved byte for byte, {} within the "
+        "budget of {}\n",
+        out, report.tensors, report.shards, report.shards == 1 ? "shard" : "shards",
+        report.reencoded_modules, report.modules, bytes_text(report.weight_file_bytes),
+        bytes_text(report.budget_bytes));
+    Table roles({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
+    roles.add({"role", "modules", "SQNR", "worst", "in"});
+    for (const verify::RoleQuality& role : report.roles)
+      roles.add({role.role, fmt::format("{}", role.modules), db_text(sqnr_db(role.error)),
+                 db_text(role.worst_sqnr_db), role.worst_tensor});
+    return text + roles.text("  ");
+  }
+  for (const verify::Finding& finding : report.findings)
+    text += fmt::format("{}: {}\n", finding.subject, finding.message);
+  if (report.finding_count > report.findings.size())
+    text += fmt::format("… and {} more\n", report.finding_count - report.findings.size());
+  return text + fmt::format("{} FAILED verification: {} findings\n", out, report.finding_count);
+}
+
+Json verify_json(const verify::VerifyReport& report) {
+  Json findings = Json::array();
+  for (const verify::Finding& finding : report.findings)
+    findings.push_back({{"subject", finding.subject}, {"message", finding.message}});
+  Json roles = Json::array();
+  for (const verify::RoleQuality& role : report.roles) {
+    const double db = sqnr_db(role.error);
+    roles.push_back({{"role", role.role},
+                     {"modules", role.modules},
+                     {"sqnr_db", std::isfinite(db) ? Json(db) : Json()},
+                     {"worst_tensor", role.worst_tensor}});
+  }
+  return {{"passed", report.passed()},
+          {"finding_count", report.finding_count},
+          {"findings", std::move(findings)},
+          {"modules", report.modules},
+          {"reencoded_modules", report.reencoded_modules},
+          {"tensors", report.tensors},
+          {"shards", report.shards},
+          {"weight_file_bytes", report.weight_file_bytes},
+          {"budget_bytes", report.budget_bytes},
+          {"roles", std::move(roles)}};
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,70 @@
+// Opening a model for a command, and the pieces of work that several commands share.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "allocate/allocate.h"
+#include "allocate/devices.h"
+#include "analyze/analyze.h"
+#include "cli/context.h"
+#include "convert/convert.h"
+#include "verify/verify.h"
+
+namespace sluice::cli {
+
+struct OpenedModel {
+  std::shared_ptr<const io::Checkpoint> checkpoint;
+  families::ModelMap map;
+};
+
+// dtype: --dtype or "". Shows the map's notes.
+Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype);
+
+// --best: "default", "all", "none" or a list such as "3/64,4/64".
+Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text);
+
+Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
+                                       const std::string& path, const std::string& best);
+
+// The options of `plan` and `fit` that say what is wanted.
+struct PlanOptions {
+  std::string budget;    // a size
+  std::string device;    // a profile's name
+  uint64_t context_tokens = 8192;
+  double bits_per_weight = 0;
+  bool min_safe = false;
+  double error_max = 0;
+  std::string objective = "nrmse-squared";
+  std::string configs = "all";
+  double sqnr_floor_db = 9;
+  std::string sensitivity;  // a file, or empty for the built-in table
+  std::string parity = "cpu";
+};
+void add_plan_options(CLI::App& command, PlanOptions& options);
+
+// Prints the arithmetic of --device. Errors: kInvalidArgument for none or several targets.
+Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
+                                const PlanOptions& options);
+
+Result<convert::ConvertSummary> run_convert(
+    Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
+    std::function<Status(const std::string& partial)> before_publishing);
+
+Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
+                                        const std::string& out);
+
+// "4/64 best".
+std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder);
+// "21.83 dB", "exact".
+std::string db_text(double db);
+
+// Shares of each format, and modules by role, as tables.
+std::string plan_tables(const allocate::Plan& plan);
+Json plan_summary_json(const allocate::Plan& plan);
+
+std::string verify_text(const verify::VerifyReport& report, const std::string& out);
+Json verify_json(const verify::VerifyReport& report);
+
+}  // namespace sluice::cli

@@ -1,0 +1,99 @@
+// `sluice quantize`: streaming conversion, by a plan or uniform.
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/model.h"
+#include "cli/uniform_plan.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr uint64_t kPlanBytesMax = 256ull << 20;
+
+struct Options {
+  std::string model, out, plan, dtype, mode = "affine", encoder = "parity", parity = "cpu";
+  unsigned bits = 0, group_size = 64;
+};
+
+Result<allocate::Plan> load_plan(Context& context, const std::string& path) {
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kPlanBytesMax));
+  return allocate::plan_from_json(text, path);
+}
+
+Result<numerics::QuantFormat> uniform_format(const Options& options) {
+  return numerics::parse_format(fmt::format("{}/{}", options.bits, options.group_size));
+}
+
+Result<int> run(Context& context, const Options& options) {
+  if (options.plan.empty() == (options.bits == 0))
+    return fail(ErrorCode::kInvalidArgument, "give either --plan FILE or --bits N");
+  std::optional<allocate::Plan> plan;
+  std::string dtype = options.dtype;
+  if (!options.plan.empty()) {
+    SLUICE_ASSIGN(plan, load_plan(context, options.plan));
+    if (dtype.empty()) dtype = plan->data().dtype;
+    if (dtype != plan->data().dtype)
+      return fail(ErrorCode::kInvalidArgument, "{} was made for {}, not for --dtype {}",
+                  options.plan, plan->data().dtype, dtype);
+  }
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, dtype));
+  if (!plan) {
+    SLUICE_ASSIGN(const numerics::QuantFormat format, uniform_format(options));
+    const auto encoder = numerics::encoder_from_name(options.encoder);
+    SLUICE_ASSIGN(plan, uniform_plan(context, model, format, *encoder, options.parity));
+  }
+  SLUICE_ASSIGN(const convert::ConvertSummary summary,
+                run_convert(context, model, *plan, options.out, {}));
+  context.console->end();
+  if (context.options.json) {
+    context.print_json({{"output", options.out},
+                        {"weight_file_bytes", summary.weight_file_bytes},
+                        {"shards", summary.shards},
+                        {"modules_resumed", summary.modules_resumed},
+                        {"plan", plan_summary_json(*plan)},
+                        {"peak_resident_bytes", peak_resident_bytes()}});
+  } else {
+    context.print(fmt::format(
+        "{}: {} in {} {}, {:.3f} bits per weight, peak memory {}\nnext: sluice verify {} {}\n",
+        options.out, bytes_text(summary.weight_file_bytes), summary.shards,
+        summary.shards == 1 ? "shard" : "shards", allocate::bits_per_weight(*plan),
+        bytes_text(peak_resident_bytes()), options.model, options.out));
+  }
+  return kExitSuccess;
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("quantize", "write a model in MLX's format, by a plan or uniform");
+  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->required();
+  command->add_option("-o,--output", options->out, "output folder, must not exist")->required();
+  command->add_option("--plan", options->plan, "what `sluice plan -o` wrote");
+  command->add_option("--bits", options->bits, "uniform width")
+      ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}));
+  command->add_option("--group-size", options->group_size, "weights that share a scale")
+      ->check(CLI::IsMember({32, 64, 128}))
+      ->capture_default_str();
+  command
+      ->add_option("--encoder", options->encoder,
+                   "parity: MLX's own bytes; best: codes and scales searched")
+      ->check(CLI::IsMember({"parity", "best"}))
+      ->capture_default_str();
+  command->add_option("--parity", options->parity, "rounding rule of MLX to reproduce")
+      ->check(CLI::IsMember({"cpu", "gpu"}))
+      ->capture_default_str();
+  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  command->footer(
+      "Examples:\n"
+      "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"
+      "  sluice quantize ./Qwen3-8B --bits 4 --group-size 64 -o Qwen3-8B-4bit");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli

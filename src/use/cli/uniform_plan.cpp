@@ -1,0 +1,84 @@
+#include "cli/uniform_plan.h"
+
+#include <algorithm>
+
+#include "stream/output_layout.h"
+
+namespace sluice::cli {
+namespace {
+
+using numerics::Encoder;
+using numerics::QuantFormat;
+using numerics::QuantMode;
+
+constexpr uint16_t kRouterGroup = 64;
+
+// The wanted format, a smaller group of the same width, or unquantized.
+QuantFormat fitting_format(const families::OutputModule& module, QuantFormat wanted) {
+  if (module.bits_floor > 0)
+    wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
+  if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
+  for (uint16_t group = wanted.group_size; group >= numerics::kAffineGroups[0]; group /= 2) {
+    const QuantFormat format{wanted.mode, wanted.bits, group};
+    if (can_encode(format, module.shape)) return format;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
+                                    const QuantFormat& format, Encoder encoder,
+                                    const std::string& parity) {
+  allocate::PlanData data;
+  std::vector<QuantFormat> formats;
+  uint64_t smaller_group = 0, unquantized = 0;
+  for (const families::OutputModule& module : model.map.modules) {
+    allocate::PlannedTensor tensor;
+    tensor.path = module.path;
+    tensor.parameter = module.parameter;
+    tensor.role = role_name(module.role);
+    tensor.layer = module.layer;
+    tensor.elements = module.elements();
+    tensor.quantizable = module.quantizable;
+    tensor.format = fitting_format(module, format);
+    const bool affine = tensor.format.mode == QuantMode::kAffine;
+    tensor.encoder = affine ? encoder : Encoder::kCast;
+    tensor.bytes =
+        numerics::encoded_bytes(
+            tensor.format, module.shape,
+            affine ? model.map.dtype
+                   : stream::plain_dtype(*model.checkpoint, model.map, module))
+            .total();
+    if (module.quantizable && format.mode == QuantMode::kAffine) {
+      unquantized += !affine;
+      smaller_group += affine && module.bits_floor == 0 && tensor.format != format;
+    }
+    formats.push_back(tensor.format);
+    data.elements += tensor.elements;
+    data.tensor_bytes += tensor.bytes;
+    data.tensors.push_back(std::move(tensor));
+  }
+  if (smaller_group > 0)
+    context.console->warn(fmt::format(
+        "{} modules have rows that are no multiple of {}; they get a smaller group, recorded in "
+        "config.json",
+        smaller_group, format.group_size));
+  if (unquantized > 0)
+    context.console->warn(fmt::format(
+        "{} modules have rows that no group divides; they stay unquantized", unquantized));
+  SLUICE_ASSIGN(const stream::OutputLayout layout,
+                stream::layout_output(stream::layout_modules(*model.checkpoint, model.map),
+                                      model.map.dtype, formats));
+  data.exact_bytes = data.budget_bytes = layout.file_bytes;
+  data.objective = allocate::objective_name(allocate::Objective::kNrmseSquared);
+  data.method = "uniform";
+  data.configs = numerics::format_text(format);
+  data.source = model.checkpoint->identity_digest();
+  data.family = model.map.family;
+  data.dtype = model.map.dtype_name;
+  data.parity = parity;
+  return allocate::Plan::create(std::move(data));
+}
+
+}  // namespace sluice::cli

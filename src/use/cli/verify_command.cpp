@@ -1,0 +1,40 @@
+// `sluice verify`: proves an output against its source.
+#include <CLI/CLI.hpp>
+
+#include "cli/model.h"
+
+namespace sluice::cli {
+namespace {
+
+struct Options {
+  std::string model, out;
+};
+
+Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const auto checkpoint, io::open_checkpoint(options.model));
+  SLUICE_ASSIGN(const verify::VerifyReport report, run_verify(context, *checkpoint, options.out));
+  if (context.options.json) {
+    Json json = verify_json(report);
+    json["peak_resident_bytes"] = peak_resident_bytes();
+    context.print_json(json);
+  } else {
+    context.print(verify_text(report, options.out));
+  }
+  return report.passed() ? kExitSuccess : kExitCheckFailed;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "verify", "re-read an output with independent code and hold it against its source");
+  command->add_option("MODEL", options->model, "the source it was made from")->required();
+  command->add_option("OUT", options->out, "the output folder")->required();
+  command->footer("Example: sluice verify ./Qwen3-8B Qwen3-8B-6GB");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli
