@@ -7,17 +7,33 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "io/checkpoint.h"
 #include "numerics/dtype.h"
 
 namespace sluice::families {
 
 enum class Role : uint8_t {
-  kEmbedding, kHead, kAttentionQ, kAttentionK, kAttentionV, kAttentionO,
-  kMlpGate, kMlpUp, kMlpDown, kExpertGate, kExpertUp, kExpertDown, kRouter, kNorm, kBias, kOther,
+  kEmbedding,
+  kHead,
+  kAttentionQ,
+  kAttentionK,
+  kAttentionV,
+  kAttentionO,
+  kMlpGate,
+  kMlpUp,
+  kMlpDown,
+  kExpertGate,
+  kExpertUp,
+  kExpertDown,
+  kRouter,
+  kNorm,
+  kBias,
+  kOther,
 };
 std::string_view role_name(Role role);  // "embedding", "attention_q", …
 
@@ -44,6 +60,21 @@ struct Recipe {
   std::vector<RowSource> sources;
 };
 
+// rows consecutive rows of one source tensor.
+struct RowRun {
+  uint32_t tensor = 0;  // index into Checkpoint::tensors
+  uint64_t source_row = 0;
+  uint64_t rows = 0;
+  bool operator==(const RowRun&) const = default;
+};
+
+// Appends the runs whose concatenation is output rows [first_row, first_row + rows), which must lie
+// within the recipe. Neighbouring source rows are one run. Permuted rows are mostly runs of one row
+// each, two interleaved ascending sequences per head, so whoever reads them touches whole heads and
+// should let the page cache, or one read per head, serve both. Threads: reentrant. Errors: none.
+void append_row_runs(const Recipe& recipe, uint64_t first_row, uint64_t rows,
+                     std::vector<RowRun>& out);
+
 struct OutputModule {
   std::string path;       // module path, e.g. "model.layers.0.mlp.switch_mlp.up_proj"
   std::string parameter;  // "weight" or "bias": the tensor's name is path + "." + parameter
@@ -53,29 +84,49 @@ struct OutputModule {
   bool quantizable = false;  // Linear, Embedding or stacked experts
   int bits_floor = 0;        // smallest width a plan may choose (8 for routers), 0: none
   bool keep_dtype = false;   // written in the source's float type instead of the model's
+  // A vector whose elements move one by one (a permuted bias) is read and written as a column.
+  bool by_element = false;
   Recipe recipe;
 
-  std::string tensor_name() const { return path + "." + parameter; }
-  uint64_t columns() const { return shape.back(); }
-  uint64_t rows() const;     // product of all leading axes; 1 for a vector
+  std::string tensor_name() const { return parameter.empty() ? path : path + "." + parameter; }
+  uint64_t columns() const { return by_element ? 1 : shape.back(); }
+  // Product of all leading axes; 1 for a vector, its length for one moved by element.
+  uint64_t rows() const;
   uint64_t experts() const { return shape.size() == 3 ? shape[0] : 1; }
   uint64_t elements() const { return rows() * columns(); }
 };
 
 // A checkpoint seen through its family: everything the preparation needs to know.
 struct ModelMap {
-  std::string family;     // "llama", "qwen3_moe", …; "generic" for plain unknown ones
-  numerics::DType dtype;  // float type of the output: kBF16, kF16 or kF32
-  std::string dtype_name; // "bfloat16", "float16", "float32"
+  std::string family;      // "llama", "qwen3_moe", …; "generic" for plain unknown ones
+  numerics::DType dtype;   // float type of the output: kBF16, kF16 or kF32
+  std::string dtype_name;  // "bfloat16", "float16", "float32"
   int layers = 0;
+  bool tied = false;                  // the head is the embedding; no lm_head is written
   std::vector<OutputModule> modules;  // in the order they are written
   std::vector<std::string> dropped;   // source tensors left out on purpose
   std::vector<std::string> notes;     // sentences worth showing the user
+  // Keys that the output's config.json must carry beside the source's: those the source left to
+  // transformers' defaults where mlx_lm has another default or none. Usually empty.
+  Json config_additions = Json::object();
 };
 
-// dtype_override: "float16", "bfloat16", "float32" or "" to follow the configuration.
+// dtype_override: "float16", "bfloat16", "float32" or "" to follow the source:
+//   Hugging Face: torch_dtype, dtype or text_config's of the configuration, else the type of most
+//   float elements. GGUF: float16, so that blocks move without loss; bfloat16 when every matrix is.
+//
+// A known family (the tables beside this file) is matched name by name and shape by shape. Unknown
+// ones go by the generic rule, which reads Hugging Face checkpoints only and never moves a row:
+//   - every tensor has one or two axes and is F32, F16 or BF16; anything else (stacked or
+//     convolution tensors, packed integers, 8-bit floats, names of packed formats, experts) is
+//     refused by name, as are families known to need rearranging or to be unknown to mlx_lm;
+//   - two-axis `*.weight` whose last path component is embed_tokens, lm_head, dense, dense_*, fc,
+//     fc<digits>, or ends in _proj is quantizable; all other tensors are copied;
+//   - rotary inv_freq is dropped, and lm_head when tie_word_embeddings is true.
+//
 // Errors: kUnsupported for families that stock mlx_lm cannot load or layouts that would have to be
-// guessed; kCorrupt for tensors that are missing, left over, or of the wrong shape or dtype.
+// guessed; kCorrupt for tensors that are missing, left over, or of the wrong shape or dtype;
+// kInvalidArgument for an unknown dtype_override.
 Result<ModelMap> map_model(const io::Checkpoint& checkpoint, std::string_view dtype_override);
 
 }  // namespace sluice::families

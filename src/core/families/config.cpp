@@ -1,0 +1,204 @@
+// The configuration's numbers, range-checked, and the choice of the output's float type.
+#include <algorithm>
+
+#include "families/family.h"
+
+namespace sluice::families {
+namespace {
+
+using numerics::DType;
+
+// Far above any published model, and small enough that products of two fit in 64 bits.
+constexpr int64_t kWidthMax = 1 << 22;
+constexpr int64_t kVocabMax = 1 << 26;
+constexpr int64_t kHeadsMax = 1 << 16;
+constexpr int64_t kLayersMax = 1024;
+constexpr int64_t kExpertsMax = 4096;
+
+// Reads keys of one configuration, remembering the first error.
+class Reader {
+ public:
+  Reader(const Json& config, std::string label) : config_(config), label_(std::move(label)) {}
+
+  bool has(std::string_view key) const { return json_find(config_, key) != nullptr; }
+
+  uint64_t integer(std::string_view key, int64_t low, int64_t high) {
+    return keep(json_int(config_, key, low, high, label_), int64_t{1});
+  }
+  uint64_t integer_or(std::string_view key, int64_t low, int64_t high, uint64_t fallback) {
+    return has(key) ? integer(key, low, high) : fallback;
+  }
+  bool flag_or(std::string_view key, bool fallback) {
+    return has(key) ? keep(json_bool(config_, key, label_), fallback) : fallback;
+  }
+  std::vector<uint64_t> integers_or_none(std::string_view key, int64_t low, int64_t high) {
+    std::vector<uint64_t> values;
+    if (!has(key)) return values;
+    const Json* array = keep(json_array(config_, key, label_), static_cast<const Json*>(nullptr));
+    if (array == nullptr) return values;
+    for (const Json& element : *array) {
+      const Json holder{{key, element}};
+      values.push_back(keep(json_int(holder, key, low, high, label_), int64_t{0}));
+    }
+    std::sort(values.begin(), values.end());
+    return values;
+  }
+  void refuse(Error error) {
+    if (status_) status_ = std::unexpected(std::move(error));
+  }
+  Status status() && { return std::move(status_); }
+
+ private:
+  template <class T>
+  T keep(Result<T> result, T fallback) {
+    if (result) return *std::move(result);
+    refuse(std::move(result).error());
+    return fallback;
+  }
+
+  const Json& config_;
+  std::string label_;
+  Status status_;
+};
+
+// Errors go to the reader. Adds head_dim where mlx_lm requires it and the source leaves it out.
+uint64_t read_head_dim(Reader& reader, const Family& family, const ModelDims& dims,
+                       const std::string& label, Json& additions) {
+  const bool given = reader.has("head_dim");
+  if (given && family.head_dim != HeadDim::kFromHidden)
+    return reader.integer("head_dim", 1, kHeadsMax);
+  if (dims.hidden_size % dims.heads != 0) {
+    reader.refuse({ErrorCode::kCorrupt,
+                   fmt::format("{}: hidden_size {} is no multiple of num_attention_heads {}, and "
+                               "head_dim is missing",
+                               label, dims.hidden_size, dims.heads)});
+    return 1;
+  }
+  const uint64_t head_dim = dims.hidden_size / dims.heads;
+  if (given && reader.integer("head_dim", 1, kHeadsMax) != head_dim)
+    reader.refuse({ErrorCode::kUnsupported,
+                   fmt::format("{}: head_dim differs from hidden_size / num_attention_heads = {}, "
+                               "which stock mlx_lm does not read for {}",
+                               label, head_dim, family.name)});
+  if (family.head_dim == HeadDim::kRequired) additions["head_dim"] = head_dim;
+  return head_dim;
+}
+
+void read_experts(Reader& reader, ModelDims& dims, Json& additions) {
+  dims.experts = reader.integer("num_experts", 0, kExpertsMax);
+  dims.sparse_step = reader.integer_or("decoder_sparse_step", 1, kLayersMax, 1);
+  dims.mlp_only_layers = reader.integers_or_none("mlp_only_layers", 0, kLayersMax);
+  if (dims.experts > 0)
+    dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+  if (!reader.has("decoder_sparse_step")) additions["decoder_sparse_step"] = 1;
+  if (!reader.has("mlp_only_layers")) additions["mlp_only_layers"] = Json::array();
+}
+
+const OutputType kOutputTypes[] = {
+    {DType::kBF16, "bfloat16"}, {DType::kF16, "float16"}, {DType::kF32, "float32"}};
+
+const OutputType* output_type(std::string_view name) {
+  if (name.starts_with("torch.")) name.remove_prefix(6);
+  for (const OutputType& type : kOutputTypes)
+    if (type.name == name) return &type;
+  return nullptr;
+}
+
+const OutputType* configured_type(const Json& config) {
+  const Json* text = json_find(config, "text_config");
+  for (const Json* level : {&config, text}) {
+    if (level == nullptr) continue;
+    for (const std::string_view key : {"torch_dtype", "dtype"}) {
+      const Json* value = json_find(*level, key);
+      if (value == nullptr || !value->is_string()) continue;
+      const OutputType* type = output_type(value->get_ref<const std::string&>());
+      if (type != nullptr) return type;
+    }
+  }
+  return nullptr;
+}
+
+// The type of most float elements; the first of kOutputTypes when none has any.
+const OutputType& majority_type(const io::Checkpoint& checkpoint) {
+  uint64_t bytes[std::size(kOutputTypes)] = {};
+  for (const io::StoredTensor& tensor : checkpoint.tensors)
+    for (size_t i = 0; i < std::size(kOutputTypes); ++i)
+      if (tensor.info.dtype == kOutputTypes[i].dtype)
+        bytes[i] += tensor.bytes / dtype_info(tensor.info.dtype).block_bytes;
+  const auto most = std::max_element(std::begin(bytes), std::end(bytes));
+  return kOutputTypes[most - std::begin(bytes)];
+}
+
+bool every_matrix_is_bf16(const io::Checkpoint& checkpoint) {
+  return std::all_of(checkpoint.tensors.begin(), checkpoint.tensors.end(),
+                     [](const io::StoredTensor& tensor) {
+                       return tensor.info.shape.size() < 2 || tensor.info.dtype == DType::kBF16;
+                     });
+}
+
+}  // namespace
+
+std::string config_label(const io::Checkpoint& checkpoint) {
+  const bool gguf = checkpoint.kind == io::SourceKind::kGguf;
+  return fmt::format("{}: {}", checkpoint.path, gguf ? "metadata" : "config.json");
+}
+
+bool ModelDims::sparse_layer(uint64_t layer) const {
+  const bool dense = std::binary_search(mlp_only_layers.begin(), mlp_only_layers.end(), layer);
+  return experts > 0 && !dense && (layer + 1) % sparse_step == 0;
+}
+
+uint64_t ModelDims::length(Dim dim) const {
+  switch (dim) {
+    case Dim::kNone: break;
+    case Dim::kVocab: return vocab_size;
+    case Dim::kHidden: return hidden_size;
+    case Dim::kIntermediate: return intermediate_size;
+    case Dim::kQRows: return heads * head_dim;
+    case Dim::kKvRows: return kv_heads * head_dim;
+    case Dim::kHeadDim: return head_dim;
+    case Dim::kExperts: return experts;
+    case Dim::kExpertIntermediate: return expert_intermediate_size;
+  }
+  SLUICE_CHECK(false);
+}
+
+Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& family,
+                            Json& additions) {
+  const std::string label = config_label(checkpoint);
+  Reader reader(checkpoint.config, label);
+  ModelDims dims;
+  dims.hidden_size = reader.integer("hidden_size", 1, kWidthMax);
+  dims.vocab_size = reader.integer("vocab_size", 1, kVocabMax);
+  dims.layers = reader.integer("num_hidden_layers", 1, kLayersMax);
+  dims.heads = reader.integer("num_attention_heads", 1, kHeadsMax);
+  dims.kv_heads = reader.integer_or("num_key_value_heads", 1, kHeadsMax, dims.heads);
+  if (!reader.has("num_key_value_heads")) additions["num_key_value_heads"] = dims.kv_heads;
+  dims.head_dim = read_head_dim(reader, family, dims, label, additions);
+  if (checkpoint.kind == io::SourceKind::kGguf && dims.head_dim % 2 != 0)
+    reader.refuse({ErrorCode::kCorrupt,
+                   fmt::format("{}: head_dim {} is odd, so its rows cannot have been interleaved",
+                               label, dims.head_dim)});
+  dims.attention_bias = reader.flag_or("attention_bias", false);
+  dims.mlp_bias = reader.flag_or("mlp_bias", false);
+  if (family.has_experts) read_experts(reader, dims, additions);
+  dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
+  SLUICE_TRY(std::move(reader).status());
+  return dims;
+}
+
+Result<OutputType> choose_dtype(const io::Checkpoint& checkpoint, std::string_view dtype_override) {
+  if (!dtype_override.empty()) {
+    const OutputType* type = output_type(dtype_override);
+    if (type == nullptr)
+      return fail(ErrorCode::kInvalidArgument,
+                  "dtype \"{}\" is none of float16, bfloat16 and float32", dtype_override);
+    return *type;
+  }
+  if (checkpoint.kind == io::SourceKind::kGguf)
+    return *output_type(every_matrix_is_bf16(checkpoint) ? "bfloat16" : "float16");
+  const OutputType* configured = configured_type(checkpoint.config);
+  return configured != nullptr ? *configured : majority_type(checkpoint);
+}
+
+}  // namespace sluice::families

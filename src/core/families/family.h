@@ -1,0 +1,112 @@
+// What a family's table says: one rule per output module, with its names in either kind of source,
+// its role, and its shape in terms of the configuration. The tables are data; map_model.cpp is the
+// one engine that reads them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "families/recipe.h"
+
+namespace sluice::families {
+
+// An axis length, read off the configuration.
+enum class Dim : uint8_t {
+  kNone,  // ends a shape
+  kVocab,
+  kHidden,
+  kIntermediate,
+  kQRows,   // num_attention_heads · head_dim
+  kKvRows,  // num_key_value_heads · head_dim
+  kHeadDim,
+  kExperts,
+  kExpertIntermediate,
+};
+
+// In which models, and in which of their layers, a module exists.
+enum class When : uint8_t {
+  kAlways,
+  kUntied,         // the head is not the embedding
+  kAttentionBias,  // config attention_bias
+  kMlpBias,        // config mlp_bias
+  kDenseMlp,       // layers without experts
+  kSparseMlp,      // layers with experts
+};
+
+// Which rows of each expert in a source tensor are meant.
+enum class Part : uint8_t { kAll, kFirstHalf, kSecondHalf };
+
+// One way in which a source may store a module. {L} in a name is the layer. A name with {E} is one
+// tensor per expert; without it a stacked module is one stacked tensor.
+struct SourceRule {
+  std::string_view name;
+  Part part = Part::kAll;
+};
+
+struct ModuleRule {
+  std::string_view path;  // with {L} inside layers
+  std::string_view parameter = "weight";
+  Role role = Role::kOther;
+  std::array<Dim, 3> shape{};
+  bool quantizable = false;
+  int bits_floor = 0;
+  When when = When::kAlways;
+  // Hugging Face layouts to look for, the first that is there wins; none: path + "." + parameter.
+  std::array<SourceRule, 3> sources{};
+  std::string_view gguf;                     // llama.cpp's name; empty where it has none
+  RowOrder gguf_order = RowOrder::kInOrder;  // q and k: heads of head_dim rows
+};
+
+// Where a family's head_dim comes from.
+enum class HeadDim : uint8_t {
+  kOptional,    // config head_dim, else hidden_size / num_attention_heads
+  kFromHidden,  // always hidden_size / num_attention_heads, because mlx_lm reads no other
+  kRequired,    // config head_dim, which mlx_lm requires
+};
+
+struct Family {
+  std::string_view name;  // config model_type
+  HeadDim head_dim = HeadDim::kOptional;
+  // mlx_lm's module order: before the layers, in each layer, after them.
+  std::span<const ModuleRule> before{}, layer{}, after{};
+  // Source tensors left out on purpose.
+  std::span<const std::string_view> dropped{}, gguf_dropped{};
+  bool has_experts = false;
+};
+
+// The known families, by model_type; null for others.
+const Family* find_family(std::string_view model_type);
+
+extern const Family kLlama, kMistral, kQwen2, kQwen3, kQwen3Moe;
+
+// The configuration's numbers, each range-checked before it sizes anything.
+struct ModelDims {
+  uint64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
+  uint64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  uint64_t experts = 0, expert_intermediate_size = 0, sparse_step = 1;
+  std::vector<uint64_t> mlp_only_layers;  // sorted
+  bool attention_bias = false, mlp_bias = false;
+
+  bool sparse_layer(uint64_t layer) const;
+  uint64_t length(Dim dim) const;
+};
+
+// additions: filled with the keys that mlx_lm needs and the source leaves out.
+Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& family,
+                            Json& additions);
+
+struct OutputType {
+  numerics::DType dtype;
+  std::string name;
+};
+Result<OutputType> choose_dtype(const io::Checkpoint& checkpoint, std::string_view dtype_override);
+
+// "config.json of PATH", or "metadata of PATH" for GGUF: the label of configuration errors.
+std::string config_label(const io::Checkpoint& checkpoint);
+
+// The rule for unknown families, stated at map_model().
+Result<ModelMap> map_generic(const io::Checkpoint& checkpoint, const std::string& model_type);
+
+}  // namespace sluice::families

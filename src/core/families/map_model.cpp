@@ -1,0 +1,315 @@
+// The engine that reads a family's table: it finds the source of every output module, checks types
+// and shapes, and accounts for every source tensor. What a family looks like is in its own file.
+#include <algorithm>
+
+#include "families/family.h"
+
+namespace sluice::families {
+namespace {
+
+using io::Checkpoint;
+using io::SourceKind;
+using io::StoredTensor;
+using numerics::DType;
+using numerics::Shape;
+
+// How many names a message lists, and at how many problems the search for more stops.
+constexpr size_t kNamedMax = 4;
+constexpr size_t kProblemsMax = 1000;
+
+std::string expand(std::string_view pattern, uint64_t layer, uint64_t expert) {
+  std::string name;
+  for (size_t i = 0; i < pattern.size();) {
+    const std::string_view rest = pattern.substr(i);
+    const bool is_layer = rest.starts_with("{L}");
+    if (is_layer || rest.starts_with("{E}")) {
+      name += std::to_string(is_layer ? layer : expert);
+      i += 3;
+    } else {
+      name += pattern[i++];
+    }
+  }
+  return name;
+}
+
+// Whether name is the pattern with digits for {L}.
+bool matches(std::string_view pattern, std::string_view name) {
+  const size_t hole = pattern.find("{L}");
+  if (hole == std::string_view::npos) return name == pattern;
+  const std::string_view tail = pattern.substr(hole + 3);
+  if (!name.starts_with(pattern.substr(0, hole)) || !name.ends_with(tail)) return false;
+  if (name.size() <= hole + tail.size()) return false;
+  const std::string_view digits = name.substr(hole, name.size() - hole - tail.size());
+  return std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// Names of one kind of problem: the first few, and how many there are.
+class Problems {
+ public:
+  void add(std::string text) {
+    if (count_++ < kNamedMax) texts_.push_back(std::move(text));
+  }
+  size_t count() const { return count_; }
+  std::string list() const {
+    std::string list = fmt::format("{}", fmt::join(texts_, ", "));
+    if (count_ > texts_.size()) list += fmt::format(" and {} more", count_ - texts_.size());
+    return list;
+  }
+
+ private:
+  std::vector<std::string> texts_;
+  size_t count_ = 0;
+};
+
+class Mapper {
+ public:
+  Mapper(const Checkpoint& checkpoint, const Family& family, const ModelDims& dims, bool tied)
+      : checkpoint_(checkpoint),
+        family_(family),
+        dims_(dims),
+        gguf_(checkpoint.kind == SourceKind::kGguf),
+        tied_(tied),
+        used_(checkpoint.tensors.size(), false) {}
+
+  // Fills modules, dropped and layers.
+  Status run(ModelMap& map);
+
+ private:
+  void add_modules(std::span<const ModuleRule> rules, int layer, ModelMap& map);
+  bool exists(const ModuleRule& rule, int layer) const;
+  SourceRule choose_source(const ModuleRule& rule, int layer) const;
+  void add_sources(const SourceRule& source, OutputModule& module, RowOrder order);
+  const StoredTensor* take(const std::string& name, const Shape& expected);
+  bool dropped_on_purpose(std::string_view name) const;
+  void account_for_the_rest(ModelMap& map);
+  Status report() const;
+  bool too_many() const { return missing_.count() + wrong_.count() >= kProblemsMax; }
+
+  const Checkpoint& checkpoint_;
+  const Family& family_;
+  const ModelDims& dims_;
+  const bool gguf_;
+  const bool tied_;
+  std::vector<bool> used_;
+  Problems missing_, wrong_, left_over_;
+};
+
+bool Mapper::exists(const ModuleRule& rule, int layer) const {
+  switch (rule.when) {
+    case When::kAlways: return true;
+    case When::kUntied: return !tied_;
+    case When::kDenseMlp: return !dims_.sparse_layer(layer);
+    case When::kSparseMlp: return dims_.sparse_layer(layer);
+    case When::kAttentionBias: return dims_.attention_bias;
+    case When::kMlpBias: return dims_.mlp_bias;
+  }
+  SLUICE_CHECK(false);
+}
+
+SourceRule Mapper::choose_source(const ModuleRule& rule, int layer) const {
+  if (gguf_) return {rule.gguf};
+  for (const SourceRule& source : rule.sources)
+    if (!source.name.empty() && checkpoint_.find(expand(source.name, layer, 0)) != nullptr)
+      return source;
+  return rule.sources[0];
+}
+
+// The tensor of that name if it is there with a float type and the expected shape.
+const StoredTensor* Mapper::take(const std::string& name, const Shape& expected) {
+  const StoredTensor* tensor = checkpoint_.find(name);
+  if (tensor == nullptr) {
+    missing_.add(fmt::format("{} {}", name, numerics::shape_text(expected)));
+    return nullptr;
+  }
+  used_[tensor - checkpoint_.tensors.data()] = true;
+  const numerics::DTypeInfo& info = dtype_info(tensor->info.dtype);
+  const bool plain = tensor->info.dtype == DType::kF32 || tensor->info.dtype == DType::kF16 ||
+                     tensor->info.dtype == DType::kBF16;
+  const bool block = info.is_float && info.block_elements > 1;
+  if (!plain && !block) {
+    wrong_.add(fmt::format("{} should be F32, F16 or BF16 and is {}", name, info.name));
+    return nullptr;
+  }
+  if (tensor->info.shape != expected) {
+    wrong_.add(fmt::format("{} should have shape {} and has {}", name,
+                           numerics::shape_text(expected),
+                           numerics::shape_text(tensor->info.shape)));
+    return nullptr;
+  }
+  return tensor;
+}
+
+void Mapper::add_sources(const SourceRule& source, OutputModule& module, RowOrder order) {
+  const auto layer = static_cast<uint64_t>(std::max(module.layer, 0));
+  const bool per_expert = source.name.find("{E}") != std::string_view::npos;
+  const uint64_t experts = module.experts();
+  const uint64_t expert_rows = module.rows() / experts;
+  Shape expected = module.shape;
+  if (per_expert) expected.erase(expected.begin());
+  if (source.part != Part::kAll) expected[expected.size() - 2] *= 2;
+
+  for (uint64_t expert = 0; expert < (per_expert ? experts : 1); ++expert) {
+    const StoredTensor* tensor = take(expand(source.name, layer, expert), expected);
+    if (tensor == nullptr) {
+      if (too_many()) return;
+      continue;
+    }
+    RowSource rows{.tensor = static_cast<uint32_t>(tensor - checkpoint_.tensors.data()),
+                   .rows = per_expert ? expert_rows : module.rows(),
+                   .order = order};
+    if (order == RowOrder::kUninterleaveHeads) rows.head_rows = dims_.head_dim;
+    if (source.part == Part::kAll) {
+      module.recipe.sources.push_back(rows);
+      continue;
+    }
+    for (uint64_t e = 0; e < experts; ++e) {
+      const uint64_t half = source.part == Part::kFirstHalf ? 0 : expert_rows;
+      rows.first_row = e * 2 * expert_rows + half;
+      rows.rows = expert_rows;
+      module.recipe.sources.push_back(rows);
+    }
+  }
+}
+
+void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap& map) {
+  for (const ModuleRule& rule : rules) {
+    if (!exists(rule, layer)) continue;
+    const auto index = static_cast<uint64_t>(std::max(layer, 0));
+    OutputModule module{.path = expand(rule.path, index, 0),
+                        .parameter = std::string(rule.parameter),
+                        .role = rule.role,
+                        .layer = layer,
+                        .shape = {},
+                        .quantizable = rule.quantizable,
+                        .bits_floor = rule.bits_floor,
+                        .recipe = {}};
+    for (const Dim dim : rule.shape)
+      if (dim != Dim::kNone) module.shape.push_back(dims_.length(dim));
+    const RowOrder order = gguf_ ? rule.gguf_order : RowOrder::kInOrder;
+    module.by_element = order != RowOrder::kInOrder && module.shape.size() == 1;
+    SourceRule source = choose_source(rule, layer);
+    const std::string own_name = fmt::format("{}.{}", rule.path, rule.parameter);
+    if (source.name.empty()) source.name = own_name;
+    add_sources(source, module, order);
+    map.modules.push_back(std::move(module));
+    if (too_many()) return;
+  }
+}
+
+bool Mapper::dropped_on_purpose(std::string_view name) const {
+  if (tied_ && name == "lm_head.weight") return true;
+  for (const std::string_view pattern : gguf_ ? family_.gguf_dropped : family_.dropped)
+    if (matches(pattern, name)) return true;
+  return false;
+}
+
+void Mapper::account_for_the_rest(ModelMap& map) {
+  for (size_t i = 0; i < used_.size(); ++i) {
+    const io::TensorInfo& info = checkpoint_.tensors[i].info;
+    if (used_[i]) continue;
+    if (dropped_on_purpose(info.name))
+      map.dropped.push_back(info.name);
+    else
+      left_over_.add(fmt::format("{} {}", info.name, numerics::shape_text(info.shape)));
+  }
+}
+
+std::string counted(size_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
+Status Mapper::report() const {
+  std::vector<std::string> parts;
+  if (missing_.count() > 0)
+    parts.push_back(
+        fmt::format("{}: {}", counted(missing_.count(), "tensor is missing", "tensors are missing"),
+                    missing_.list()));
+  if (wrong_.count() > 0)
+    parts.push_back(fmt::format(
+        "{}: {}", counted(wrong_.count(), "tensor is wrong", "tensors are wrong"), wrong_.list()));
+  if (too_many())
+    parts.push_back("the search stopped there");
+  else if (left_over_.count() > 0)
+    parts.push_back(fmt::format(
+        "{}: {}", counted(left_over_.count(), "tensor does not belong", "tensors do not belong"),
+        left_over_.list()));
+  if (parts.empty()) return {};
+  return fail(ErrorCode::kCorrupt, "{}: as a {} model, {}", checkpoint_.path, family_.name,
+              fmt::join(parts, "; "));
+}
+
+Status Mapper::run(ModelMap& map) {
+  map.layers = static_cast<int>(dims_.layers);
+  add_modules(family_.before, -1, map);
+  for (uint64_t layer = 0; layer < dims_.layers && !too_many(); ++layer)
+    add_modules(family_.layer, static_cast<int>(layer), map);
+  add_modules(family_.after, -1, map);
+  account_for_the_rest(map);
+  return report();
+}
+
+// Weights that are packed or scaled already would have to be unpacked by rules of their own.
+Status refuse_quantized(const Checkpoint& checkpoint) {
+  for (const std::string_view key : {"quantization", "quantization_config"}) {
+    const Json* value = json_find(checkpoint.config, key);
+    if (value == nullptr || value->empty()) continue;
+    const Json* method = json_find(*value, "quant_method");
+    const std::string name = method != nullptr && method->is_string() ? method->get<std::string>()
+                             : json_find(*value, "group_size") != nullptr ? "mlx"
+                                                                          : "unknown";
+    return fail(ErrorCode::kUnsupported,
+                "{}: the weights are already quantized ({}: {}); give the original checkpoint",
+                config_label(checkpoint), key, name);
+  }
+  return {};
+}
+
+// GGUF says it by the tensor alone. A configuration that leaves it open means whatever is there,
+// because transformers and mlx_lm have different defaults.
+bool is_tied(const Checkpoint& checkpoint, const std::string& label, Status& status,
+             Json& additions) {
+  const bool gguf = checkpoint.kind == SourceKind::kGguf;
+  const bool has_head = checkpoint.find(gguf ? "output.weight" : "lm_head.weight") != nullptr;
+  const bool said = json_find(checkpoint.config, "tie_word_embeddings") != nullptr;
+  bool flag = !has_head;
+  if (said) {
+    const auto value = json_bool(checkpoint.config, "tie_word_embeddings", label);
+    if (!value) status = std::unexpected(value.error());
+    if (value && !gguf) flag = *value;
+    if (value && *value == flag) return flag;
+  }
+  additions["tie_word_embeddings"] = flag;
+  return flag;
+}
+
+}  // namespace
+
+const Family* find_family(std::string_view model_type) {
+  for (const Family* family : {&kLlama, &kMistral, &kQwen2, &kQwen3, &kQwen3Moe})
+    if (family->name == model_type) return family;
+  return nullptr;
+}
+
+Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_override) {
+  const std::string label = config_label(checkpoint);
+  SLUICE_ASSIGN(const OutputType type, choose_dtype(checkpoint, dtype_override));
+  SLUICE_ASSIGN(const std::string model_type, json_string(checkpoint.config, "model_type", label));
+  SLUICE_TRY(refuse_quantized(checkpoint));
+  ModelMap map;
+  if (const Family* family = find_family(model_type)) {
+    Status status;
+    map.tied = is_tied(checkpoint, label, status, map.config_additions);
+    SLUICE_TRY(std::move(status));
+    SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, *family, map.config_additions));
+    map.family = family->name;
+    SLUICE_TRY(Mapper(checkpoint, *family, dims, map.tied).run(map));
+  } else {
+    SLUICE_ASSIGN(map, map_generic(checkpoint, model_type));
+  }
+  map.dtype = type.dtype;
+  map.dtype_name = type.name;
+  if (checkpoint.kind == SourceKind::kGguf) map.config_additions["torch_dtype"] = type.name;
+  return map;
+}
+
+}  // namespace sluice::families
