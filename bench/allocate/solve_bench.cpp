@@ -3,9 +3,9 @@
 // mixture of experts (experts). The bound to beat is 100 ms and a gap of 0.01 %.
 #include <benchmark/benchmark.h>
 
-#include "../../tests/allocate/synthetic.h"
 #include "allocate/allocate.h"
 #include "allocate/solve.h"
+#include "allocate/synthetic.h"
 
 namespace sluice::allocate {
 namespace {

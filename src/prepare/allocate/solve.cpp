@@ -14,7 +14,7 @@ namespace {
 // Limits of the exact completion. They are counts, never times, so that the result does not depend
 // on the machine; beyond them the best states go on and the bound says what may have been lost.
 constexpr size_t kStatesMax = 4096;
-constexpr size_t kExpansionsMax = 4'000'000;
+constexpr size_t kExpansionsMax = 1'000'000;
 
 // Upgrades that fit only if headers shrink are tried within this many calls of exact_size, whose
 // time grows with the number of items: about a second for any model.
