@@ -32,6 +32,8 @@ const DTypeInfo& dtype_info(DType dtype);
 
 // "F32", "BF16", "F8_E4M3", …; nothing for a name that safetensors does not define.
 std::optional<DType> dtype_from_safetensors(std::string_view name);
+// The name that a configuration gives a model's float type: "bfloat16", "float16", "float32".
+std::optional<DType> dtype_from_model_name(std::string_view name);
 // ggml_type numbers; nothing for types not supported as a source.
 std::optional<DType> dtype_from_ggml(uint32_t type);
 // GGML's own name of a type number, known to us or not ("IQ4_XS"); for messages.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 namespace sluice::numerics {
 
@@ -27,6 +28,18 @@ inline double nrmse_squared(const ErrorStats& stats) {
   if (stats.squared_error == 0) return 0;
   if (stats.squared_weight == 0) return std::numeric_limits<double>::infinity();
   return stats.squared_error / stats.squared_weight;
+}
+
+// Sums in f64, element after element; decoded.size() == source.size().
+inline ErrorStats error_between(std::span<const float> source, std::span<const float> decoded) {
+  ErrorStats stats;
+  for (size_t i = 0; i < source.size(); ++i) {
+    const double error = double{decoded[i]} - double{source[i]};
+    stats.squared_error += error * error;
+    stats.squared_weight += double{source[i]} * double{source[i]};
+    stats.error_max = std::max(stats.error_max, std::fabs(error));
+  }
+  return stats;
 }
 
 // Signal to quantization noise in dB; +infinity for an exact encoding.

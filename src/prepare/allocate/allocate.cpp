@@ -258,7 +258,7 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
     data.tensors.push_back({item.path, item.parameter, item.role, item.layer, item.elements,
                             item.quantizable, candidate.format, candidate.encoder, candidate.bytes,
                             problem.alpha[i], candidate.error, candidate.worst_expert_sqnr_db,
-                            candidate.worst_expert});
+                            candidate.worst_expert, item.source});
   }
   for (const PricedUniform& plan : chosen.uniform) data.uniform.push_back(plan.row);
   return Plan::create(std::move(data));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/digest.h"
 #include "numerics/error_stats.h"
 #include "numerics/quant_format.h"
 
@@ -32,6 +33,7 @@ struct Item {
   int bits_floor = 0;
   bool quantizable = false;
   std::vector<Candidate> candidates;
+  Digest source;          // of the source's bytes, block by block; zero: not known
   bool operator==(const Item&) const = default;
 };
 

@@ -34,9 +34,10 @@ struct PlannedTensor {
   numerics::ErrorStats error;       // predicted: what analysis measured for this candidate
   double worst_expert_sqnr_db = 0;  // +infinity when exact
   uint32_t worst_expert = 0;
+  Digest source;  // of its source's bytes as analysed (Item::source); zero: not known
   bool operator==(const PlannedTensor&) const = default;
 
-  std::string tensor_name() const { return path + "." + parameter; }
+  std::string tensor_name() const { return parameter.empty() ? path : path + "." + parameter; }
 };
 
 // One uniform plan under the same measure: this format and encoder for every quantizable module,

@@ -39,7 +39,8 @@ Json tensor_to_json(const PlannedTensor& tensor) {
           {"squared_weight", tensor.error.squared_weight},
           {"error_max", tensor.error.error_max},
           {"worst_expert_sqnr_db", finite_or_null(tensor.worst_expert_sqnr_db)},
-          {"worst_expert", tensor.worst_expert}};
+          {"worst_expert", tensor.worst_expert},
+          {"source_xxh3", tensor.source.hex()}};
 }
 
 Json uniform_to_json(const UniformPlan& uniform) {
@@ -113,7 +114,7 @@ Result<PlannedTensor> tensor_from_json(const Json& json, std::string_view label)
   SLUICE_TRY(only_keys(json,
                        {"path", "parameter", "role", "layer", "elements", "quantizable", "format",
                         "encoder", "bytes", "alpha", "squared_error", "squared_weight", "error_max",
-                        "worst_expert_sqnr_db", "worst_expert"},
+                        "worst_expert_sqnr_db", "worst_expert", "source_xxh3"},
                        label));
   PlannedTensor tensor;
   SLUICE_ASSIGN(tensor.path, json_string(json, "path", label));
@@ -135,6 +136,7 @@ Result<PlannedTensor> tensor_from_json(const Json& json, std::string_view label)
                 number_or(json, "worst_expert_sqnr_db", kInfinity, where));
   SLUICE_ASSIGN(const int64_t expert, json_int(json, "worst_expert", 0, UINT32_MAX, where));
   tensor.worst_expert = static_cast<uint32_t>(expert);
+  SLUICE_ASSIGN(tensor.source, digest_at(json, "source_xxh3", where));
   return tensor;
 }
 

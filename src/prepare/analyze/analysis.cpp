@@ -162,7 +162,7 @@ Json record_to_json(const ModuleRecord& record) {
           {"plain_dtype", dtype_info(record.plain_dtype).name},
           {"bits_floor", item.bits_floor},
           {"quantizable", item.quantizable},
-          {"source", record.source.hex()},
+          {"source", record.item.source.hex()},
           {"squared_weight", item.candidates.front().error.squared_weight},
           {"candidates", std::move(candidates)}};
 }
@@ -182,7 +182,7 @@ Result<ModuleRecord> record_from_json(const Json& json, std::string_view label) 
   item.bits_floor = static_cast<int>(bits_floor);
   SLUICE_ASSIGN(item.quantizable, json_bool(json, "quantizable", label));
   SLUICE_ASSIGN(const std::string source, json_string(json, "source", label));
-  SLUICE_ASSIGN(record.source, Digest::from_hex(source));
+  SLUICE_ASSIGN(record.item.source, Digest::from_hex(source));
   SLUICE_ASSIGN(const double squared_weight, sum_from_json(json, "squared_weight", label));
   SLUICE_ASSIGN(const Json* candidates, json_array(json, "candidates", label));
   for (const Json& entry : *candidates) {

@@ -32,7 +32,6 @@ struct ModuleRecord {
   allocate::Item item;
   numerics::Shape shape;
   numerics::DType plain_dtype = numerics::DType::kBF16;  // when it is not quantized
-  Digest source;  // of the source bytes, block by block
 
   stream::LayoutModule layout() const {
     return {item.path, item.parameter, shape, plain_dtype, item.quantizable};

@@ -270,7 +270,7 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
   ModuleRecord record;
   record.item = {module.path,     module.parameter,   std::string(role_name(module.role)),
                  module.layer,    module.elements(),  module.bits_floor,
-                 module.quantizable, {}};
+                 module.quantizable, {},             {}};
   record.shape = module.shape;
   record.plain_dtype = stream::plain_dtype(checkpoint_, map_, module);
   bool movable = true;
@@ -279,7 +279,7 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
     movable = movable && block.movable;
     source.update(block.source);
   }
-  record.source = source.finish();
+  record.item.source = source.finish();
   for (size_t i = 0; i < state->candidates.size(); ++i)
     if (static_cast<int>(i) != state->lossless || movable)
       record.item.candidates.push_back(merged(*state, grid, i));

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/units.h"
+#include "stream/blocks.h"
 #include "sluice_version.h"
 
 namespace sluice::convert {

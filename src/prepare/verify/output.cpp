@@ -4,6 +4,7 @@
 
 #include "io/directory.h"
 #include "io/safetensors.h"
+#include "stream/blocks.h"
 #include "stream/output_layout.h"
 
 namespace sluice::verify {

@@ -199,8 +199,8 @@ void VerifyVisitor::check_not_worse(const RowBlock& block, const PlannedTensor& 
   const size_t group = planned.format.group_size;
   for (size_t start = 0; start < source.size(); start += group) {
     const auto part = [&](std::span<const float> all) { return all.subspan(start, group); };
-    const double ours = error_between(part(source), part(scratch.decoded)).squared_error;
-    const double parity = error_between(part(source), part(scratch.parity)).squared_error;
+    const double ours = numerics::error_between(part(source), part(scratch.decoded)).squared_error;
+    const double parity = numerics::error_between(part(source), part(scratch.parity)).squared_error;
     if (ours <= parity) continue;
     findings_.add(block.module.tensor_name(),
                   fmt::format("{}, columns from {}: squared error {:.6g} exceeds {:.6g} of MLX's "
