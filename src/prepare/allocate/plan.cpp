@@ -44,7 +44,7 @@ Status check_tensor(const PlannedTensor& tensor, const PlanData& data) {
   const auto bad = [&](std::string_view what) {
     return fail(ErrorCode::kInvalidArgument, "plan: {}: {}", name, what);
   };
-  if (tensor.path.empty() || tensor.parameter.empty()) return bad("has no name");
+  if (tensor.path.empty()) return bad("has no name");
   if (!non_negative(tensor.error.squared_error) || !non_negative(tensor.error.squared_weight) ||
       !non_negative(tensor.error.error_max) || !non_negative(tensor.alpha) ||
       std::isnan(tensor.worst_expert_sqnr_db))
@@ -110,15 +110,14 @@ Status check_sums(const PlanData& data) {
   return {};
 }
 
-Status check_objective(const PlanData& data) {
+Status check_settings(const PlanData& data) {
   if (!non_negative(data.cost) || !non_negative(data.bound) || data.bound > data.cost)
     return fail(ErrorCode::kInvalidArgument,
                 "plan: cost {} and bound {} should be finite with 0 ≤ bound ≤ cost", data.cost,
                 data.bound);
   if (std::isnan(data.sqnr_floor_db))
     return fail(ErrorCode::kInvalidArgument, "plan: the SQNR floor is not a number");
-  const bool linear = data.objective == "nrmse-linear";
-  if (!linear && data.objective != "nrmse-squared")
+  if (data.objective != "nrmse-linear" && data.objective != "nrmse-squared")
     return fail(ErrorCode::kInvalidArgument, "plan: objective \"{}\" is not known", data.objective);
   if (data.dtype != "float32" && data.dtype != "float16" && data.dtype != "bfloat16")
     return fail(ErrorCode::kInvalidArgument, "plan: dtype \"{}\" is not a model's float type",
@@ -126,6 +125,12 @@ Status check_objective(const PlanData& data) {
   if (data.parity != "cpu" && data.parity != "gpu")
     return fail(ErrorCode::kInvalidArgument, "plan: parity rule \"{}\" is neither cpu nor gpu",
                 data.parity);
+  return {};
+}
+
+// Requires tensors that have been checked.
+Status check_cost(const PlanData& data) {
+  const bool linear = data.objective == "nrmse-linear";
   double cost = 0;
   for (const PlannedTensor& tensor : data.tensors) {
     if (tensor.alpha == 0) continue;
@@ -161,7 +166,7 @@ double tensor_sqnr(const PlannedTensor& tensor) { return sqnr_db(tensor.error); 
 
 Result<Plan> Plan::create(PlanData data) {
   if (data.tensors.empty()) return fail(ErrorCode::kInvalidArgument, "plan: names no tensors");
-  SLUICE_TRY(check_objective(data));
+  SLUICE_TRY(check_settings(data));
   auto state = std::make_shared<State>();
   state->by_name.reserve(data.tensors.size());
   for (size_t i = 0; i < data.tensors.size(); ++i) {
@@ -171,6 +176,7 @@ Result<Plan> Plan::create(PlanData data) {
                   data.tensors[i].tensor_name());
   }
   SLUICE_TRY(check_sums(data));
+  SLUICE_TRY(check_cost(data));
   for (const UniformPlan& uniform : data.uniform) {
     const bool encoder = uniform.encoder == Encoder::kParity || uniform.encoder == Encoder::kBest;
     if (!is_affine_format(uniform.format) || !encoder || !non_negative(uniform.cost) ||
