@@ -234,9 +234,8 @@ void encode_affine_parity(std::span<const float> row, const QuantFormat& format,
 
 void encode_affine_best(std::span<const float> row, const QuantFormat& format, DType dtype,
                         const AffineRow& out) {
-  encode_row(row, format, dtype, out, [&](std::span<const float> group) {
-    return encode_best_group(group, format, dtype);
-  });
+  encode_row(row, format, dtype, out,
+             [&](std::span<const float> group) { return encode_best_group(group, format, dtype); });
 }
 
 void decode_affine(const ConstAffineRow& in, const QuantFormat& format, DType dtype,
@@ -291,7 +290,8 @@ void unpack_codes(std::span<const std::byte> packed, unsigned bits, std::span<ui
 
 size_t find_unencodable(std::span<const float> row) {
   for (size_t start = 0; start < row.size(); start += kGroupMax) {
-    const std::span<const float> group = row.subspan(start, std::min(kGroupMax, row.size() - start));
+    const std::span<const float> group =
+        row.subspan(start, std::min(kGroupMax, row.size() - start));
     float low = group[0], high = group[0];
     for (size_t i = 0; i < group.size(); ++i) {
       if (!std::isfinite(group[i])) return start + i;

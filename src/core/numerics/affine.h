@@ -34,8 +34,8 @@ void encode_affine_parity(std::span<const float> row, const QuantFormat& format,
 
 // Codes, scale and bias searched against the stored scale and bias. Per group:
 //   1. Contender: parity's stored scale and bias. Then, for each start of kBestStarts, bias =
-//      T(inner·(1 − i/256)) and scale = T((edge·(1 − e/256) − bias)/(2^bits − 1)), where edge is the
-//      end of the group's range that parity takes and inner the other one.
+//      T(inner·(1 − i/256)) and scale = T((edge·(1 − e/256) − bias)/(2^bits − 1)), where edge is
+//      the end of the group's range that parity takes and inner the other one.
 //   2. A contender's codes are clamp(fma(w − bias, 1/scale, magic) − magic); its error is summed in
 //      f32 from left to right. The smallest error leads, the first of equals.
 //   3. Twice: least squares of w on the leader's codes gives scale, rounded to T, and the bias that
@@ -50,8 +50,8 @@ void encode_affine_best(std::span<const float> row, const QuantFormat& format, D
 void decode_affine(const ConstAffineRow& in, const QuantFormat& format, DType dtype,
                    std::span<float> out);
 
-// What the encoded row decodes to, held against its source. Summed in f64, in each group from left to
-// right, then the groups from left to right: every implementation gives the same bits.
+// What the encoded row decodes to, held against its source. Summed in f64, in each group from left
+// to right, then the groups from left to right: every implementation gives the same bits.
 ErrorStats affine_row_error(std::span<const float> row, const ConstAffineRow& in,
                             const QuantFormat& format, DType dtype);
 

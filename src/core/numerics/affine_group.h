@@ -8,8 +8,8 @@
 
 namespace sluice::numerics {
 
-// scale, bias: as computed in f32, before they are stored. edge and inner are the ends of the range,
-// edge the one of larger magnitude (the maximum on a tie).
+// scale, bias: as computed in f32, before they are stored. edge and inner are the ends of the
+// range, edge the one of larger magnitude (the maximum on a tie).
 struct AffineGroup {
   float edge, inner, scale, bias;
 };

@@ -74,9 +74,7 @@ inline __m256 round_bf16_8(__m256 x) {
 }
 inline F round_bf16(F x) { return {round_bf16_8(x.a), round_bf16_8(x.b)}; }
 inline __m128i to_f16_8(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
-inline F round_f16(F x) {
-  return {_mm256_cvtph_ps(to_f16_8(x.a)), _mm256_cvtph_ps(to_f16_8(x.b))};
-}
+inline F round_f16(F x) { return {_mm256_cvtph_ps(to_f16_8(x.a)), _mm256_cvtph_ps(to_f16_8(x.b))}; }
 inline __m128i load_8x16(const uint8_t* p) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
@@ -132,6 +130,35 @@ inline float fold_max(F x) {
   __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
   c = _mm_max_ps(c, _mm_movehl_ps(c, c));
   return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+
+inline F fold_min_16(const F* x) {
+  __m256 t[8], u[2];
+  for (int i = 0; i < 8; ++i) {
+    const __m256 p = _mm256_min_ps(x[i].a, x[i].b), q = _mm256_min_ps(x[i + 8].a, x[i + 8].b);
+    t[i] = _mm256_min_ps(_mm256_permute2f128_ps(p, q, 0x20), _mm256_permute2f128_ps(p, q, 0x31));
+  }
+  for (int i = 0; i < 2; ++i) {  // four registers of four-lane blocks to one
+    const __m256* s = t + 4 * i;
+    const __m256 a = _mm256_min_ps(_mm256_unpacklo_ps(s[0], s[2]), _mm256_unpackhi_ps(s[0], s[2]));
+    const __m256 b = _mm256_min_ps(_mm256_unpacklo_ps(s[1], s[3]), _mm256_unpackhi_ps(s[1], s[3]));
+    u[i] = _mm256_min_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+  }
+  return {_mm256_permute2f128_ps(u[0], u[1], 0x20), _mm256_permute2f128_ps(u[0], u[1], 0x31)};
+}
+inline F fold_max_16(const F* x) {
+  __m256 t[8], u[2];
+  for (int i = 0; i < 8; ++i) {
+    const __m256 p = _mm256_max_ps(x[i].a, x[i].b), q = _mm256_max_ps(x[i + 8].a, x[i + 8].b);
+    t[i] = _mm256_max_ps(_mm256_permute2f128_ps(p, q, 0x20), _mm256_permute2f128_ps(p, q, 0x31));
+  }
+  for (int i = 0; i < 2; ++i) {  // four registers of four-lane blocks to one
+    const __m256* s = t + 4 * i;
+    const __m256 a = _mm256_max_ps(_mm256_unpacklo_ps(s[0], s[2]), _mm256_unpackhi_ps(s[0], s[2]));
+    const __m256 b = _mm256_max_ps(_mm256_unpacklo_ps(s[1], s[3]), _mm256_unpackhi_ps(s[1], s[3]));
+    u[i] = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+  }
+  return {_mm256_permute2f128_ps(u[0], u[1], 0x20), _mm256_permute2f128_ps(u[0], u[1], 0x31)};
 }
 
 inline D splat_d(double x) {

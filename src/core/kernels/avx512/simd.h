@@ -46,8 +46,8 @@ inline F round_bf16(F a) {
   const __m512i u = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
   const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-  return {_mm512_castsi512_ps(
-      _mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
 inline F round_f16(F a) {
   return {_mm512_cvtph_ps(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};
@@ -86,6 +86,34 @@ inline float fold_sum(F a) {
 }
 inline float fold_min(F a) { return _mm512_reduce_min_ps(a.v); }
 inline float fold_max(F a) { return _mm512_reduce_max_ps(a.v); }
+
+// Halving sixteen registers together takes 45 instructions instead of 128.
+inline F fold_min_16(const F* x) {
+  __m512 t[8], u[4];
+  for (int i = 0; i < 8; ++i)
+    t[i] = _mm512_min_ps(_mm512_shuffle_f32x4(x[i].v, x[i + 8].v, 0x44),
+                         _mm512_shuffle_f32x4(x[i].v, x[i + 8].v, 0xee));
+  for (int i = 0; i < 4; ++i)
+    u[i] = _mm512_min_ps(_mm512_shuffle_f32x4(t[i], t[i + 4], 0x88),
+                         _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd));
+  for (int i = 0; i < 2; ++i)
+    t[i] = _mm512_min_ps(_mm512_unpacklo_ps(u[i], u[i + 2]), _mm512_unpackhi_ps(u[i], u[i + 2]));
+  const __m512 r = _mm512_min_ps(_mm512_unpacklo_ps(t[0], t[1]), _mm512_unpackhi_ps(t[0], t[1]));
+  return {_mm512_shuffle_f32x4(r, r, 0xd8)};  // blocks are in the order 0, 2, 1, 3
+}
+inline F fold_max_16(const F* x) {
+  __m512 t[8], u[4];
+  for (int i = 0; i < 8; ++i)
+    t[i] = _mm512_max_ps(_mm512_shuffle_f32x4(x[i].v, x[i + 8].v, 0x44),
+                         _mm512_shuffle_f32x4(x[i].v, x[i + 8].v, 0xee));
+  for (int i = 0; i < 4; ++i)
+    u[i] = _mm512_max_ps(_mm512_shuffle_f32x4(t[i], t[i + 4], 0x88),
+                         _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd));
+  for (int i = 0; i < 2; ++i)
+    t[i] = _mm512_max_ps(_mm512_unpacklo_ps(u[i], u[i + 2]), _mm512_unpackhi_ps(u[i], u[i + 2]));
+  const __m512 r = _mm512_max_ps(_mm512_unpacklo_ps(t[0], t[1]), _mm512_unpackhi_ps(t[0], t[1]));
+  return {_mm512_shuffle_f32x4(r, r, 0xd8)};  // blocks are in the order 0, 2, 1, 3
+}
 
 inline D splat_d(double x) { return {_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
 inline D widen(F a) {

@@ -1,10 +1,10 @@
 // The affine kernels, written once over sixteen lanes. A file per instruction set defines
 // SLUICE_ISA and includes its simd.h, then this; no name leaves that file except its RawOps.
 //
-// Encoding works on tiles: sixteen groups side by side, one per lane, transposed so that row j holds
-// element j of every group. Sums inside a group are then plain left-to-right sums, as in the scalar
-// reference, and groups need no horizontal operations. Pricing all parity candidates at once instead
-// runs along the row, because its three group sizes share every load.
+// Encoding works on tiles: sixteen groups side by side, one per lane, transposed so that row j
+// holds element j of every group. Sums inside a group are then plain left-to-right sums, as in the
+// scalar reference, and groups need no horizontal operations. Pricing all parity candidates at once
+// instead runs along the row, because its three group sizes share every load.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -182,8 +182,7 @@ void load_tile(Tile& tile, const float* row, int group, int lanes) {
   const float* groups[kLanes];
   for (int l = 0; l < kLanes; ++l) groups[l] = row + least(l, lanes - 1) * group;
   for (int j = 0; j < group; j += 4)
-    for (int l = 0; l < kLanes; l += 4)
-      transpose_4x4(groups + l, j, tile.w + j * kLanes + l);
+    for (int l = 0; l < kLanes; l += 4) transpose_4x4(groups + l, j, tile.w + j * kLanes + l);
 }
 
 // 16×16 bytes from in[r·in_stride] to out[c·out_stride]: four rounds of interleaving halves.
@@ -445,8 +444,7 @@ Contender search_tile(const Tile& tile, const Params& p, F sum_w, RawFormat form
     const F spread = fma(count, sums.qq, neg(sums.q * sums.q));
     const F slope = fma(count, sums.qd, neg(sums.q * sum_d)) / spread;
     const F scale = select(gt(spread, splat(0)), round_finite(slope, format.element), splat(0));
-    const F bias =
-        round_finite(best.bias + fnma(scale, sums.q, sum_d) / count, format.element);
+    const F bias = round_finite(best.bias + fnma(scale, sums.q, sum_d) / count, format.element);
     contend(best, evaluate(tile, scale, bias, top));
   }
   return best;
@@ -611,8 +609,10 @@ struct PriceParams {
   alignas(64) float scale[6][64];
 };
 
-void price_params(const float* low, const float* high, int groups, Element element,
+// Returns whether every stored bias is exact.
+bool price_params(const float* low, const float* high, int groups, Element element,
                   PriceParams& out) {
+  F inexact = splat(0);
   for (int g = 0; g < groups; g += kLanes) {
     const F lows = load(low + g), highs = load(high + g);
     for (int b = 0; b < 6; ++b) {
@@ -621,20 +621,24 @@ void price_params(const float* low, const float* high, int groups, Element eleme
       // kScaleMin, and then the scale is ±kScaleMin at every width.
       if (b == 0) {
         store(out.code_bias + g, p.bias);
-        store(out.bias + g, round_element(p.bias, element));
+        const F bias = round_element(p.bias, element);
+        store(out.bias + g, bias);
+        inexact = select(eq(bias, p.bias), inexact, splat(1));
       }
       const M vanished = eq(p.scale, splat(0));
       store(out.inverse[b] + g, select(vanished, splat(0), splat(1) / p.scale));
       store(out.scale[b] + g, round_element(p.scale, element));
     }
   }
+  return fold_max(inexact) == 0.0f;
 }
 
 struct PriceSums {
   F squared[6], max[6];
 };
 
-template <int vectors>
+// bias_exact: the stored bias is the computed one, as it is for weights representable in dtype.
+template <int vectors, bool bias_exact>
 inline void price_group(const float* w, const PriceParams& params, int g, PriceSums& sums) {
   const F magic = splat(kRoundMagic);
   const F code_bias = splat(params.code_bias[g]), bias = splat(params.bias[g]);
@@ -643,7 +647,7 @@ inline void price_group(const float* w, const PriceParams& params, int g, PriceS
   for (int j = 0; j < vectors; ++j) {
     const F x = load(w + j * kLanes);
     from_edge[j] = x - code_bias;
-    from_bias[j] = x - bias;
+    from_bias[j] = bias_exact ? from_edge[j] : x - bias;
   }
 #pragma GCC unroll 6
   for (int b = 0; b < 6; ++b) {
@@ -666,10 +670,14 @@ template <int vectors>
 void price_groups(const float* w, const float* low, const float* high, int groups, Element element,
                   int group_column, double* squared_error, float* error_max) {
   PriceParams params;
-  price_params(low, high, groups, element, params);
+  const bool bias_exact = price_params(low, high, groups, element, params);
   PriceSums sums;
   for (int b = 0; b < 6; ++b) sums.squared[b] = sums.max[b] = splat(0);
-  for (int g = 0; g < groups; ++g) price_group<vectors>(w + g * vectors * kLanes, params, g, sums);
+  constexpr int kSize = vectors * kLanes;
+  if (bias_exact)
+    for (int g = 0; g < groups; ++g) price_group<vectors, true>(w + g * kSize, params, g, sums);
+  else
+    for (int g = 0; g < groups; ++g) price_group<vectors, false>(w + g * kSize, params, g, sums);
   for (int b = 0; b < 6; ++b) {
     const int index = b * 3 + group_column;
     squared_error[index] = squared_error[index] + static_cast<double>(fold_sum(sums.squared[b]));
@@ -683,11 +691,20 @@ void price_chunk(const float* w, int count, bool by_64, bool by_128, Element ele
   constexpr int kGroups = kPriceChunk / 32;
   alignas(64) float low[3][kGroups] = {}, high[3][kGroups] = {};
   F squares = splat(0);
-  for (int g = 0; g < count / 32; ++g) {
-    const F a = load(w + g * 32), b = load(w + g * 32 + kLanes);
-    low[0][g] = fold_min(min_(a, b));
-    high[0][g] = fold_max(max_(a, b));
-    squares = fma(b, b, fma(a, a, squares));
+  const int groups = count / 32;
+  for (int g = 0; g < groups; g += kLanes) {
+    F lows[kLanes], highs[kLanes];
+    const int lanes = least(groups - g, kLanes);
+    for (int l = 0; l < lanes; ++l) {
+      const float* x = w + (g + l) * 32;
+      const F a = load(x), b = load(x + kLanes);
+      lows[l] = min_(a, b);
+      highs[l] = max_(a, b);
+      squares = fma(b, b, fma(a, a, squares));
+    }
+    for (int l = lanes; l < kLanes; ++l) lows[l] = highs[l] = splat(0);
+    store(low[0] + g, fold_min_16(lows));
+    store(high[0] + g, fold_max_16(highs));
   }
   *squared_weight = *squared_weight + static_cast<double>(fold_sum(squares));
   for (int level = 1; level < 3; ++level)
@@ -698,8 +715,7 @@ void price_chunk(const float* w, int count, bool by_64, bool by_128, Element ele
       high[level][g] = h[1] > h[0] ? h[1] : h[0];
     }
   price_groups<2>(w, low[0], high[0], count / 32, element, 0, squared_error, error_max);
-  if (by_64)
-    price_groups<4>(w, low[1], high[1], count / 64, element, 1, squared_error, error_max);
+  if (by_64) price_groups<4>(w, low[1], high[1], count / 64, element, 1, squared_error, error_max);
   if (by_128)
     price_groups<8>(w, low[2], high[2], count / 128, element, 2, squared_error, error_max);
 }

@@ -18,16 +18,19 @@ struct D {
   float64x2_t v[8];
 };
 
-#define SLUICE_QUADS(expression)                    \
-  do {                                              \
-    r.v[0] = [&](int i) { return expression; }(0);  \
-    r.v[1] = [&](int i) { return expression; }(1);  \
-    r.v[2] = [&](int i) { return expression; }(2);  \
-    r.v[3] = [&](int i) { return expression; }(3);  \
-    return r;                                       \
+#define SLUICE_QUADS(expression)                   \
+  do {                                             \
+    r.v[0] = [&](int i) { return expression; }(0); \
+    r.v[1] = [&](int i) { return expression; }(1); \
+    r.v[2] = [&](int i) { return expression; }(2); \
+    r.v[3] = [&](int i) { return expression; }(3); \
+    return r;                                      \
   } while (false)
 
-inline F load(const float* p) { F r; SLUICE_QUADS(vld1q_f32(p + 4 * i)); }
+inline F load(const float* p) {
+  F r;
+  SLUICE_QUADS(vld1q_f32(p + 4 * i));
+}
 inline void store(float* p, F a) {
   for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
 }
@@ -35,31 +38,81 @@ inline F splat(float x) {
   const float32x4_t v = vdupq_n_f32(x);
   return {{v, v, v, v}};
 }
-inline F operator+(F a, F b) { F r; SLUICE_QUADS(vaddq_f32(a.v[i], b.v[i])); }
-inline F operator-(F a, F b) { F r; SLUICE_QUADS(vsubq_f32(a.v[i], b.v[i])); }
-inline F operator*(F a, F b) { F r; SLUICE_QUADS(vmulq_f32(a.v[i], b.v[i])); }
-inline F operator/(F a, F b) { F r; SLUICE_QUADS(vdivq_f32(a.v[i], b.v[i])); }
-inline F fma(F a, F b, F c) { F r; SLUICE_QUADS(vfmaq_f32(c.v[i], a.v[i], b.v[i])); }
-inline F fnma(F a, F b, F c) { F r; SLUICE_QUADS(vfmsq_f32(c.v[i], a.v[i], b.v[i])); }
-inline float32x4_t min_4(float32x4_t a, float32x4_t b) {
-  return vbslq_f32(vcltq_f32(a, b), a, b);
+inline F operator+(F a, F b) {
+  F r;
+  SLUICE_QUADS(vaddq_f32(a.v[i], b.v[i]));
 }
-inline float32x4_t max_4(float32x4_t a, float32x4_t b) {
-  return vbslq_f32(vcgtq_f32(a, b), a, b);
+inline F operator-(F a, F b) {
+  F r;
+  SLUICE_QUADS(vsubq_f32(a.v[i], b.v[i]));
 }
-inline F min_(F a, F b) { F r; SLUICE_QUADS(min_4(a.v[i], b.v[i])); }
-inline F max_(F a, F b) { F r; SLUICE_QUADS(max_4(a.v[i], b.v[i])); }
-inline F abs_(F a) { F r; SLUICE_QUADS(vabsq_f32(a.v[i])); }
-inline F neg(F a) { F r; SLUICE_QUADS(vnegq_f32(a.v[i])); }
+inline F operator*(F a, F b) {
+  F r;
+  SLUICE_QUADS(vmulq_f32(a.v[i], b.v[i]));
+}
+inline F operator/(F a, F b) {
+  F r;
+  SLUICE_QUADS(vdivq_f32(a.v[i], b.v[i]));
+}
+inline F fma(F a, F b, F c) {
+  F r;
+  SLUICE_QUADS(vfmaq_f32(c.v[i], a.v[i], b.v[i]));
+}
+inline F fnma(F a, F b, F c) {
+  F r;
+  SLUICE_QUADS(vfmsq_f32(c.v[i], a.v[i], b.v[i]));
+}
+inline float32x4_t min_4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+inline float32x4_t max_4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+inline F min_(F a, F b) {
+  F r;
+  SLUICE_QUADS(min_4(a.v[i], b.v[i]));
+}
+inline F max_(F a, F b) {
+  F r;
+  SLUICE_QUADS(max_4(a.v[i], b.v[i]));
+}
+inline F abs_(F a) {
+  F r;
+  SLUICE_QUADS(vabsq_f32(a.v[i]));
+}
+inline F neg(F a) {
+  F r;
+  SLUICE_QUADS(vnegq_f32(a.v[i]));
+}
 // fmaxnm already ignores a NaN beside a number.
-inline F max_abs(F m, F e) { F r; SLUICE_QUADS(vmaxnmq_f32(m.v[i], vabsq_f32(e.v[i]))); }
-inline F round_even(F a) { F r; SLUICE_QUADS(vrndnq_f32(a.v[i])); }
-inline M gt(F a, F b) { M r; SLUICE_QUADS(vcgtq_f32(a.v[i], b.v[i])); }
-inline M lt(F a, F b) { M r; SLUICE_QUADS(vcltq_f32(a.v[i], b.v[i])); }
-inline M le(F a, F b) { M r; SLUICE_QUADS(vcleq_f32(a.v[i], b.v[i])); }
-inline M eq(F a, F b) { M r; SLUICE_QUADS(vceqq_f32(a.v[i], b.v[i])); }
-inline M both(M a, M b) { M r; SLUICE_QUADS(vandq_u32(a.v[i], b.v[i])); }
-inline F select(M m, F a, F b) { F r; SLUICE_QUADS(vbslq_f32(m.v[i], a.v[i], b.v[i])); }
+inline F max_abs(F m, F e) {
+  F r;
+  SLUICE_QUADS(vmaxnmq_f32(m.v[i], vabsq_f32(e.v[i])));
+}
+inline F round_even(F a) {
+  F r;
+  SLUICE_QUADS(vrndnq_f32(a.v[i]));
+}
+inline M gt(F a, F b) {
+  M r;
+  SLUICE_QUADS(vcgtq_f32(a.v[i], b.v[i]));
+}
+inline M lt(F a, F b) {
+  M r;
+  SLUICE_QUADS(vcltq_f32(a.v[i], b.v[i]));
+}
+inline M le(F a, F b) {
+  M r;
+  SLUICE_QUADS(vcleq_f32(a.v[i], b.v[i]));
+}
+inline M eq(F a, F b) {
+  M r;
+  SLUICE_QUADS(vceqq_f32(a.v[i], b.v[i]));
+}
+inline M both(M a, M b) {
+  M r;
+  SLUICE_QUADS(vandq_u32(a.v[i], b.v[i]));
+}
+inline F select(M m, F a, F b) {
+  F r;
+  SLUICE_QUADS(vbslq_f32(m.v[i], a.v[i], b.v[i]));
+}
 
 inline float32x4_t round_bf16_4(float32x4_t a) {
   const uint32x4_t u = vreinterpretq_u32_f32(a);
@@ -67,8 +120,14 @@ inline float32x4_t round_bf16_4(float32x4_t a) {
   const uint32x4_t sum = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd);
   return vreinterpretq_f32_u32(vandq_u32(sum, vdupq_n_u32(0xffff0000u)));
 }
-inline F round_bf16(F a) { F r; SLUICE_QUADS(round_bf16_4(a.v[i])); }
-inline F round_f16(F a) { F r; SLUICE_QUADS(vcvt_f32_f16(vcvt_f16_f32(a.v[i]))); }
+inline F round_bf16(F a) {
+  F r;
+  SLUICE_QUADS(round_bf16_4(a.v[i]));
+}
+inline F round_f16(F a) {
+  F r;
+  SLUICE_QUADS(vcvt_f32_f16(vcvt_f16_f32(a.v[i])));
+}
 inline uint16x4_t load_4x16(const uint8_t* p) { return vreinterpret_u16_u8(vld1_u8(p)); }
 inline void store_4x16(uint8_t* p, uint16x4_t a) { vst1_u8(p, vreinterpret_u8_u16(a)); }
 inline F load_bf16(const uint8_t* p) {
@@ -80,12 +139,10 @@ inline F load_f16(const uint8_t* p) {
   SLUICE_QUADS(vcvt_f32_f16(vreinterpret_f16_u16(load_4x16(p + 8 * i))));
 }
 inline void store_bf16(uint8_t* p, F a) {
-  for (int i = 0; i < 4; ++i)
-    store_4x16(p + 8 * i, vshrn_n_u32(vreinterpretq_u32_f32(a.v[i]), 16));
+  for (int i = 0; i < 4; ++i) store_4x16(p + 8 * i, vshrn_n_u32(vreinterpretq_u32_f32(a.v[i]), 16));
 }
 inline void store_f16(uint8_t* p, F a) {
-  for (int i = 0; i < 4; ++i)
-    store_4x16(p + 8 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
+  for (int i = 0; i < 4; ++i) store_4x16(p + 8 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
 inline F load_codes(const uint8_t* p) {
   const uint8x16_t codes = vld1q_u8(p);
@@ -102,8 +159,7 @@ inline void store_codes(uint8_t* p, F a) {
 }
 
 inline float fold_sum(F a) {
-  const float32x4_t c =
-      vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x4_t c = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
   const float32x2_t d = vadd_f32(vget_low_f32(c), vget_high_f32(c));
   return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
 }
@@ -112,6 +168,29 @@ inline float fold_min(F a) {
 }
 inline float fold_max(F a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+}
+
+inline float32x4_t fold_min_1(F a) {
+  return vminq_f32(vminq_f32(a.v[0], a.v[1]), vminq_f32(a.v[2], a.v[3]));
+}
+inline float32x4_t fold_min_4(const F* x) {
+  return vpminq_f32(vpminq_f32(fold_min_1(x[0]), fold_min_1(x[1])),
+                    vpminq_f32(fold_min_1(x[2]), fold_min_1(x[3])));
+}
+inline F fold_min_16(const F* x) {
+  F r;
+  SLUICE_QUADS(fold_min_4(x + 4 * i));
+}
+inline float32x4_t fold_max_1(F a) {
+  return vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]));
+}
+inline float32x4_t fold_max_4(const F* x) {
+  return vpmaxq_f32(vpmaxq_f32(fold_max_1(x[0]), fold_max_1(x[1])),
+                    vpmaxq_f32(fold_max_1(x[2]), fold_max_1(x[3])));
+}
+inline F fold_max_16(const F* x) {
+  F r;
+  SLUICE_QUADS(fold_max_4(x + 4 * i));
 }
 
 inline D splat_d(double x) {

@@ -1,0 +1,234 @@
+// Holds every kernel of every instruction set this processor offers against the scalar reference,
+// bit for bit. A plain program without a test library, so that the ARM build of it runs under qemu.
+// Usage: kernel_check [seed]
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/cpu.h"
+#include "kernels/kernel_table.h"
+#include "numerics/affine.h"
+#include "numerics/affine_price.h"
+#include "numerics/float_types.h"
+
+namespace {
+
+using namespace sluice;
+using namespace sluice::numerics;
+using kernels::KernelTable;
+
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr const char* kTypeNames[] = {"f32", "f16", "bf16"};
+
+int failures = 0;
+
+#define EXPECT_SAME(condition, ...)             \
+  do {                                          \
+    if (!(condition) && ++failures <= 20) {     \
+      std::printf("MISMATCH %s: ", #condition); \
+      std::printf(__VA_ARGS__);                 \
+      std::printf("\n");                        \
+    }                                           \
+  } while (false)
+
+float to_type(float value, DType dtype) {
+  if (dtype == DType::kF16) return f16_to_f32(f32_to_f16(value));
+  if (dtype == DType::kBF16) return bf16_to_f32(f32_to_bf16(value));
+  return value;
+}
+
+size_t type_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+// A row of groups of many characters: bell-shaped, heavy-tailed, tiny, huge, constant, one-sided,
+// zero, with ties, with outliers, subnormal.
+std::vector<float> make_row(std::mt19937_64& random, size_t columns, DType dtype, bool rounded) {
+  std::normal_distribution<float> bell(0, 1);
+  std::student_t_distribution<float> heavy(2.5f);
+  std::vector<float> row(columns);
+  for (size_t start = 0; start < columns; start += 32) {
+    const unsigned kind = static_cast<unsigned>(random() % 16);
+    const float scale = std::exp2(static_cast<float>(static_cast<int>(random() % 12) - 10));
+    const float centre = bell(random) * scale;
+    for (size_t i = start; i < std::min(start + 32, columns); ++i) {
+      float x = bell(random) * scale;
+      switch (kind) {
+        case 0: x = 0; break;
+        case 1: x = centre; break;
+        case 2: x = std::fabs(x) + 3 * scale; break;
+        case 3: x = -std::fabs(x) - 0.01f * scale; break;
+        case 4: x = heavy(random) * scale; break;
+        case 5: x = static_cast<float>(static_cast<int>(random() % 9) - 4) * 0.25f; break;
+        case 6: x *= 1e-7f; break;
+        case 7: x *= dtype == DType::kF16 ? 3000.0f : 1e12f; break;
+        case 8: x = i % 2 ? -0.0f : 0.0f; break;
+        case 9: x = i % 32 == 5 ? 40 * scale : x; break;
+        case 10: x = i % 2 ? scale : -scale; break;
+        case 11: x *= 1e-40f; break;
+        case 12: x = x > 0 ? 5e-8f : -5e-8f; break;
+        default: break;
+      }
+      row[i] = rounded ? to_type(x, dtype) : x;
+    }
+  }
+  return row;
+}
+
+struct Row {
+  std::vector<std::byte> weight, scales, biases;
+  Row(size_t columns, const QuantFormat& format, DType dtype)
+      : weight(columns / 8 * format.bits, std::byte{0xa5}),
+        scales(columns / format.group_size * type_bytes(dtype), std::byte{0xa5}),
+        biases(scales) {}
+  AffineRow view() { return {weight, scales, biases}; }
+  ConstAffineRow view() const { return {weight, scales, biases}; }
+  bool operator==(const Row&) const = default;
+};
+
+bool same_bits(double a, double b) {
+  return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b) ||
+         (std::isnan(a) && std::isnan(b));
+}
+bool same_stats(const ErrorStats& a, const ErrorStats& b) {
+  return same_bits(a.squared_error, b.squared_error) &&
+         same_bits(a.squared_weight, b.squared_weight) && same_bits(a.error_max, b.error_max);
+}
+
+void check_encoders(const KernelTable& table, std::span<const float> row, DType dtype,
+                    const char* what) {
+  std::vector<QuantFormat> formats;
+  std::vector<ErrorStats> expected_prices;
+  for (size_t index = 0; index < kAffineCandidates; ++index) {
+    const QuantFormat format = affine_candidate_format(index);
+    if (row.size() % format.group_size != 0) continue;
+    for (int encoder = 0; encoder < 3; ++encoder) {
+      Row expected(row.size(), format, dtype), got(row.size(), format, dtype);
+      ErrorStats stats;
+      if (encoder == 2) {
+        encode_affine_best(row, format, dtype, expected.view());
+        stats = table.encode_affine_best(row, format, dtype, got.view());
+      } else {
+        const ParityRule rule = encoder == 0 ? ParityRule::kCpu : ParityRule::kGpu;
+        encode_affine_parity(row, format, dtype, rule, expected.view());
+        stats = table.encode_affine_parity(row, format, dtype, rule, got.view());
+      }
+      const char* names[] = {"parity cpu", "parity gpu", "best"};
+      EXPECT_SAME(expected == got, "%s encoder %s %s %zu columns", names[encoder], what,
+                  format_text(format).c_str(), row.size());
+      const ConstAffineRow encoded = std::as_const(expected).view();
+      const ErrorStats wanted = affine_row_error(row, encoded, format, dtype);
+      EXPECT_SAME(same_stats(wanted, stats), "%s encoder's stats %s %s", names[encoder], what,
+                  format_text(format).c_str());
+      EXPECT_SAME(same_stats(wanted, table.affine_row_error(row, encoded, format, dtype)),
+                  "affine_row_error %s %s", what, format_text(format).c_str());
+      std::vector<float> decoded(row.size()), fast(row.size());
+      decode_affine(encoded, format, dtype, decoded);
+      table.decode_affine(encoded, format, dtype, fast);
+      EXPECT_SAME(std::memcmp(decoded.data(), fast.data(), row.size() * 4) == 0,
+                  "decode_affine %s %s", what, format_text(format).c_str());
+      if (encoder == 2) {
+        formats.push_back(format);
+        expected_prices.push_back(wanted);
+      }
+    }
+  }
+  std::vector<ErrorStats> prices(formats.size());
+  table.price_best(row, formats, dtype, prices);
+  for (size_t i = 0; i < formats.size(); ++i)
+    EXPECT_SAME(same_stats(prices[i], expected_prices[i]), "price_best %s %s", what,
+                format_text(formats[i]).c_str());
+}
+
+void check_prices(const KernelTable& table, std::span<const float> row, DType dtype,
+                  const char* what) {
+  const AffinePrices expected = price_affine_row(row, dtype);
+  const AffinePrices got = table.price_affine(row, dtype);
+  EXPECT_SAME(same_bits(expected.squared_weight, got.squared_weight), "%s %zu columns", what,
+              row.size());
+  for (size_t i = 0; i < kAffineCandidates; ++i) {
+    EXPECT_SAME(same_bits(expected.squared_error[i], got.squared_error[i]),
+                "price %s %s %zu columns: %.17g, reference %.17g", what,
+                format_text(affine_candidate_format(i)).c_str(), row.size(), got.squared_error[i],
+                expected.squared_error[i]);
+    EXPECT_SAME(same_bits(expected.error_max[i], got.error_max[i]), "price max %s %s", what,
+                format_text(affine_candidate_format(i)).c_str());
+  }
+}
+
+// Every 16-bit pattern, at every remainder of the vector length.
+void check_decode_floats(const KernelTable& table) {
+  std::vector<uint16_t> bits(65536 + 13);
+  for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint16_t>(i);
+  std::vector<float> out(bits.size());
+  for (const DType dtype : {DType::kF16, DType::kBF16})
+    for (size_t count = bits.size() - 16; count <= bits.size(); ++count) {
+      table.decode_floats(dtype, std::as_bytes(std::span(bits).first(count)),
+                          std::span(out).first(count));
+      for (size_t i = 0; i < count; ++i) {
+        const float expected = dtype == DType::kF16 ? f16_to_f32(bits[i]) : bf16_to_f32(bits[i]);
+        EXPECT_SAME(std::bit_cast<uint32_t>(out[i]) == std::bit_cast<uint32_t>(expected) ||
+                        (std::isnan(out[i]) && std::isnan(expected)),
+                    "decode_floats of %04x", bits[i]);
+      }
+    }
+}
+
+void check_find_unencodable(const KernelTable& table, std::mt19937_64& random) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kMax = std::numeric_limits<float>::max();
+  for (int round = 0; round < 400; ++round) {
+    std::vector<float> row = make_row(random, 1 + random() % 700, DType::kF32, false);
+    const float bad[] = {kInf, -kInf, std::nanf(""), kMax, -kMax, kMax / 2};
+    for (unsigned i = 0; i < random() % 4; ++i) row[random() % row.size()] = bad[random() % 6];
+    EXPECT_SAME(table.find_unencodable(row) == find_unencodable(row), "find_unencodable");
+  }
+}
+
+void check_table(const KernelTable& table, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  check_decode_floats(table);
+  check_find_unencodable(table, random);
+  for (const size_t columns : {32u, 64u, 96u, 128u, 160u, 384u, 896u, 1056u, 2048u, 2176u, 4160u})
+    for (int type = 0; type < 3; ++type)
+      for (int round = 0; round < 2; ++round) {
+        const bool rounded = round == 0;
+        const std::vector<float> row = make_row(random, columns, kTypes[type], rounded);
+        check_encoders(table, row, kTypes[type], kTypeNames[type]);
+        check_prices(table, row, kTypes[type], kTypeNames[type]);
+      }
+  // The ends of f32, which overflow products and sums on the way.
+  for (const float size : {3e38f, 1e35f, 1e20f, 1e-30f, 1e-44f}) {
+    std::vector<float> row(256);
+    for (float& x : row) x = size * (static_cast<float>(random() % 1000) / 1000.0f);
+    check_encoders(table, row, DType::kF32, "extreme f32");
+    check_encoders(table, row, DType::kBF16, "extreme bf16");
+    check_prices(table, row, DType::kBF16, "extreme bf16");
+  }
+  std::vector<float> constant(128, 3.2e31f);
+  check_encoders(table, constant, DType::kBF16, "vanishing scale");
+  check_prices(table, constant, DType::kBF16, "vanishing scale");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 20260801;
+  const CpuInfo cpu = detect_cpu();
+  for (const SimdLevel level :
+       {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+    if (!parse_simd_level(simd_level_name(level), cpu)) continue;
+    const KernelTable& table = kernels::kernel_table(level);
+    const int before = failures;
+    check_table(table, seed);
+    std::printf("%s (seed %llu): %s\n", simd_level_name(table.level()).data(),
+                static_cast<unsigned long long>(seed),
+                failures == before ? "identical" : "DIFFERENT");
+    EXPECT_SAME(table.level() == level, "kernels of %s were not built",
+                simd_level_name(level).data());
+  }
+  return failures == 0 ? 0 : 1;
+}
