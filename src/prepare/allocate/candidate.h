@@ -26,15 +26,17 @@ struct Candidate {
 // One output module. candidates: never empty; parity candidates of a format come before best ones.
 struct Item {
   std::string path;       // module path
-  std::string parameter;  // "weight", "bias"
+  std::string parameter;  // "weight", "bias"; empty for a raw parameter
   std::string role;       // families::role_name
   int layer = -1;
   uint64_t elements = 0;
   int bits_floor = 0;
   bool quantizable = false;
   std::vector<Candidate> candidates;
-  Digest source;          // of the source's bytes, block by block; zero: not known
+  Digest source;  // of the source's bytes, block by block; zero: not known
   bool operator==(const Item&) const = default;
+
+  std::string tensor_name() const { return parameter.empty() ? path : path + "." + parameter; }
 };
 
 }  // namespace sluice::allocate

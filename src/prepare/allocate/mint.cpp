@@ -74,8 +74,8 @@ Result<Problem> mint_problem(std::span<const Item> items, double sqnr_floor_db) 
   for (size_t i = 0; i < items.size(); ++i) {
     Item& item = reduced[i];
     if (item.elements > UINT64_MAX / 64)
-      return fail(ErrorCode::kCorrupt, "{}.{}: {} elements are more than any model has", item.path,
-                  item.parameter, item.elements);
+      return fail(ErrorCode::kCorrupt, "{}: {} elements are more than any model has",
+                  item.tensor_name(), item.elements);
     if (!item.quantizable) {
       for (uint32_t j = 0; j < item.candidates.size(); ++j) original[i].push_back(j);
       continue;
@@ -91,9 +91,9 @@ Result<Problem> mint_problem(std::span<const Item> items, double sqnr_floor_db) 
     }
     if (kept.empty())
       return fail(ErrorCode::kUnsupported,
-                  "{}.{}: analysis has neither 16-bit nor parity candidates for it, which the "
+                  "{}: analysis has neither 16-bit nor parity candidates for it, which the "
                   "mint-v1 mode needs",
-                  item.path, item.parameter);
+                  item.tensor_name());
     item.candidates = std::move(kept);
   }
   SLUICE_ASSIGN(Problem problem, build_problem(reduced, mint_weights(items), settings));

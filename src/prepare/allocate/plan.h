@@ -22,7 +22,7 @@ inline constexpr int kPlanVersion = 1;
 
 struct PlannedTensor {
   std::string path;       // module path
-  std::string parameter;  // "weight", "bias"
+  std::string parameter;  // "weight", "bias"; empty for a raw parameter
   std::string role;
   int layer = -1;
   uint64_t elements = 0;

@@ -72,7 +72,7 @@ bool well_formed(const numerics::ErrorStats& error) {
 }
 
 Status check_item(const Item& item) {
-  const std::string name = item.path + "." + item.parameter;
+  const std::string name = item.tensor_name();
   if (item.candidates.empty())
     return fail(ErrorCode::kCorrupt, "{}: analysis has no candidate formats for it", name);
   if (item.candidates.size() > UINT16_MAX)
@@ -191,13 +191,12 @@ Result<Problem> build_problem(std::span<const Item> items, std::span<const doubl
     const Item& item = items[i];
     SLUICE_TRY(check_item(item));
     if (!(weights[i] >= 0) || !std::isfinite(weights[i]))
-      return fail(ErrorCode::kInvalidArgument, "{}.{}: sensitivity {} is not a weight", item.path,
-                  item.parameter, weights[i]);
+      return fail(ErrorCode::kInvalidArgument, "{}: sensitivity {} is not a weight",
+                  item.tensor_name(), weights[i]);
     const double alpha = item.quantizable ? weights[i] : 0;
     problem.alpha.push_back(alpha);
     const auto sum = checked_add(problem.elements, item.elements);
-    if (!sum)
-      return fail(ErrorCode::kCorrupt, "{}.{}: element counts overflow", item.path, item.parameter);
+    if (!sum) return fail(ErrorCode::kCorrupt, "{}: element counts overflow", item.tensor_name());
     problem.elements = *sum;
 
     const auto add = [&](size_t j) {
@@ -221,8 +220,8 @@ Result<Problem> build_problem(std::span<const Item> items, std::span<const doubl
     }
     if (problem.options.size() == problem.first.back()) add(most_exact(item));
     if (problem.options.size() == problem.first.back())
-      return fail(ErrorCode::kCorrupt, "{}.{}: every candidate format has an infinite error",
-                  item.path, item.parameter);
+      return fail(ErrorCode::kCorrupt, "{}: every candidate format has an infinite error",
+                  item.tensor_name());
     problem.first.push_back(static_cast<uint32_t>(problem.options.size()));
   }
   return problem;

@@ -104,7 +104,7 @@ std::vector<double> module_weights(const SensitivityTable& table, std::span<cons
       weights.push_back(0);
       continue;
     }
-    const auto measured = table.modules.find(item.path + "." + item.parameter);
+    const auto measured = table.modules.find(item.tensor_name());
     if (measured != table.modules.end()) {
       weights.push_back(measured->second);
       continue;

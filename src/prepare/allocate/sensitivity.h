@@ -28,7 +28,7 @@ struct SensitivityTable {
   RoleWeight fallback;  // roles that are not listed
   double first_layer_factor = 1;
   double last_layer_factor = 1;
-  // Tensor name (path.parameter) → α, used as it is: measured sensitivities.
+  // Item::tensor_name → α, used as it is: measured sensitivities.
   std::map<std::string, double, std::less<>> modules;
   Digest digest;  // of the table's content
 

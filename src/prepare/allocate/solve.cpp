@@ -457,8 +457,8 @@ Result<Solution> Solver::smallest_within_nrmse(std::span<const Item> items,
     }
     if (best == nullptr)
       return fail(ErrorCode::kInvalidArgument,
-                  "{}.{}: none of its formats has an NRMSE of {:.6g} or less", items[i].path,
-                  items[i].parameter, nrmse_max);
+                  "{}: none of its formats has an NRMSE of {:.6g} or less", items[i].tensor_name(),
+                  nrmse_max);
     solution.choice.push_back(best->candidate);
     solution.bytes += best->bytes;
     solution.cost += best->cost;
