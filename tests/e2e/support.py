@@ -1,0 +1,278 @@
+"""What the end-to-end tests share: running the program, reading safetensors with nothing but numpy,
+decoding MLX's affine format as documented, and building stock mlx_lm models from plain arrays.
+
+The decoder here is written from docs/formats.md and shares nothing with the program.
+"""
+
+import importlib.util
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+SKIPPED = 77
+ROOT = Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
+BITS = (2, 3, 4, 5, 6, 8)
+GROUPS = (32, 64, 128)
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+try:
+    import numpy as np
+except ImportError:
+    skip("numpy is not installed; run scripts/setup test")
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_checkpoint = load_tool("make_checkpoint").make_checkpoint
+
+
+def binary():
+    """The program: the first argument, else SLUICE_BINARY."""
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        return sys.argv[1]
+    return os.environ.get("SLUICE_BINARY", "")
+
+
+def real_inputs():
+    """The folder of real inputs, or None."""
+    folder = os.environ.get("SLUICE_REAL_INPUTS", "")
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def real_models():
+    """Name and path of the small trained models, those that are there."""
+    folder = real_inputs()
+    if folder is None:
+        return {}
+    models = {
+        "stories260K": "models/stories260K/hf",
+        "stories260K-2shards": "models/stories260K/hf-bf16-2shards",
+        "stories260K-f32-gguf": "models/stories260K/gguf/stories260K-f32.gguf",
+        "stories260K-q8_0-gguf": "models/stories260K/gguf/stories260K-q8_0.gguf",
+        "stories260K-q4_0-gguf": "models/stories260K/gguf/stories260K-q4_0.gguf",
+        "stories260K-q4_k_m-gguf": "models/stories260K/gguf/stories260K-q4_k_m.gguf",
+        "tiny-qwen3-moe": "models/tiny-qwen3-moe",
+    }
+    return {name: folder / path for name, path in models.items() if (folder / path).exists()}
+
+
+def sluice(*arguments, expect=0, timeout=600):
+    """Runs the program; returns its result. expect: exit code, or None for any."""
+    command = [binary(), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    if expect is not None and result.returncode != expect:
+        raise AssertionError(
+            f"{' '.join(command)}: exit {result.returncode}, expected {expect}\n"
+            f"{result.stdout[-2000:]}\n{result.stderr[-2000:]}")
+    return result
+
+
+def sluice_json(*arguments, **options):
+    return json.loads(sluice(*arguments, "--json", "--quiet", **options).stdout)
+
+
+def fresh_seed():
+    """A new seed for every run, printed so that a failure can be repeated with SLUICE_SEED."""
+    seed = int(os.environ.get("SLUICE_SEED", time.time_ns() % 2**32))
+    print(f"SLUICE_SEED={seed}", flush=True)
+    return seed
+
+
+class TestCase(unittest.TestCase):
+    """A temporary folder per class."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls._folder = tempfile.TemporaryDirectory(prefix="sluice-e2e-")
+        cls.folder = Path(cls._folder.name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls._folder.cleanup()
+
+
+def main(needs_mlx=False):
+    """Runs the calling script's tests."""
+    if not binary() or not Path(binary()).exists():
+        skip("the sluice program is not built")
+    if needs_mlx and importlib.util.find_spec("mlx_lm") is None:
+        skip("mlx_lm is not installed; run scripts/setup test")
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)
+
+
+# ---- safetensors ----
+
+NUMPY_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "U32": "<u4", "F64": "<f8", "I64": "<i8",
+               "I32": "<i4", "U8": "|u1"}
+
+
+class Tensor:
+    def __init__(self, dtype, shape, data):
+        self.dtype, self.shape, self.data = dtype, tuple(shape), data
+
+    def __eq__(self, other):
+        return (self.dtype, self.shape, self.data) == (other.dtype, other.shape, other.data)
+
+    def array(self):
+        """As stored; BF16 as its 16 bits."""
+        return np.frombuffer(self.data, NUMPY_TYPES[self.dtype]).reshape(self.shape)
+
+    def floats(self):
+        if self.dtype == "BF16":
+            return (self.array().astype(np.uint32) << 16).view(np.float32)
+        return self.array().astype(np.float32)
+
+
+def read_header(path):
+    """(header, start of the data)."""
+    with open(path, "rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        return json.loads(file.read(length)), 8 + length
+
+
+def read_safetensors(path):
+    header, start = read_header(path)
+    data = Path(path).read_bytes()
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            tensors[name] = Tensor(entry["dtype"], entry["shape"], data[start + first:start + last])
+    return tensors
+
+
+def read_folder(folder):
+    """Every tensor of the weight files a loader would read."""
+    tensors = {}
+    for path in sorted(Path(folder).glob("model*.safetensors")):
+        tensors.update(read_safetensors(path))
+    return tensors
+
+
+def write_safetensors(path, tensors, metadata=None):
+    """tensors: name → (dtype, shape, bytes)."""
+    header, blobs, offset = {}, [], 0
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, (dtype, shape, data) in tensors.items():
+        end = offset + len(data)
+        header[name] = dict(dtype=dtype, shape=list(shape), data_offsets=[offset, end])
+        offset = end
+        blobs.append(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    Path(path).write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def weight_bytes(folder):
+    return sum(path.stat().st_size for path in Path(folder).glob("model*.safetensors"))
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+# ---- MLX's affine format, docs/formats.md#affine ----
+
+
+def unpack_codes(words, bits):
+    """uint32 [..., n·bits/32] → codes [..., n]: each row is one little-endian bit stream."""
+    stream = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
+    codes = stream.reshape(*stream.shape[:-1], -1, bits)
+    return (codes * (1 << np.arange(bits, dtype=np.uint32))).sum(axis=-1, dtype=np.uint32)
+
+
+def decode_affine(weight, scales, biases, bits, group_size):
+    """float32 values: a product and a sum, each rounded."""
+    codes = unpack_codes(weight.array(), bits).astype(np.float32)
+    grouped = codes.reshape(*codes.shape[:-1], -1, group_size)
+    values = scales.floats()[..., None] * grouped + biases.floats()[..., None]
+    return values.reshape(codes.shape)
+
+
+def decoded_folder(folder):
+    """name → float32 array of every parameter, quantized modules decoded by config.json."""
+    tensors = read_folder(folder)
+    quantization = read_json(Path(folder) / "config.json").get("quantization", {})
+    decoded = {}
+    for name, tensor in tensors.items():
+        path, _, parameter = name.rpartition(".")
+        if parameter in ("scales", "biases") and f"{path}.scales" in tensors:
+            continue
+        if f"{path}.scales" in tensors and parameter == "weight":
+            setting = quantization.get(path, quantization)
+            decoded[name] = decode_affine(tensor, tensors[f"{path}.scales"],
+                                          tensors[f"{path}.biases"], setting["bits"],
+                                          setting["group_size"])
+        else:
+            decoded[name] = tensor.floats()
+    return decoded
+
+
+# ---- stock mlx_lm ----
+
+
+def load_stock(folder):
+    """The model as stock mlx_lm loads it, computing in float32."""
+    import mlx.core as mx
+    from mlx_lm.utils import load_model
+
+    mx.set_default_device(mx.cpu)
+    model, _ = load_model(Path(folder))
+    model.set_dtype(mx.float32)
+    return model
+
+
+def model_from_arrays(config, arrays):
+    """A stock mlx_lm model, not quantized, with exactly these float32 weights."""
+    import mlx.core as mx
+    from mlx_lm.utils import _get_classes
+
+    mx.set_default_device(mx.cpu)
+    config = {k: v for k, v in config.items() if not k.startswith("quantization")}
+    model_class, arguments = _get_classes(config=config)
+    model = model_class(arguments.from_dict(config))
+    model.eval()
+    model.load_weights([(name, mx.array(array)) for name, array in arrays.items()], strict=True)
+    model.set_dtype(mx.float32)
+    return model
+
+
+def logits(model, ids):
+    import mlx.core as mx
+
+    output = model(mx.array([ids])).astype(mx.float32)
+    return np.array(output[0])
+
+
+def greedy(model, ids, count):
+    ids = list(ids)
+    start = len(ids)
+    while len(ids) < start + count:
+        ids.append(int(logits(model, ids)[-1].argmax()))
+    return ids[start:]
+
+
+def relative_difference(a, b):
+    return float(np.abs(a - b).max() / np.abs(b).max())

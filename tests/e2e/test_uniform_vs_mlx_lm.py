@@ -1,0 +1,113 @@
+"""Uniform parity output against stock mlx_lm.convert, byte for byte, on checkpoints made afresh for
+every family at every (bits, group): tensors, names, configuration and index."""
+
+import contextlib
+import io
+
+import support
+from support import BITS, FAMILIES, GROUPS, make_checkpoint, read_folder, read_json, sluice
+
+SEED = support.fresh_seed()
+
+
+def convert_stock(source, out, bits, group, dtype=None):
+    import mlx_lm
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        mlx_lm.convert(str(source), str(out), quantize=True, q_bits=bits, q_group_size=group,
+                       dtype=dtype)
+
+
+class UniformAgainstMlxLm(support.TestCase):
+    def compare(self, source, bits, group, dtype=None):
+        name = f"{source.name}-{bits}-{group}-{dtype}"
+        theirs, ours = self.folder / f"{name}-mlx", self.folder / f"{name}-ours"
+        convert_stock(source, theirs, bits, group, dtype)
+        extra = ["--dtype", dtype] if dtype else []
+        sluice("quantize", source, "--bits", bits, "--group-size", group, *extra, "-o", ours,
+               "--quiet")
+        expected, found = read_folder(theirs), read_folder(ours)
+        self.assertEqual(sorted(found), sorted(expected), "tensor names")
+        wrong = [n for n in expected if found[n] != expected[n]]
+        for tensor in wrong[:3]:
+            self.report(tensor, found[tensor], expected[tensor])
+        self.assertEqual(wrong, [], "tensors that differ")
+        config, stock = (read_json(f / "config.json") for f in (ours, theirs))
+        if dtype:  # mlx_lm leaves the source's type there
+            self.assertEqual(config["torch_dtype"], dtype)
+            stock["torch_dtype"] = dtype
+        self.assertEqual(config, stock)
+        index, stock = (read_json(f / "model.safetensors.index.json") for f in (ours, theirs))
+        self.assertEqual(index["metadata"], stock["metadata"])
+        self.assertEqual(sorted(index["weight_map"]), sorted(stock["weight_map"]))
+
+    def report(self, name, found, expected):
+        print(f"{name}: {found.dtype} {found.shape} against {expected.dtype} {expected.shape}")
+        if (found.dtype, found.shape) == (expected.dtype, expected.shape):
+            a, b = found.array().reshape(-1), expected.array().reshape(-1)
+            first = int((a != b).argmax())
+            print(f"  {int((a != b).sum())} elements differ, first {first}: {a[first]}, {b[first]}")
+
+    def source(self, family, **options):
+        folder = self.folder / f"{family}-{len(list(self.folder.iterdir()))}"
+        make_checkpoint(folder, family, seed=SEED, edge_rows=True, **options)
+        return folder
+
+    def test_every_family_and_format(self):
+        for number, family in enumerate(FAMILIES):
+            source = self.source(family, shards=1 + number % 2, tied=number % 2 == 1)
+            for bits in BITS:
+                for group in GROUPS:
+                    with self.subTest(family=family, bits=bits, group=group):
+                        self.compare(source, bits, group)
+
+    def test_other_types(self):
+        for dtype in ("f16", "f32"):
+            source = self.source("qwen3", dtype=dtype)
+            for bits in BITS:
+                with self.subTest(source=dtype, bits=bits):
+                    self.compare(source, bits, 64)
+
+    def test_chosen_type(self):
+        for source_dtype, dtype in [("f32", "bfloat16"), ("bf16", "float16"), ("bf16", "float32"),
+                                    ("f32", "float16")]:
+            source = self.source("llama", dtype=source_dtype)
+            for bits in (3, 4, 8):
+                with self.subTest(source=source_dtype, output=dtype, bits=bits):
+                    self.compare(source, bits, 32, dtype)
+
+    def test_biases_everywhere(self):
+        source = self.source("llama", attention_bias=True, mlp_bias=True)
+        self.compare(source, 4, 64)
+
+    def test_dense_layers_among_sparse_ones(self):
+        source = self.source("qwen3_moe", mlp_only_layers=[0], num_hidden_layers=3)
+        self.compare(source, 4, 64)
+        source = self.source("qwen3_moe", decoder_sparse_step=2, num_hidden_layers=4)
+        self.compare(source, 3, 32)
+
+    def test_several_shards_of_output_order(self):
+        source = self.source("qwen3_moe", shards=5, num_experts=12)
+        self.compare(source, 5, 64)
+
+    def test_group_that_does_not_divide(self):
+        """mlx_lm leaves such modules unquantized; Sluice gives them a smaller group and says so."""
+        source = self.source("llama", intermediate_size=160)
+        ours = self.folder / "uneven-ours"
+        theirs = self.folder / "uneven-mlx"
+        convert_stock(source, theirs, 4, 64)
+        result = sluice("quantize", source, "--bits", 4, "--group-size", 64, "-o", ours)
+        self.assertIn("smaller group", result.stderr)
+        quantization = read_json(ours / "config.json")["quantization"]
+        for layer in range(2):
+            override = quantization[f"model.layers.{layer}.mlp.down_proj"]
+            self.assertEqual((override["bits"], override["group_size"]), (4, 32))
+        expected, found = read_folder(theirs), read_folder(ours)
+        for name in expected:
+            if "down_proj" not in name:
+                self.assertEqual(found[name], expected[name], name)
+        support.load_stock(ours)
+
+
+if __name__ == "__main__":
+    support.main(needs_mlx=True)

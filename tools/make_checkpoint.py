@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Makes seeded random checkpoints in the layout transformers writes, for tests and measurements.
+
+Any size: large tensors are cut from a pool of random numbers, so that writing runs at disk speed
+and memory stays small. Also a module: `make_checkpoint(folder, family=..., ...)`.
+
+    tools/make_checkpoint.py OUT --family qwen3_moe --dtype bf16 --shards 2 --seed 1
+    tools/make_checkpoint.py OUT --family llama --bytes 4GB
+"""
+
+import argparse
+import json
+import math
+import re
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
+DTYPES = {
+    "bf16": ("BF16", "bfloat16", 2),
+    "f16": ("F16", "float16", 2),
+    "f32": ("F32", "float32", 4),
+}
+POOL_ELEMENTS = 16 * 1024 * 1024
+WRITE_ELEMENTS = 4 * 1024 * 1024
+# Models above this many elements take their matrices from the pool; others are drawn afresh.
+FRESH_ELEMENTS = 32 * 1024 * 1024
+SHARD_BYTES = 5_000_000_000
+
+# Every width divides by 128, so that every format applies.
+TINY = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, vocab_size=320)
+
+
+def make_config(family, dtype="bf16", tied=False, **dims):
+    """A config.json; dims are its own keys, over tiny defaults."""
+    config = dict(TINY)
+    config.update(
+        architectures=[CLASSES[family]],
+        model_type=family,
+        attention_dropout=0.0,
+        bos_token_id=256,
+        eos_token_id=257,
+        hidden_act="silu",
+        initializer_range=0.02,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-5 if family in ("llama", "mistral") else 1e-6,
+        rope_scaling=None,
+        rope_theta=10000.0,
+        tie_word_embeddings=tied,
+        torch_dtype=DTYPES[dtype][1],
+        transformers_version="4.51.0",
+        use_cache=True,
+    )
+    if family == "llama":
+        config.update(attention_bias=False, mlp_bias=False)
+    if family == "mistral":
+        config.update(sliding_window=None)
+    if family == "qwen2":
+        config.update(use_sliding_window=False, sliding_window=None)
+    if family.startswith("qwen3"):
+        config.update(attention_bias=False, head_dim=64)
+    if family == "qwen3_moe":
+        config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
+                      decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True,
+                      output_router_logits=False, router_aux_loss_coef=0.001)
+    config.update(dims)
+    return config
+
+
+def is_sparse(config, layer):
+    return (config.get("num_experts", 0) > 0 and layer not in config["mlp_only_layers"]
+            and (layer + 1) % config["decoder_sparse_step"] == 0)
+
+
+def tensor_list(config):
+    """(name, shape) of every tensor that the configuration implies, in module order."""
+    family = config["model_type"]
+    h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
+    head_dim = config.get("head_dim") or h // config["num_attention_heads"]
+    q = config["num_attention_heads"] * head_dim
+    kv = config["num_key_value_heads"] * head_dim
+    tensors = [("model.embed_tokens.weight", (v, h))]
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        attention = [("q_proj", (q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
+                     ("o_proj", (h, q))]
+        for name, shape in attention:
+            tensors.append((f"{prefix}self_attn.{name}.weight", shape))
+            biased = family == "qwen2" and name != "o_proj"
+            if biased or config.get("attention_bias"):
+                tensors.append((f"{prefix}self_attn.{name}.bias", shape[:1]))
+        if family.startswith("qwen3"):
+            tensors.append((f"{prefix}self_attn.q_norm.weight", (head_dim,)))
+            tensors.append((f"{prefix}self_attn.k_norm.weight", (head_dim,)))
+        if is_sparse(config, layer):
+            m = config["moe_intermediate_size"]
+            tensors.append((f"{prefix}mlp.gate.weight", (config["num_experts"], h)))
+            for expert in range(config["num_experts"]):
+                matrices = [("gate_proj", (m, h)), ("up_proj", (m, h)), ("down_proj", (h, m))]
+                for name, shape in matrices:
+                    tensors.append((f"{prefix}mlp.experts.{expert}.{name}.weight", shape))
+        else:
+            for name, shape in [("gate_proj", (i, h)), ("up_proj", (i, h)), ("down_proj", (h, i))]:
+                tensors.append((f"{prefix}mlp.{name}.weight", shape))
+                if config.get("mlp_bias"):
+                    tensors.append((f"{prefix}mlp.{name}.bias", shape[:1]))
+        tensors.append((f"{prefix}input_layernorm.weight", (h,)))
+        tensors.append((f"{prefix}post_attention_layernorm.weight", (h,)))
+    tensors.append(("model.norm.weight", (h,)))
+    if not config["tie_word_embeddings"]:
+        tensors.append(("lm_head.weight", (v, h)))
+    return tensors
+
+
+def to_bytes(values, dtype):
+    """float32 array to little-endian bytes, rounded to nearest even."""
+    if dtype == "f32":
+        return values.astype("<f4").tobytes()
+    if dtype == "f16":
+        return values.astype("<f2").tobytes()
+    bits = values.astype("<f4").view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype("<u2").tobytes()
+
+
+def add_edge_rows(values):
+    """Groups that quantizers treat specially, in the first rows of a matrix."""
+    rows = [0.0, 0.25, -0.25]  # constants
+    for row, value in enumerate(rows):
+        if row < values.shape[0]:
+            values[row] = value
+    if values.shape[0] > 6:
+        values[3] = np.abs(values[3])          # all positive
+        values[4] = -np.abs(values[4])         # all negative
+        values[5] *= 1e-9                      # far below eps
+        values[6] = np.sign(values[6]) * 0.125  # two values of equal magnitude
+
+
+class Generator:
+    """Seeded weights: heavy-tailed, scaled as trained matrices are."""
+
+    def __init__(self, seed, dtype, edge_rows, pooled):
+        self.pooled = pooled
+        self.random = np.random.default_rng(seed)
+        self.dtype = dtype
+        self.edge_rows = edge_rows
+        self.pool = None
+
+    def small(self, name, shape):
+        noise = self.random.standard_t(5, size=shape).astype(np.float32)
+        if name.endswith("norm.weight"):
+            return [to_bytes(1 + 0.1 * noise, self.dtype)]
+        if len(shape) == 1:
+            return [to_bytes(0.1 * noise, self.dtype)]
+        values = noise * np.float32(1 / math.sqrt(shape[-1]))
+        if self.edge_rows:
+            add_edge_rows(values)
+        return [to_bytes(values, self.dtype)]
+
+    def large(self, shape):
+        """Blocks from random places of a pool that is drawn once."""
+        if self.pool is None:
+            noise = self.random.standard_t(5, size=POOL_ELEMENTS).astype(np.float32)
+            self.pool = memoryview(to_bytes(noise * np.float32(0.02), self.dtype))
+        size = DTYPES[self.dtype][2]
+        left = math.prod(shape)
+        while left > 0:
+            count = min(left, WRITE_ELEMENTS)
+            start = int(self.random.integers(0, POOL_ELEMENTS - count + 1))
+            yield self.pool[start * size:(start + count) * size]
+            left -= count
+
+    def blocks(self, name, shape):
+        return self.large(shape) if self.pooled and len(shape) > 1 else self.small(name, shape)
+
+
+def assign_shards(tensors, element_bytes, shards):
+    """Lists of tensors, one per file, of about equal bytes; shards None means by size."""
+    total = sum(math.prod(shape) for _, shape in tensors) * element_bytes
+    count = shards or max(1, -(-total // SHARD_BYTES))
+    files, filled = [[]], 0
+    for name, shape in tensors:
+        if filled * count >= total * len(files) and len(files) < count:
+            files.append([])
+        files[-1].append((name, shape))
+        filled += math.prod(shape) * element_bytes
+    return files
+
+
+def header_bytes(tensors, dtype):
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in tensors:
+        size = math.prod(shape) * DTYPES[dtype][2]
+        header[name] = dict(dtype=DTYPES[dtype][0], shape=list(shape),
+                            data_offsets=[offset, offset + size])
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def byte_alphabet():
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    stands = {b: chr(b) for b in printable}
+    stands.update({b: chr(256 + n) for n, b in enumerate(others)})
+    return [stands[b] for b in range(256)]
+
+
+def write_tokenizer(folder):
+    """Byte-level BPE without merges: every byte is a token, then <s> and </s>."""
+    vocabulary = {token: index for index, token in enumerate(byte_alphabet())}
+    special = [dict(id=256 + n, content=content, single_word=False, lstrip=False, rstrip=False,
+                    normalized=False, special=True) for n, content in enumerate(["<s>", "</s>"])]
+    vocabulary.update({token["content"]: token["id"] for token in special})
+    byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
+    tokenizer = dict(version="1.0", truncation=None, padding=None, added_tokens=special,
+                     normalizer=None, pre_tokenizer=byte_level, post_processor=None,
+                     decoder=byte_level,
+                     model=dict(type="BPE", dropout=None, unk_token=None,
+                                continuing_subword_prefix=None, end_of_word_suffix=None,
+                                fuse_unk=False, byte_fallback=False, vocab=vocabulary, merges=[]))
+    write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer_config.json",
+               dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>",
+                    model_max_length=512, clean_up_tokenization_spaces=False))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_weights(folder, tensors, dtype, shards, generator):
+    files = assign_shards(tensors, DTYPES[dtype][2], shards)
+    weight_map, total = {}, 0
+    for number, members in enumerate(files, 1):
+        name = ("model.safetensors" if len(files) == 1
+                else f"model-{number:05d}-of-{len(files):05d}.safetensors")
+        with open(folder / name, "wb") as out:
+            out.write(header_bytes(members, dtype))
+            for tensor, shape in members:
+                for block in generator.blocks(tensor, shape):
+                    out.write(block)
+                weight_map[tensor] = name
+                total += math.prod(shape) * DTYPES[dtype][2]
+    if len(files) > 1:
+        write_json(folder / "model.safetensors.index.json",
+                   dict(metadata=dict(total_size=total), weight_map=weight_map))
+
+
+def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, seed=0,
+                    edge_rows=False, **dims):
+    """Writes the folder, which must not exist; dims are config.json keys. Returns the config."""
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    config = make_config(family, dtype, tied, **dims)
+    tensors = tensor_list(config)
+    pooled = sum(math.prod(shape) for _, shape in tensors) > FRESH_ELEMENTS
+    write_weights(folder, tensors, dtype, shards, Generator(seed, dtype, edge_rows, pooled))
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json",
+               dict(bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"]))
+    write_tokenizer(folder)
+    return config
+
+
+def dims_for_bytes(family, dtype, total):
+    """Widths of a plausible model of about that many bytes; the layers fill it."""
+    scale = [(0, 1024, 2816, 16000), (800e6, 2048, 5632, 32000), (8e9, 4096, 14336, 128256)]
+    _, hidden, intermediate, vocab = [s for s in scale if total >= s[0]][-1]
+    dims = dict(hidden_size=hidden, intermediate_size=intermediate, vocab_size=vocab,
+                num_attention_heads=hidden // 128, num_key_value_heads=max(1, hidden // 512))
+    if family.startswith("qwen3"):
+        dims["head_dim"] = 128
+    if family == "qwen3_moe":
+        dims.update(num_experts=32, num_experts_per_tok=4, moe_intermediate_size=intermediate // 8)
+
+    def size(layers):
+        config = make_config(family, dtype, **dims, num_hidden_layers=layers)
+        return sum(math.prod(shape) for _, shape in tensor_list(config)) * DTYPES[dtype][2]
+
+    per_layer = size(2) - size(1)
+    dims["num_hidden_layers"] = max(1, math.ceil((total - (size(1) - per_layer)) / per_layer))
+    return dims
+
+
+def parse_bytes(text):
+    match = re.fullmatch(r"([0-9.]+)(MB|GB|MiB|GiB)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number with MB, GB, MiB or GiB")
+    unit = dict(MB=10**6, GB=10**9, MiB=2**20, GiB=2**30)[match[2]]
+    return int(float(match[1]) * unit)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--family", choices=FAMILIES, default="llama")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
+    parser.add_argument("--tied", action="store_true")
+    parser.add_argument("--shards", type=int, help="files (default: one per 5 GB)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--edge-rows", action="store_true",
+                        help="constant, one-signed and tiny rows in every matrix")
+    parser.add_argument("--bytes", type=parse_bytes, help="about this much, such as 4GB")
+    parser.add_argument("--set", metavar="KEY=JSON", action="append", default=[],
+                        help="any key of config.json, such as num_hidden_layers=4")
+    args = parser.parse_args()
+    dims = dims_for_bytes(args.family, args.dtype, args.bytes) if args.bytes else {}
+    for setting in args.set:
+        key, value = setting.split("=", 1)
+        dims[key] = json.loads(value)
+    if args.out.exists():
+        sys.exit(f"{args.out} exists already")
+    config = make_checkpoint(args.out, args.family, args.dtype, args.tied, args.shards, args.seed,
+                             args.edge_rows, **dims)
+    total = sum(f.stat().st_size for f in args.out.glob("*.safetensors"))
+    print(f"{args.out}: {args.family}, {config['num_hidden_layers']} layers, {total / 1e9:.3f} GB")
+
+
+if __name__ == "__main__":
+    main()
