@@ -87,6 +87,17 @@ Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu) {
 }
 
 uint64_t peak_resident_bytes() {
+#if defined(__linux__)
+  // getrusage would count what the parent held before it became this program.
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    if (word != "VmHWM:") continue;
+    uint64_t kibibytes = 0;
+    status >> kibibytes;
+    return kibibytes * 1024;
+  }
+#endif
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
 #if defined(__APPLE__)

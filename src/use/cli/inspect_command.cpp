@@ -58,14 +58,42 @@ Result<std::vector<UniformSize>> uniform_sizes(const OpenedModel& model) {
   return sizes;
 }
 
-// The widest uniform 64-group format that a device's model memory holds.
-std::string fit_text(const allocate::DeviceProfile& device, std::span<const UniformSize> sizes) {
+// The formats by which devices are compared: group 64 and unquantized.
+bool is_yardstick(const numerics::QuantFormat& format) {
+  return format.group_size == 64 || format.mode == numerics::QuantMode::kFloat;
+}
+
+bool fits(const allocate::DeviceProfile& device, uint64_t bytes) {
+  return bytes + allocate::kRuntimeScratchBytes <= device.usable_bytes;
+}
+
+// The widest such format that a device's model memory holds.
+std::string widest_fit(const allocate::DeviceProfile& device, std::span<const UniformSize> sizes) {
   std::string widest = "streams";
   for (const UniformSize& size : sizes)
-    if ((size.format.group_size == 64 || size.format.group_size == 0) &&
-        size.bytes + allocate::kRuntimeScratchBytes <= device.usable_bytes)
+    if (is_yardstick(size.format) && fits(device, size.bytes))
       widest = numerics::format_text(size.format);
   return widest;
+}
+
+// The device of least memory that holds so many bytes of weights.
+std::string smallest_device(uint64_t bytes) {
+  const allocate::DeviceProfile* smallest = nullptr;
+  const auto devices = allocate::builtin_devices();
+  for (const allocate::DeviceProfile& device : devices)
+    if (fits(device, bytes) &&
+        (smallest == nullptr || device.usable_bytes < smallest->usable_bytes))
+      smallest = &device;
+  if (smallest == nullptr) return "no profile: would have to stream";
+  return fmt::format("{} ({} for a model)", smallest->name, bytes_text(smallest->usable_bytes));
+}
+
+// "8.19 billion", "134.5 million".
+std::string count_text(uint64_t count) {
+  const auto value = static_cast<double>(count);
+  if (count >= 1'000'000'000) return fmt::format("{:.2f} billion", value / 1e9);
+  if (count >= 1'000'000) return fmt::format("{:.1f} million", value / 1e6);
+  return fmt::format("{}", count);
 }
 
 struct Inspection {
@@ -104,7 +132,7 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
   for (const UniformSize& size : result.uniform)
     uniform[numerics::format_text(size.format)] = size.bytes;
   for (const allocate::DeviceProfile& device : allocate::builtin_devices())
-    devices[device.name] = fit_text(device, result.uniform);
+    devices[device.name] = widest_fit(device, result.uniform);
   return {{"family", model.map.family},
           {"parameters", result.parameters},
           {"layers", model.map.layers},
@@ -125,16 +153,17 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
 std::string to_text(const OpenedModel& model, const Inspection& result) {
   Table facts({Align::kLeft, Align::kLeft});
   facts.add({"family", model.map.family});
-  facts.add({"parameters", fmt::format("{:.3f} billion",
-                                       static_cast<double>(result.parameters) / 1e9)});
+  facts.add({"parameters", count_text(result.parameters)});
   facts.add({"layers", fmt::format("{}", model.map.layers)});
   if (result.experts > 1) facts.add({"experts", fmt::format("{}", result.experts)});
   facts.add({"head", model.map.tied ? "tied to the embedding" : "its own"});
   std::string dtypes;
   for (const auto& [name, size] : result.dtypes)
     dtypes += fmt::format("{}{} × {}", dtypes.empty() ? "" : ", ", size.modules, name);
-  facts.add({"source", fmt::format("{} in {} files ({})", bytes_text(result.source_bytes),
-                                   model.checkpoint->files.size(), dtypes)});
+  facts.add({"source", fmt::format("{} in {} {} ({})", bytes_text(result.source_bytes),
+                                   model.checkpoint->files.size(),
+                                   model.checkpoint->files.size() == 1 ? "file" : "files",
+                                   dtypes)});
   facts.add({"output dtype", model.map.dtype_name});
 
   Table roles({Align::kLeft, Align::kRight, Align::kRight});
@@ -151,9 +180,11 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
                  bytes_text(result.uniform[i + 2].bytes)});
   uniform.add({"16-bit", bytes_text(result.uniform.back().bytes)});
   Table devices({Align::kLeft, Align::kRight, Align::kLeft});
-  devices.add({"device", "for a model", "widest uniform width that fits"});
-  for (const allocate::DeviceProfile& device : allocate::builtin_devices())
-    devices.add({device.name, bytes_text(device.usable_bytes), fit_text(device, result.uniform)});
+  devices.add({"uniform", "bytes", "fits from"});
+  for (const UniformSize& size : result.uniform)
+    if (is_yardstick(size.format))
+      devices.add({numerics::format_text(size.format), bytes_text(size.bytes),
+                   smallest_device(size.bytes)});
   return fmt::format("{}\n{}\nWeight files at each uniform format:\n{}\n{}",
                      facts.text("  "), roles.text("  "), uniform.text("  "), devices.text("  "));
 }
