@@ -80,12 +80,12 @@ class AnalyzeVisitor : public stream::Visitor {
  private:
   struct Scratch {
     std::vector<std::byte> encoded;
-    std::vector<float> decoded, rounded;
+    std::vector<float> rounded;
   };
 
   ModuleState& state_of(const RowBlock& block);
   void price_row(std::span<const float> row, const ModuleState& state, BlockSums& sums) const;
-  void price_cast(const RowBlock& block, Scratch& scratch, BlockSums& sums) const;
+  static void price_cast(const RowBlock& block, std::span<const float> rounded, BlockSums& sums);
   bool moves_losslessly(const RowBlock& block, const QuantFormat& format, Scratch& scratch) const;
   Candidate merged(const ModuleState& state, const stream::BlockGrid& grid, size_t candidate) const;
 
@@ -174,19 +174,15 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
   }
 }
 
-// The error of storing the values in the model's own 16-bit type; candidate 0.
-void AnalyzeVisitor::price_cast(const RowBlock& block, Scratch& scratch, BlockSums& sums) const {
-  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
-  if (output == block.source_dtype || output == DType::kF32) return;
+// The error of storing the values in the model's own type; candidate 0.
+void AnalyzeVisitor::price_cast(const RowBlock& block, std::span<const float> rounded,
+                                BlockSums& sums) {
+  if (rounded.data() == block.values.data()) return;
   const uint64_t columns = block.module.columns();
-  scratch.encoded.resize(columns * 2);
-  scratch.decoded.resize(columns);
   CandidateSums& out = sums.candidates[0];
   for (uint64_t r = 0; r < block.block.rows; ++r) {
-    const std::span<const float> row = block.row(r);
-    numerics::encode_elements(output, row, scratch.encoded);
-    numerics::decode_elements(output, scratch.encoded, scratch.decoded);
-    const ErrorStats error = numerics::error_between(row, scratch.decoded);
+    const ErrorStats error =
+        numerics::error_between(block.row(r), rounded.subspan(r * columns, columns));
     out.squared_error += error.squared_error;
     out.error_max = std::max(out.error_max, error.error_max);
     out.worst_row = std::max(out.worst_row, nrmse_squared(error));
@@ -219,13 +215,13 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
       checkpoint_, block, output,
       [this](std::span<const float> row) { return kernels_.find_unencodable(row); }));
   for (const float value : block.values) sums.squared_weight += double{value} * double{value};
+  const auto rounded = stream::values_in_dtype(block, output, scratch_[worker].rounded);
+  price_cast(block, rounded, sums);
   if (state.candidates.size() > 1) {
-    const auto values = stream::values_in_dtype(block, map_.dtype, scratch_[worker].rounded);
     const uint64_t columns = block.module.columns();
     for (uint64_t r = 0; r < block.block.rows; ++r)
-      price_row(values.subspan(r * columns, columns), state, sums);
+      price_row(rounded.subspan(r * columns, columns), state, sums);
   }
-  price_cast(block, scratch_[worker], sums);
   if (state.lossless >= 0)
     sums.movable = moves_losslessly(block, state.candidates[state.lossless].format,
                                     scratch_[worker]);
