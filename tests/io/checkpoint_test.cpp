@@ -45,6 +45,7 @@ void write_indexed(const TemporaryFolder& folder) {
 
 std::vector<std::string> names_of(const Checkpoint& checkpoint) {
   std::vector<std::string> names;
+  names.reserve(checkpoint.tensors.size());
   for (const auto& tensor : checkpoint.tensors) names.push_back(tensor.info.name);
   return names;
 }
@@ -71,6 +72,7 @@ TEST(CheckpointTest, Indexed) {
   EXPECT_EQ(c.config["model_type"], "llama");
   EXPECT_EQ(c.generation_config["eos_token_id"], 7);
   std::vector<std::string> sidecars;
+  sidecars.reserve(c.sidecars.size());
   for (const auto& sidecar : c.sidecars) sidecars.push_back(sidecar.name);
   EXPECT_THAT(sidecars, ElementsAre("chat_template.jinja", "generation_config.json",
                                     "modeling_x.py", "tokenizer.json"));

@@ -15,7 +15,6 @@
 namespace sluice::io {
 namespace {
 
-using ::testing::ElementsAre;
 using testing::GgufBuilder;
 using ::testing::HasSubstr;
 using testing::little_endian;

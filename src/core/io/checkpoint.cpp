@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 #include <system_error>
+#include <tuple>
 
 #include "io/gguf.h"
 #include "io/gguf_config.h"

@@ -33,7 +33,7 @@ struct Sidecar {
 struct SourceFile {
   std::string name;  // bare
   uint64_t bytes = 0;
-  Digest header;     // of its header's raw bytes
+  Digest header;  // of its header's raw bytes
   bool operator==(const SourceFile&) const = default;
 };
 
@@ -42,12 +42,12 @@ struct Checkpoint {
   std::string path;  // as the user gave it
   SourceKind kind = SourceKind::kHuggingFace;
   std::vector<std::shared_ptr<ByteSource>> files;
-  std::vector<SourceFile> identity;  // one per file, same order
-  std::vector<StoredTensor> tensors; // sorted by name
+  std::vector<SourceFile> identity;                        // one per file, same order
+  std::vector<StoredTensor> tensors;                       // sorted by name
   std::unordered_map<std::string_view, uint32_t> by_name;  // views into tensors
-  Json config;                       // config.json, or its equivalent rebuilt from GGUF metadata
-  Json generation_config;            // null when absent
-  std::vector<Sidecar> sidecars;     // tokenizer, template, *.py; never config.json or weights
+  Json config;                    // config.json, or its equivalent rebuilt from GGUF metadata
+  Json generation_config;         // null when absent
+  std::vector<Sidecar> sidecars;  // tokenizer, template, *.py; never config.json or weights
 
   const StoredTensor* find(std::string_view name) const;
   Digest identity_digest() const;

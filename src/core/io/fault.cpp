@@ -159,10 +159,11 @@ void lose(Node& node, std::mt19937_64* random) {
 
 void list(const Node& node, const std::string& path, std::vector<std::string>& out) {
   for (const auto& [name, child] : node.names) {
+    std::string child_path = fmt::format("{}/{}", path, name);
     if (child->is_folder)
-      list(*child, path + "/" + name, out);
+      list(*child, child_path, out);
     else
-      out.push_back(path + "/" + name);
+      out.push_back(std::move(child_path));
   }
 }
 

@@ -1,23 +1,22 @@
 // Typed, bounded access to GGUF metadata. Private to io.
 #pragma once
 
-#include <charconv>
 #include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "base/json.h"
 #include "io/gguf.h"
 
 namespace sluice::io {
 
 // The decimal that the value was most likely written from: 1e-05, not 9.999999747378752e-06.
 inline double shortest_decimal(float value) {
-  char text[32];
-  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
-  double decimal = value;
-  std::from_chars(text, end, decimal);
-  return decimal;
+  // Through the JSON parser, since libc++ 19 lacks from_chars for floating point and strtod follows
+  // the locale.
+  const auto decimal = parse_json(fmt::format("{}", value), "number");
+  return decimal && decimal->is_number() ? decimal->get<double>() : value;
 }
 
 // One file's metadata, seen through its architecture's prefix where a key begins with a dot.

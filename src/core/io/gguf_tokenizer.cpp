@@ -3,6 +3,7 @@
 // pieces' scores.
 #include <algorithm>
 #include <array>
+#include <tuple>
 #include <unordered_map>
 
 #include "io/gguf_config.h"

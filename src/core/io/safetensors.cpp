@@ -3,6 +3,7 @@
 #include "io/safetensors.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "base/checked.h"

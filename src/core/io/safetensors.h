@@ -31,8 +31,8 @@ Result<SafetensorsHeader> read_safetensors_header(const ByteSource& source, uint
 
 // One file of an output: its tensors in order of offset and the header that describes them.
 struct SafetensorsLayout {
-  std::string header;            // length prefix and padded JSON; data starts at header.size()
-  std::vector<uint64_t> offsets; // of each tensor, from the start of the file
+  std::string header;             // length prefix and padded JSON; data starts at header.size()
+  std::vector<uint64_t> offsets;  // of each tensor, from the start of the file
   uint64_t file_bytes = 0;
 };
 
