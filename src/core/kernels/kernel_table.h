@@ -66,7 +66,7 @@ class KernelTable {
 const KernelTable& kernel_table(SimdLevel level);
 
 // The formats for which analysis prices the `best` encoder beside parity by default: where it gains
-// most per byte. Together they take about as long as nine of the all-candidates parity passes.
+// most per byte. Together they take about ten times as long as price_affine (bench/log.tsv).
 std::span<const numerics::QuantFormat> default_best_formats();
 
 }  // namespace sluice::kernels

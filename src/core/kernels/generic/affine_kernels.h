@@ -117,8 +117,14 @@ inline void unpack_group_as(const uint8_t* in, int count, uint8_t* codes) {
   constexpr uint64_t kPairs = 0x0000000100000001ull * ((1ull << (2 * bits)) - 1);
   constexpr uint64_t kSingles = 0x0001000100010001ull * ((1ull << bits) - 1);
   for (int i = 0; i < count; i += 8) {
+    // Whole words as long as they lie inside: assembling odd bytes costs a stalled load. What is
+    // read too much falls to the masks.
     uint64_t x = 0;
-    memcpy(&x, in + i / 8 * bits, bits);
+    const int offset = i / 8 * bits;
+    if (offset + 8 <= count / 8 * bits)
+      memcpy(&x, in + offset, 8);
+    else
+      memcpy(&x, in + offset, bits);
     x = (x & ((1ull << (4 * bits)) - 1)) | ((x >> (4 * bits)) << 32);
     x = (x & kPairs) | (((x >> (2 * bits)) & kPairs) << 16);
     x = (x & kSingles) | (((x >> bits) & kSingles) << 8);
