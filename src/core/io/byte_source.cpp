@@ -19,20 +19,21 @@ Status check_range(const ByteSource& source, uint64_t offset, uint64_t bytes) {
 
 class FileSource : public ByteSource {
  public:
-  FileSource(FileDescriptor fd, std::string path, uint64_t size)
-      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+  FileSource(FileDescriptor fd, std::string path, const FileState& state)
+      : fd_(std::move(fd)), path_(std::move(path)), state_(state) {}
 
   Status read_at(uint64_t offset, std::span<std::byte> out) const override {
     SLUICE_TRY(check_range(*this, offset, out.size()));
     return read_fully(fd_.get(), offset, out, path_);
   }
-  uint64_t size() const override { return size_; }
+  uint64_t size() const override { return state_.bytes; }
+  int64_t modified_ns() const override { return state_.modified_ns; }
   const std::string& label() const override { return path_; }
 
  private:
   const FileDescriptor fd_;
   const std::string path_;
-  const uint64_t size_;
+  const FileState state_;
 };
 
 class MemorySource : public ByteSource {
@@ -58,8 +59,8 @@ class MemorySource : public ByteSource {
 Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path) {
   // Without O_NONBLOCK a FIFO in a hostile folder would hang the open.
   SLUICE_ASSIGN(FileDescriptor fd, open_descriptor(path, O_RDONLY | O_NONBLOCK));
-  SLUICE_ASSIGN(const uint64_t size, regular_file_size(fd.get(), path));
-  return std::make_shared<FileSource>(std::move(fd), path, size);
+  SLUICE_ASSIGN(const FileState state, regular_file_state(fd.get(), path));
+  return std::make_shared<FileSource>(std::move(fd), path, state);
 }
 
 std::shared_ptr<ByteSource> memory_source(std::string label, std::vector<std::byte> bytes) {

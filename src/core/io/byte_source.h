@@ -20,6 +20,8 @@ class ByteSource {
   // Fills the whole span or returns an error (kCorrupt past the end, kIo when the system fails).
   virtual Status read_at(uint64_t offset, std::span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
+  // When the file was last written, in nanoseconds since 1970; 0 where that has no meaning.
+  virtual int64_t modified_ns() const { return 0; }
   // For messages: usually the file name.
   virtual const std::string& label() const = 0;
 };

@@ -57,6 +57,7 @@ class FaultySource : public ByteSource {
     return base_->read_at(offset, out);
   }
   uint64_t size() const override { return base_->size(); }
+  int64_t modified_ns() const override { return base_->modified_ns(); }
   const std::string& label() const override { return base_->label(); }
 
  private:

@@ -85,11 +85,17 @@ Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
   return {};
 }
 
-Result<uint64_t> regular_file_size(int fd, std::string_view path) {
+Result<FileState> regular_file_state(int fd, std::string_view path) {
   struct stat info;
   if (::fstat(fd, &info) != 0) return system_error(errno, "stat", path);
   if (!S_ISREG(info.st_mode)) return fail(ErrorCode::kUnsupported, "{}: not a regular file", path);
-  return static_cast<uint64_t>(info.st_size);
+#if defined(__APPLE__)
+  const timespec& modified = info.st_mtimespec;
+#else
+  const timespec& modified = info.st_mtim;
+#endif
+  return FileState{static_cast<uint64_t>(info.st_size),
+                   int64_t{modified.tv_sec} * 1'000'000'000 + modified.tv_nsec};
 }
 
 }  // namespace sluice::io

@@ -43,7 +43,11 @@ Status read_fully(int fd, uint64_t offset, std::span<std::byte> out, std::string
 Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
                    std::string_view path);
 
+struct FileState {
+  uint64_t bytes = 0;
+  int64_t modified_ns = 0;  // since 1970
+};
 // Of a regular file; kUnsupported for anything else.
-Result<uint64_t> regular_file_size(int fd, std::string_view path);
+Result<FileState> regular_file_state(int fd, std::string_view path);
 
 }  // namespace sluice::io

@@ -70,8 +70,8 @@ class LocalFile : public WritableFile {
     return write_fully(fd_.get(), offset, bytes, path_);
   }
   Status append(std::span<const std::byte> bytes) override {
-    SLUICE_ASSIGN(const uint64_t end, regular_file_size(fd_.get(), path_));
-    return write_fully(fd_.get(), end, bytes, path_);
+    SLUICE_ASSIGN(const FileState state, regular_file_state(fd_.get(), path_));
+    return write_fully(fd_.get(), state.bytes, bytes, path_);
   }
   Status truncate(uint64_t size) override { return resize(fd_.get(), size, path_); }
   Status allocate(uint64_t size) override {

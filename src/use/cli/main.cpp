@@ -1,10 +1,12 @@
 // The program: parses the command line, runs one command, turns its outcome into an exit code.
 #include <CLI/CLI.hpp>
 
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
-#include <unistd.h>
 
 #include "cli/context.h"
 #include "sluice_version.h"
@@ -31,7 +33,17 @@ void add_global_options(CLI::App& app, GlobalOptions& options) {
                  "not depend on it");
 }
 
+// Every shard of a model keeps one file open; macOS allows 256 by default.
+void raise_file_limit() {
+  constexpr rlim_t kFilesWanted = 8192;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kFilesWanted) return;
+  limit.rlim_cur = std::min(kFilesWanted, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 Result<void> prepare(Context& context) {
+  raise_file_limit();
   context.cpu = detect_cpu();
   context.simd = context.cpu.simd;
   if (!context.options.simd.empty()) {
