@@ -384,8 +384,8 @@ class BadInput(support.TestCase):
         out = self.fresh_out()
         self.assert_refused(["quantize", model, "--bits", 4, "--dtype", "float16", "-o", out],
                             [UP, "1000000", "F16"], out=out)
-        support.sluice("quantize", model, "--bits", 4, "--dtype", "bfloat16", "-o", out)
-        shutil.rmtree(out)
+        support.sluice("quantize", model, "--bits", 4, "--dtype", "bfloat16", "-o",
+                       self.fresh_out())
 
     def test_paths(self):
         plain, out = self.bases["plain"], self.fresh_out()

@@ -5,8 +5,8 @@ the operating system without any limit set: at most 256 MB, whatever the size.
 
 Needs three times the largest size on disk, in TMPDIR. Prints a table."""
 
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,15 +20,25 @@ FAMILIES = ("llama", "qwen3_moe")
 tool = support.load_tool("make_checkpoint")
 
 
+# A process starts its peak at its parent's resident memory, so the parent must be a small one.
+LAUNCHER = """
+import os, sys
+null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
+_, status, usage = os.wait4(process, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
+
+
 def measured(arguments):
     """(exit code, peak resident bytes, seconds) of one run of the program."""
     start = time.monotonic()
-    process = os.posix_spawn(support.binary(), [support.binary(), *map(str, arguments)],
-                             os.environ,
-                             file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)])
-    _, status, usage = os.wait4(process, 0)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return os.waitstatus_to_exitcode(status), usage.ru_maxrss * unit, time.monotonic() - start
+    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER]
+    result = subprocess.run([*launcher, support.binary(), *map(str, arguments)], check=True,
+                            stdout=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - start
+    code, peak = map(int, result.stdout.split())
+    return code, peak * (1 if sys.platform == "darwin" else 1024), seconds
 
 
 def measure(folder, family, size):
