@@ -182,6 +182,23 @@ TEST(Solver, RealModelShapesAreSolvedToOptimality) {
   }
 }
 
+// Thousands of modules of few shapes: sizes come in coarse steps, and close to the lossless end the
+// whole cost is so small that only a complete proof leaves no visible gap.
+TEST(Solver, UnstackedExpertsAreSolvedToOptimalityUpToTheLosslessEnd) {
+  synthetic::ModelShape shape = synthetic::kQwen3_30B_A3B;
+  shape.stacked = false;
+  const std::vector<Item> items = synthetic::model_items(shape, 7);
+  const Solver solver =
+      *Solver::create(*build_problem(items, module_weights(builtin_sensitivity(), items), {}));
+  const uint64_t span = solver.bytes_max() - solver.bytes_min();
+  for (const uint64_t point : {1, 20, 60, 100, 150, 180, 194, 198}) {
+    const uint64_t budget = solver.bytes_min() + span / 199 * point;
+    const Solution solution = solver.solve(budget);
+    EXPECT_LE(solution.bytes, budget);
+    EXPECT_LE(solution.gap(), 1e-4) << "point " << point;
+  }
+}
+
 TEST(Solver, SweepNeverRises) {
   Random random(kSeed + 5);
   const Problem problem = synthetic::random_problem(random, 200, 10, Shape::kCorrelated);

@@ -14,7 +14,11 @@ namespace {
 // Limits of the exact completion. They are counts, never times, so that the result does not depend
 // on the machine; beyond them the best states go on and the bound says what may have been lost.
 constexpr size_t kStatesMax = 4096;
-constexpr size_t kExpansionsMax = 1'000'000;
+constexpr size_t kExpansionsMax = 4'000'000;  // states times changes looked at
+constexpr size_t kNodesMax = 1'000'000;
+// After this many, a proof to within kGapSmall of the whole cost is enough.
+constexpr size_t kExpansionsSmallGap = 1'000'000;
+constexpr double kGapSmall = 1e-6;
 
 // Upgrades that fit only if headers shrink are tried within this many calls of exact_size, whose
 // time grows with the number of items: about a second for any model.
@@ -24,6 +28,8 @@ constexpr size_t kLongShotItemsMax = 1'000'000;
 // Costs closer than this, relative to the whole, differ by rounding alone.
 constexpr double kRounding = 1e-14;
 
+constexpr uint32_t kNone = UINT32_MAX;
+
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // A partial choice over the core items seen so far, against the Lagrangian choice.
@@ -31,6 +37,7 @@ struct State {
   int64_t bytes;  // difference in bytes
   double cost;    // difference in cost
   uint32_t node;  // into the trail of changes
+  uint32_t to;    // the last change, while it is not in the trail yet
 };
 
 // One departure from the Lagrangian choice; parent 0 is the beginning.
@@ -67,6 +74,7 @@ class CoreSearch {
     double cost = 0;
     for (const uint32_t option : base) cost += solver.reduced_[option].cost;
     rounding_ = kRounding * cost;
+    small_gap_ = kGapSmall * cost;
   }
 
   // Writes the best choice found over base; returns how much cheaper a choice could still be.
@@ -80,8 +88,6 @@ class CoreSearch {
   }
 
  private:
-  static constexpr uint32_t kNone = UINT32_MAX;
-
   double penalty_of(double cost, int64_t bytes) const {
     return std::max(0.0, cost + lambda_ * static_cast<double>(bytes));
   }
@@ -166,7 +172,7 @@ class CoreSearch {
     }
 
     nodes_.push_back({0, 0, 0});
-    std::vector<State> states = {{0, 0, 0}};
+    std::vector<State> states = {{0, 0, 0, kNone}};
     std::vector<State> shifted, merged;
     size_t expansions = 0;
     for (size_t k = 0; k < core_.size() && !states.empty(); ++k) {
@@ -174,7 +180,8 @@ class CoreSearch {
       if (core.efficiency == kInfinity) break;
       const double up_after = up[k + 1];
       const double down_after = down[k + 1];
-      if (expansions > kExpansionsMax || nodes_.size() > kExpansionsMax) {
+      const size_t expansions_max = allowance() < small_gap_ ? kExpansionsSmallGap : kExpansionsMax;
+      if (expansions > expansions_max || nodes_.size() > kNodesMax) {
         for (const State& state : states) lose(bound_of(state.bytes, state.cost, up[k], down[k]));
         return;
       }
@@ -190,37 +197,30 @@ class CoreSearch {
         for (const State& state : states) {
           const int64_t bytes = state.bytes + change.bytes;
           const double cost = state.cost + change.cost;
-          if (!worth(bound_of(bytes, cost, up_after, down_after))) {
-            // A state can be both its own best completion and beyond improvement.
-            if (bytes <= room_ && cost < best_cost_) {
-              record(state.node, core.item, change.to, cost);
-            }
-            continue;
-          }
-          const uint32_t node = add_node(state.node, core.item, change.to);
           if (bytes <= room_ && cost < best_cost_) {
             best_cost_ = cost;
-            best_node_ = node;
+            best_node_ = add_node(state.node, core.item, change.to);
             best_single_ = kNone;
           }
-          shifted.push_back({bytes, cost, node});
+          if (worth(bound_of(bytes, cost, up_after, down_after)))
+            shifted.push_back({bytes, cost, state.node, change.to});
         }
         merge_into(merged, shifted);
       }
       states.swap(merged);
       if (states.size() > kStatesMax) truncate(states, up_after, down_after);
+      // Only now, because most changes do not survive the merging.
+      for (State& state : states) {
+        if (state.to == kNone) continue;
+        state.node = add_node(state.node, core.item, state.to);
+        state.to = kNone;
+      }
     }
   }
 
   uint32_t add_node(uint32_t parent, uint32_t item, uint32_t to) {
     nodes_.push_back({parent, item, to});
     return static_cast<uint32_t>(nodes_.size() - 1);
-  }
-
-  void record(uint32_t parent, uint32_t item, uint32_t to, double cost) {
-    best_cost_ = cost;
-    best_node_ = add_node(parent, item, to);
-    best_single_ = kNone;
   }
 
   void lose(double bound) { lost_bound_ = std::min(lost_bound_, bound); }
@@ -268,6 +268,7 @@ class CoreSearch {
   const double lambda_;
   const int64_t room_;
   double rounding_ = 0;
+  double small_gap_ = 0;
 
   std::vector<Change> changes_;
   std::vector<CoreItem> core_;
