@@ -5,6 +5,7 @@
 // holds element j of every group. Sums inside a group are then plain left-to-right sums, as in the
 // scalar reference, and groups need no horizontal operations. Pricing all parity candidates at once
 // instead runs along the row, because its three group sizes share every load.
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
