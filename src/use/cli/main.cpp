@@ -85,6 +85,9 @@ int run(int argument_count, char** arguments) {
   add_quantize(app, action);
   add_verify(app, action);
   add_devices(app, action);
+  for (CLI::App* command : app.get_subcommands({}))
+    command->footer(command->get_footer() +
+                    "\n\nEvery command also takes --json, --quiet, --threads N and --simd NAME.");
   try {
     app.parse(argument_count, arguments);
   } catch (const CLI::ParseError& error) {

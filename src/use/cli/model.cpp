@@ -1,7 +1,6 @@
 #include "cli/model.h"
 
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cmath>
 
@@ -43,6 +42,16 @@ Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std:
   return allocate::parse_sensitivity(text, path);
 }
 
+// What a parser of ours refuses is bad usage, found while the command line is parsed.
+template <class Parse>
+CLI::Validator usage_check(Parse parse, const std::string& name) {
+  return {[parse](const std::string& text) {
+            const auto parsed = parse(text);
+            return parsed ? std::string() : parsed.error().message;
+          },
+          name};
+}
+
 Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& analysis,
                                   const PlanOptions& options) {
   const auto devices = allocate::builtin_devices();
@@ -65,12 +74,6 @@ Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& ana
 
 Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& analysis,
                                      const PlanOptions& options) {
-  const int wanted = !options.budget.empty() + !options.device.empty() +
-                     (options.bits_per_weight != 0) + options.min_safe + (options.error_max != 0);
-  if (wanted != 1)
-    return fail(ErrorCode::kInvalidArgument,
-                "say what to plan for with exactly one of --budget, --device, --bpw, --min-safe "
-                "and --max-error");
   if (!options.budget.empty()) {
     SLUICE_ASSIGN(const uint64_t bytes, parse_bytes(options.budget));
     return allocate::BudgetTarget{bytes};
@@ -130,33 +133,41 @@ Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& mode
   return analyze::analyze(*context.storage, *model.checkpoint, model.map, path, options);
 }
 
-void add_plan_options(CLI::App& command, PlanOptions& options) {
-  command.add_option("--budget", options.budget,
-                     "bytes of all weight files, headers included: 24GB, 1.5GiB");
-  command.add_option("--device", options.device,
-                     "fit a device (see `sluice devices`), at --context tokens");
+CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
+  CLI::App* targets = command.add_option_group("what to plan for, exactly one");
+  targets->require_option(1);
+  targets
+      ->add_option("--budget", options.budget,
+                   "bytes of all weight files, headers included: 24GB, 1.5GiB")
+      ->check(usage_check(parse_bytes, "SIZE"));
+  targets->add_option("--device", options.device,
+                      "fit a device (see `sluice devices`), at --context tokens");
+  targets->add_option("--bpw", options.bits_per_weight, "bits per weight, all tensors counted")
+      ->check(CLI::PositiveNumber);
+  targets->add_flag("--min-safe", options.min_safe,
+                    "the smallest plan in which every module keeps the SQNR floor");
+  targets
+      ->add_option("--max-error", options.error_max,
+                   "the smallest plan in which no module's NRMSE exceeds this")
+      ->check(CLI::PositiveNumber);
   command.add_option("--context", options.context_tokens, "context length for --device")
       ->capture_default_str();
-  command.add_option("--bpw", options.bits_per_weight, "bits per weight, all tensors counted")
-      ->check(CLI::PositiveNumber);
-  command.add_flag("--min-safe", options.min_safe,
-                   "the smallest plan in which every module keeps the SQNR floor");
-  command.add_option("--max-error", options.error_max,
-                     "the smallest plan in which no module's NRMSE exceeds this")
-      ->check(CLI::PositiveNumber);
   command.add_option("--objective", options.objective, "nrmse-squared or nrmse-linear")
+      ->check(usage_check(allocate::parse_objective, "NAME"))
       ->capture_default_str();
-  command.add_option("--configs", options.configs,
-                     "formats to choose from: all, mint-v1, or a list such as 4/64,8/64,16-bit")
+  command
+      .add_option("--configs", options.configs,
+                  "formats to choose from: all, mint-v1, or a list such as 4/64,8/64,16-bit")
+      ->check(usage_check(allocate::parse_configs, "LIST"))
       ->capture_default_str();
   command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")
       ->capture_default_str();
   command.add_option("--sensitivity", options.sensitivity,
                      "a file of weights by role, depth or module instead of the built-in table");
-  command.add_option("--parity", options.parity,
-                     "rounding rule of MLX to reproduce: cpu or gpu")
+  command.add_option("--parity", options.parity, "rounding rule of MLX to reproduce: cpu or gpu")
       ->check(CLI::IsMember({"cpu", "gpu"}))
       ->capture_default_str();
+  return targets;
 }
 
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
@@ -169,9 +180,9 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
   SLUICE_ASSIGN(request.sensitivity, load_sensitivity(context, options.sensitivity));
   request.origin = {analysis.header.source, analysis.digest, analysis.header.family,
                     analysis.header.dtype, options.parity};
-  return allocate::make_plan(
-      analysis.items(), request,
-      [&](std::span<const uint32_t> choice) { return analysis.exact_bytes(choice); });
+  return allocate::make_plan(analysis.items(), request, [&](std::span<const uint32_t> choice) {
+    return analysis.exact_bytes(choice);
+  });
 }
 
 Result<convert::ConvertSummary> run_convert(
@@ -184,8 +195,8 @@ Result<convert::ConvertSummary> run_convert(
   options.progress = context.console.get();
   options.log = context.console.get();
   options.before_publishing = std::move(before_publishing);
-  context.console->begin("quantize", stream::source_bytes(*model.checkpoint, model.map,
-                                                          all_modules(model.map)));
+  context.console->begin(
+      "quantize", stream::source_bytes(*model.checkpoint, model.map, all_modules(model.map)));
   return convert::convert(*context.storage, *model.checkpoint, model.map, plan, out, options);
 }
 

@@ -30,8 +30,8 @@ Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& mode
 
 // The options of `plan` and `fit` that say what is wanted.
 struct PlanOptions {
-  std::string budget;    // a size
-  std::string device;    // a profile's name
+  std::string budget;  // a size
+  std::string device;  // a profile's name
   uint64_t context_tokens = 8192;
   double bits_per_weight = 0;
   bool min_safe = false;
@@ -42,9 +42,11 @@ struct PlanOptions {
   std::string sensitivity;  // a file, or empty for the built-in table
   std::string parity = "cpu";
 };
-void add_plan_options(CLI::App& command, PlanOptions& options);
+// Adds them; exactly one of the targets must be given on the command line. Returns the group of the
+// targets, for a command that has a further one.
+CLI::App* add_plan_options(CLI::App& command, PlanOptions& options);
 
-// Prints the arithmetic of --device. Errors: kInvalidArgument for none or several targets.
+// Prints the arithmetic of --device.
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
                                 const PlanOptions& options);
 

@@ -65,8 +65,8 @@ Result<int> run(Context& context, const Options& options) {
   if (options.sweep) return run_sweep(context, analysis, options.plan);
   SLUICE_ASSIGN(const allocate::Plan plan, run_plan(context, analysis, options.plan));
   if (!options.out.empty())
-    SLUICE_TRY(io::write_file_atomically(*context.storage, options.out,
-                                         allocate::plan_to_json(plan)));
+    SLUICE_TRY(
+        io::write_file_atomically(*context.storage, options.out, allocate::plan_to_json(plan)));
   if (context.options.json) {
     SLUICE_ASSIGN(const Json whole, parse_json(allocate::plan_to_json(plan), "plan"));
     context.print_json({{"summary", plan_summary_json(plan)}, {"plan", whole}});
@@ -86,8 +86,8 @@ void add_plan(CLI::App& app, Action& action) {
       app.add_subcommand("plan", "solve for the best mix of formats under a budget");
   command->add_option("FILE", options->analysis, "what `sluice analyze` wrote")->required();
   command->add_option("-o,--output", options->out, "plan file for `sluice quantize --plan`");
-  command->add_flag("--sweep", options->sweep, "the whole size/quality curve, fifty budgets");
-  add_plan_options(*command, options->plan);
+  add_plan_options(*command, options->plan)
+      ->add_flag("--sweep", options->sweep, "the whole size/quality curve, fifty budgets");
   command->footer(
       "Examples:\n"
       "  sluice plan qwen3-8b.analysis --budget 6GB -o plan.json\n"
