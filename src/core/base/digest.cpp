@@ -18,8 +18,9 @@ Result<Digest> Digest::from_hex(std::string_view text) {
     const auto [end, code] = std::from_chars(part.data(), part.data() + part.size(), value, 16);
     return code == std::errc() && end == part.data() + part.size();
   };
-  if (text.size() != 32 || !parse(text.substr(0, 16), digest.high) ||
-      !parse(text.substr(16), digest.low))
+  // Upper-case digits would be a second spelling, and a flipped bit that nobody notices.
+  if (text.size() != 32 || text.find_first_of("ABCDEF") != std::string_view::npos ||
+      !parse(text.substr(0, 16), digest.high) || !parse(text.substr(16), digest.low))
     return fail(ErrorCode::kCorrupt, "digest should be 32 hexadecimal digits, found \"{}\"", text);
   return digest;
 }

@@ -126,6 +126,9 @@ std::unexpected<Error> wrong_type(std::string_view label, std::string_view key,
 }  // namespace
 
 Status parse_json_events(std::string_view text, std::string_view label, JsonSax& handler) {
+  // nlohmann takes a null byte for the end of the text and would accept anything behind it.
+  if (const size_t null = text.find('\0'); null != std::string_view::npos)
+    return fail(ErrorCode::kCorrupt, "{}: malformed JSON at byte {} (a null byte)", label, null);
   GuardedHandler guard(handler);
   try {
     if (Json::sax_parse(text.begin(), text.end(), &guard)) return {};

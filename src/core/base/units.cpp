@@ -1,19 +1,29 @@
 #include "base/units.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstdlib>
+#include <optional>
+
+#include "base/checked.h"
 
 namespace sluice {
 namespace {
 
 struct Unit {
   std::string_view name;
-  double bytes;
+  uint64_t bytes;
 };
-constexpr Unit kUnits[] = {{"B", 1},           {"kB", 1e3},         {"MB", 1e6},
-                           {"GB", 1e9},        {"TB", 1e12},        {"KiB", 0x1p10},
-                           {"MiB", 0x1p20},    {"GiB", 0x1p30},     {"TiB", 0x1p40},
-                           {"KB", 1e3}};
+constexpr Unit kUnits[] = {
+    {"B", 1},
+    {"kB", 1000},
+    {"MB", 1'000'000},
+    {"GB", 1'000'000'000},
+    {"TB", 1'000'000'000'000},
+    {"KiB", 1ull << 10},
+    {"MiB", 1ull << 20},
+    {"GiB", 1ull << 30},
+    {"TiB", 1ull << 40},
+};
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
@@ -22,16 +32,45 @@ bool equal_ignoring_case(std::string_view a, std::string_view b) {
   return true;
 }
 
+// Digits with at most one point. In whole numbers, so that 1.001kB is 1001 bytes.
+struct Decimal {
+  std::string_view whole, fraction;
+};
+std::optional<Decimal> parse_decimal(std::string_view text) {
+  const size_t point = std::min(text.find('.'), text.size());
+  const Decimal decimal{text.substr(0, point), text.substr(std::min(point + 1, text.size()))};
+  if (decimal.fraction.find('.') != std::string_view::npos) return std::nullopt;
+  if (decimal.whole.empty() && decimal.fraction.empty()) return std::nullopt;
+  return decimal;
+}
+
+// floor(decimal · factor); nothing from 2⁶³ on.
+std::optional<uint64_t> scaled(const Decimal& decimal, uint64_t factor) {
+  uint64_t bytes = 0;
+  for (const char digit : decimal.whole) {
+    const auto tens = checked_mul(bytes, 10);
+    if (!tens || *tens > INT64_MAX) return std::nullopt;
+    bytes = *tens + static_cast<uint64_t>(digit - '0');
+  }
+  const auto whole = checked_mul(bytes, factor);
+  if (!whole || *whole > INT64_MAX) return std::nullopt;
+  // From the last digit to the first; what is cut off at each cannot reach a whole byte, because
+  // digit · factor is whole.
+  uint64_t part = 0;
+  for (auto digit = decimal.fraction.rbegin(); digit != decimal.fraction.rend(); ++digit)
+    part = (part + static_cast<uint64_t>(*digit - '0') * factor) / 10;
+  if (part > INT64_MAX - *whole) return std::nullopt;
+  return *whole + part;
+}
+
 }  // namespace
 
 Result<uint64_t> parse_bytes(std::string_view text) {
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const std::string number(text.substr(0, digits));
+  const auto number = parse_decimal(text.substr(0, digits));
   std::string_view unit = text.substr(digits);
   while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
-  char* end = nullptr;
-  const double value = std::strtod(number.c_str(), &end);
-  if (number.empty() || *end != '\0')
+  if (!number)
     return fail(ErrorCode::kInvalidArgument, "\"{}\" is no size; write it like 24GB or 1.5GiB",
                 text);
   if (unit.empty())
@@ -39,10 +78,10 @@ Result<uint64_t> parse_bytes(std::string_view text) {
                 "size \"{}\" has no unit; write it like 24GB (10^9 bytes) or 24GiB (2^30)", text);
   for (const Unit& known : kUnits) {
     if (!equal_ignoring_case(unit, known.name)) continue;
-    const double bytes = std::floor(value * known.bytes);
-    if (bytes >= 0x1p63)
+    const auto bytes = scaled(*number, known.bytes);
+    if (!bytes)
       return fail(ErrorCode::kInvalidArgument, "size \"{}\" is larger than 2^63 bytes", text);
-    return static_cast<uint64_t>(bytes);
+    return *bytes;
   }
   return fail(ErrorCode::kInvalidArgument,
               "size \"{}\" has the unknown unit \"{}\"; known are B, kB, MB, GB, TB, KiB, MiB, GiB "
@@ -59,12 +98,12 @@ std::string bytes_text(uint64_t bytes) {
     value /= 1000;
     ++unit;
   }
-  const int decimals = value < 10 ? 3 : value < 100 ? 2 : 1;
+  const int decimals = value < 9.9995 ? 3 : value < 99.995 ? 2 : 1;
   return fmt::format("{:.{}f} {}", value, decimals, kNames[unit]);
 }
 
 std::string duration_text(double seconds) {
-  if (seconds < 60) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
   const auto whole = static_cast<uint64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
