@@ -19,16 +19,16 @@ Result<BlockGrid> make_grid(const families::OutputModule& module) {
     return fail(ErrorCode::kUnsupported, "tensor {}: a row of {} elements is longer than {}",
                 module.tensor_name(), columns, kRowElementsMax);
   BlockGrid grid;
-  grid.experts = static_cast<uint32_t>(module.experts());
   if (module.elements() == 0) return grid;
   grid.expert_rows = module.rows() / module.experts();
   grid.rows_per_block =
       std::clamp<uint64_t>(kBlockElements / columns, 1, grid.expert_rows);
   const uint64_t blocks = (grid.expert_rows + grid.rows_per_block - 1) / grid.rows_per_block;
-  const auto total = checked_mul(blocks, grid.experts);
+  const auto total = checked_mul(blocks, module.experts());
   if (!total || *total > UINT32_MAX)
     return fail(ErrorCode::kUnsupported, "tensor {}: shape {} has too many rows",
                 module.tensor_name(), numerics::shape_text(module.shape));
+  grid.experts = static_cast<uint32_t>(module.experts());
   grid.blocks_per_expert = static_cast<uint32_t>(blocks);
   return grid;
 }

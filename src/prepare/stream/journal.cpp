@@ -58,6 +58,21 @@ class LineReader {
   uint64_t offset_ = 0;
 };
 
+// Whether a file without a valid record may be the beginning of one of ours: what is there of the
+// first line's start agrees, but for zeros (which a power cut may leave) and one damaged byte.
+Result<bool> may_be_journal(const io::ByteSource& source) {
+  std::byte start[kDigestKey.size()] = {};
+  const size_t there = std::min(source.size(), uint64_t{kDigestKey.size()});
+  SLUICE_TRY(source.read_at(0, std::span(start).first(there)));
+  size_t matching = 0, foreign = 0;
+  for (size_t i = 0; i < there; ++i) {
+    const auto c = std::to_integer<char>(start[i]);
+    matching += c == kDigestKey[i] || c == '\0';
+    foreign += c != kDigestKey[i] && c != '\0';
+  }
+  return foreign == 0 || (foreign == 1 && matching > 1);
+}
+
 }  // namespace
 
 std::string journal_line(const Json& record) {
@@ -89,6 +104,13 @@ Result<std::unique_ptr<Journal>> Journal::open(io::Storage& storage, const std::
   if (existed) {
     SLUICE_ASSIGN(const auto source, storage.open_source(path));
     SLUICE_ASSIGN(const JournalEnd end, read_journal(*source, callback));
+    if (end.torn && end.records == 0) {
+      SLUICE_ASSIGN(const bool ours, may_be_journal(*source));
+      if (!ours)
+        return fail(ErrorCode::kInvalidArgument,
+                    "{}: exists and was not written by Sluice; choose another file or remove it",
+                    path);
+    }
     if (end.torn) SLUICE_TRY(file->truncate(end.valid_bytes));
   }
   return std::unique_ptr<Journal>(new Journal(std::move(file)));

@@ -33,6 +33,7 @@ Result<JournalEnd> read_journal(const io::ByteSource& source, const RecordCallba
 class Journal {
  public:
   // Opens or creates. Records that are there already are shown to the callback; a torn tail is cut.
+  // Errors: kInvalidArgument for a file that is no journal, which is left as it is.
   static Result<std::unique_ptr<Journal>> open(io::Storage& storage, const std::string& path,
                                                const RecordCallback& callback);
   Status append(const Json& record);

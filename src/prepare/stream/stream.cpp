@@ -74,6 +74,9 @@ class Job {
 
   Mutex finish_mutex_;
   size_t next_to_finish_ GUARDED_BY(finish_mutex_) = 0;
+  // Blocks already read are still visited after an error, but a visitor that failed to finish a
+  // module must not be asked again: it may have let go of the module's state.
+  bool finish_failed_ GUARDED_BY(finish_mutex_) = false;
 
   Mutex error_mutex_;
   std::optional<Error> error_ GUARDED_BY(error_mutex_);
@@ -198,8 +201,12 @@ Status Job::complete_block(uint32_t work) {
 }
 
 Status Job::finish_ready_modules() {
-  while (next_to_finish_ < work_.size() && blocks_left_[next_to_finish_].load() == 0) {
-    SLUICE_TRY(visitor_.finish_module(work_[next_to_finish_].module));
+  while (!finish_failed_ && next_to_finish_ < work_.size() &&
+         blocks_left_[next_to_finish_].load() == 0) {
+    if (auto status = visitor_.finish_module(work_[next_to_finish_].module); !status) {
+      finish_failed_ = true;
+      return status;
+    }
     ++next_to_finish_;
   }
   return {};

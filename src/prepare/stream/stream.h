@@ -46,7 +46,8 @@ class Visitor {
   // Called concurrently; worker < StreamOptions::workers identifies the calling thread.
   virtual Status visit(const RowBlock& block, unsigned worker) = 0;
   // Called once per module, in the order of the list given to stream_modules, never concurrently,
-  // after all its blocks have been visited. Modules without elements are finished unvisited.
+  // after all its blocks have been visited; never again once it has failed. Modules without
+  // elements are finished unvisited.
   virtual Status finish_module(uint32_t module) = 0;
 };
 

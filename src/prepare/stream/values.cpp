@@ -40,12 +40,16 @@ Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DTy
     if (bad == row.size() && check_range) bad = find_too_large(row, magnitude_max(output_dtype));
     if (bad == row.size()) continue;
     const float value = row[bad];
-    if (std::isfinite(value) && check_range)
+    if (std::fabs(value) > magnitude_max(output_dtype) && std::isfinite(value))
       return fail(ErrorCode::kCorrupt,
                   "{}: tensor {}, row {}, column {}: value {} is too large for {}; choose another "
                   "--dtype",
                   checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad,
                   value, dtype_info(output_dtype).name);
+    if (std::isfinite(value))
+      return fail(ErrorCode::kCorrupt,
+                  "{}: tensor {}, row {}, columns from {}: the range of the weights overflows",
+                  checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad);
     return fail(ErrorCode::kCorrupt,
                 "{}: tensor {}, row {}, column {}: expected a finite weight, found {}",
                 checkpoint.path, block.module.tensor_name(), block.block.first_row + r, bad, value);

@@ -1,0 +1,313 @@
+#include "support/models.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include "io/safetensors.h"
+#include "numerics/block_codec.h"
+#include "numerics/float_types.h"
+
+namespace sluice::test {
+
+using numerics::DType;
+using numerics::Shape;
+
+uint64_t Random::bits() {  // splitmix64
+  uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+uint64_t Random::below(uint64_t limit) { return bits() % limit; }
+
+float Random::normal() {  // the sum of four uniforms of variance 1/12 each
+  const uint64_t word = bits();
+  float sum = 0;
+  for (int i = 0; i < 4; ++i)
+    sum += static_cast<float>((word >> (16 * i)) & 0xffff) / 65536.0f - 0.5f;
+  return sum * 1.7320508f;
+}
+
+std::vector<float> Random::normals(uint64_t count, float scale) {
+  std::vector<float> values(count);
+  for (float& value : values) value = normal() * scale;
+  return values;
+}
+
+ModelBuilder& ModelBuilder::add(const std::string& name, DType dtype, Shape shape,
+                                std::span<const float> values) {
+  std::vector<std::byte> bytes(values.size() * dtype_info(dtype).block_bytes);
+  numerics::encode_elements(dtype, values, bytes);
+  return add_bytes(name, dtype, std::move(shape), std::move(bytes));
+}
+
+ModelBuilder& ModelBuilder::add_bytes(const std::string& name, DType dtype, Shape shape,
+                                      std::vector<std::byte> bytes) {
+  SLUICE_CHECK(numerics::tensor_bytes(dtype, shape) == bytes.size());
+  tensors_[name] = {{name, dtype, std::move(shape)}, std::move(bytes)};
+  return *this;
+}
+
+ModelBuilder& ModelBuilder::remove(const std::string& name) {
+  SLUICE_CHECK(tensors_.erase(name) == 1);
+  return *this;
+}
+
+ModelBuilder& ModelBuilder::add_sidecar(const std::string& name, std::string text) {
+  sidecars_[name] = std::move(text);
+  return *this;
+}
+
+namespace {
+
+// safetensors; or, for GGUF blocks, which that cannot name, tensors behind a header of our own.
+io::SafetensorsLayout layout_of(std::span<const io::TensorInfo> infos) {
+  const bool plain = std::ranges::all_of(infos, [](const io::TensorInfo& info) {
+    return numerics::dtype_from_safetensors(dtype_info(info.dtype).name).has_value();
+  });
+  if (plain) return io::layout_safetensors(infos);
+  io::SafetensorsLayout layout;
+  for (const io::TensorInfo& info : infos)
+    layout.header += fmt::format("{} {} {}\n", info.name, dtype_info(info.dtype).name,
+                                 numerics::shape_text(info.shape));
+  layout.file_bytes = layout.header.size();
+  for (const io::TensorInfo& info : infos) {
+    layout.offsets.push_back(layout.file_bytes);
+    layout.file_bytes += *numerics::tensor_bytes(info.dtype, info.shape);
+  }
+  return layout;
+}
+
+}  // namespace
+
+std::vector<std::byte> ModelBuilder::file_bytes(std::vector<io::StoredTensor>& stored) const {
+  std::vector<io::TensorInfo> infos;
+  for (const auto& [name, tensor] : tensors_) infos.push_back(tensor.info);
+  const io::SafetensorsLayout layout = layout_of(infos);
+  std::vector<std::byte> file(layout.file_bytes);
+  std::memcpy(file.data(), layout.header.data(), layout.header.size());
+  for (size_t i = 0; i < infos.size(); ++i) {
+    const std::vector<std::byte>& bytes = tensors_.at(infos[i].name).bytes;
+    std::copy(bytes.begin(), bytes.end(), file.begin() + static_cast<ptrdiff_t>(layout.offsets[i]));
+    stored.push_back({infos[i], 0, layout.offsets[i], bytes.size()});
+  }
+  return file;
+}
+
+std::shared_ptr<const io::Checkpoint> ModelBuilder::build(const WrapSource& wrap) const {
+  auto checkpoint = std::make_shared<io::Checkpoint>();
+  checkpoint->path = "models/tiny";
+  checkpoint->kind = kind_;
+  checkpoint->config = config_;
+  std::vector<std::byte> file = file_bytes(checkpoint->tensors);
+  const auto header_bytes =
+      checkpoint->tensors.empty() ? file.size() : checkpoint->tensors.front().offset;
+  checkpoint->identity.push_back(
+      {"model.safetensors", file.size(), digest_of(std::span(file).first(header_bytes))});
+  auto source = io::memory_source("model.safetensors", std::move(file));
+  checkpoint->files.push_back(wrap ? wrap(std::move(source)) : std::move(source));
+  for (uint32_t i = 0; i < checkpoint->tensors.size(); ++i)
+    checkpoint->by_name.emplace(checkpoint->tensors[i].info.name, i);
+  for (const auto& [name, text] : sidecars_) {
+    const auto bytes = std::as_bytes(std::span(text));
+    checkpoint->sidecars.push_back(
+        {name, io::memory_source(name, std::vector<std::byte>(bytes.begin(), bytes.end()))});
+  }
+  return checkpoint;
+}
+
+void ModelBuilder::write(const std::string& folder) const {
+  const auto put = [&](const std::string& name, const char* data, size_t size) {
+    std::ofstream file(folder + "/" + name, std::ios::binary);
+    file.write(data, static_cast<std::streamsize>(size));
+    SLUICE_CHECK(file.good());
+  };
+  std::vector<io::StoredTensor> stored;
+  const std::vector<std::byte> file = file_bytes(stored);
+  put("model.safetensors", reinterpret_cast<const char*>(file.data()), file.size());
+  const std::string config = dump_json(config_, 2);
+  put("config.json", config.data(), config.size());
+  for (const auto& [name, text] : sidecars_) put(name, text.data(), text.size());
+}
+
+namespace {
+
+constexpr uint64_t kHidden = 128, kIntermediate = 96, kHeads = 4, kKvHeads = 2, kHeadDim = 32;
+constexpr uint64_t kExperts = 4, kExpertIntermediate = 64;
+
+Json base_config(const std::string& model_type, const TinyOptions& options) {
+  return {{"model_type", model_type},
+          {"architectures", {"Tiny"}},
+          {"hidden_size", kHidden},
+          {"intermediate_size", kIntermediate},
+          {"num_hidden_layers", options.layers},
+          {"num_attention_heads", kHeads},
+          {"num_key_value_heads", kKvHeads},
+          {"head_dim", kHeadDim},
+          {"vocab_size", options.vocab},
+          {"tie_word_embeddings", false},
+          {"rms_norm_eps", 1e-6},
+          {"torch_dtype", options.dtype == DType::kF32   ? "float32"
+                          : options.dtype == DType::kF16 ? "float16"
+                                                         : "bfloat16"}};
+}
+
+class Filler {
+ public:
+  Filler(ModelBuilder& model, const TinyOptions& options)
+      : model_(model), dtype_(options.dtype), random_(options.seed) {}
+
+  void matrix(const std::string& name, Shape shape) {
+    const auto values = random_.normals(*numerics::element_count(shape), 0.05f);
+    model_.add(name, dtype_, std::move(shape), values);
+  }
+  void norm(const std::string& name, uint64_t size) {
+    auto values = random_.normals(size, 0.1f);
+    for (float& value : values) value += 1;
+    model_.add(name, dtype_, {size}, values);
+  }
+  void norm_f32(const std::string& name, uint64_t size) {
+    model_.add(name, DType::kF32, {size}, random_.normals(size, 1.0f));
+  }
+  // Q4_0: an f16 scale and 32 random codes of 4 bits.
+  void blocks(const std::string& name, Shape shape) {
+    std::vector<std::byte> bytes(*numerics::tensor_bytes(DType::kQ4_0, shape));
+    for (size_t at = 0; at < bytes.size(); at += 18) {
+      const uint16_t scale = numerics::f32_to_f16(0.001f + 0.0001f * random_.normal());
+      std::memcpy(&bytes[at], &scale, 2);
+      for (size_t i = 2; i < 18; ++i) bytes[at + i] = static_cast<std::byte>(random_.bits());
+    }
+    model_.add_bytes(name, DType::kQ4_0, std::move(shape), std::move(bytes));
+  }
+
+ private:
+  ModelBuilder& model_;
+  DType dtype_;
+  Random random_;
+};
+
+void add_sidecars(ModelBuilder& model) {
+  model.add_sidecar("tokenizer.json", "{\"model\": {\"vocab\": {}}}\n");
+  model.add_sidecar("tokenizer_config.json", "{\"chat_template\": \"{{ messages }}\"}\n");
+}
+
+void fill_attention(Filler& fill, const std::string& layer) {
+  fill.matrix(layer + "self_attn.q_proj.weight", {kHeads * kHeadDim, kHidden});
+  fill.matrix(layer + "self_attn.k_proj.weight", {kKvHeads * kHeadDim, kHidden});
+  fill.matrix(layer + "self_attn.v_proj.weight", {kKvHeads * kHeadDim, kHidden});
+  fill.matrix(layer + "self_attn.o_proj.weight", {kHidden, kHeads * kHeadDim});
+  fill.norm(layer + "input_layernorm.weight", kHidden);
+  fill.norm(layer + "post_attention_layernorm.weight", kHidden);
+}
+
+std::string layer_name(std::string_view prefix, int layer) {
+  return fmt::format("{}{}.", prefix, layer);
+}
+
+}  // namespace
+
+ModelBuilder tiny_llama(const TinyOptions& options) {
+  ModelBuilder model(base_config("llama", options));
+  Filler fill(model, options);
+  fill.matrix("model.embed_tokens.weight", {options.vocab, kHidden});
+  fill.matrix("lm_head.weight", {options.vocab, kHidden});
+  fill.norm("model.norm.weight", kHidden);
+  for (int l = 0; l < options.layers; ++l) {
+    const std::string layer = layer_name("model.layers.", l);
+    fill_attention(fill, layer);
+    fill.matrix(layer + "mlp.gate_proj.weight", {kIntermediate, kHidden});
+    fill.matrix(layer + "mlp.up_proj.weight", {kIntermediate, kHidden});
+    fill.matrix(layer + "mlp.down_proj.weight", {kHidden, kIntermediate});
+  }
+  add_sidecars(model);
+  return model;
+}
+
+ModelBuilder tiny_moe(const TinyOptions& options) {
+  ModelBuilder model(base_config("qwen3_moe", options));
+  model.config().update({{"num_experts", kExperts},
+                         {"num_experts_per_tok", 2},
+                         {"moe_intermediate_size", kExpertIntermediate},
+                         {"decoder_sparse_step", 1},
+                         {"norm_topk_prob", true},
+                         {"rope_theta", 1e6},
+                         {"max_position_embeddings", 4096},
+                         {"mlp_only_layers", Json::array()}});
+  Filler fill(model, options);
+  fill.matrix("model.embed_tokens.weight", {options.vocab, kHidden});
+  fill.matrix("lm_head.weight", {options.vocab, kHidden});
+  fill.norm("model.norm.weight", kHidden);
+  for (int l = 0; l < options.layers; ++l) {
+    const std::string layer = layer_name("model.layers.", l);
+    fill_attention(fill, layer);
+    fill.norm(layer + "self_attn.q_norm.weight", kHeadDim);
+    fill.norm(layer + "self_attn.k_norm.weight", kHeadDim);
+    fill.matrix(layer + "mlp.gate.weight", {kExperts, kHidden});
+    for (uint64_t e = 0; e < kExperts; ++e) {
+      const std::string expert = fmt::format("{}mlp.experts.{}.", layer, e);
+      fill.matrix(expert + "gate_proj.weight", {kExpertIntermediate, kHidden});
+      fill.matrix(expert + "up_proj.weight", {kExpertIntermediate, kHidden});
+      fill.matrix(expert + "down_proj.weight", {kHidden, kExpertIntermediate});
+    }
+  }
+  add_sidecars(model);
+  return model;
+}
+
+ModelBuilder tiny_gguf(const TinyOptions& options) {
+  ModelBuilder model(base_config("llama", options), io::SourceKind::kGguf);
+  Filler fill(model, options);
+  fill.blocks("token_embd.weight", {options.vocab, kHidden});
+  fill.blocks("output.weight", {options.vocab, kHidden});
+  fill.norm_f32("output_norm.weight", kHidden);
+  for (int l = 0; l < options.layers; ++l) {
+    const std::string layer = layer_name("blk.", l);
+    fill.blocks(layer + "attn_q.weight", {kHeads * kHeadDim, kHidden});
+    fill.blocks(layer + "attn_k.weight", {kKvHeads * kHeadDim, kHidden});
+    fill.blocks(layer + "attn_v.weight", {kKvHeads * kHeadDim, kHidden});
+    fill.blocks(layer + "attn_output.weight", {kHidden, kHeads * kHeadDim});
+    fill.norm_f32(layer + "attn_norm.weight", kHidden);
+    fill.norm_f32(layer + "ffn_norm.weight", kHidden);
+    fill.blocks(layer + "ffn_gate.weight", {kIntermediate, kHidden});
+    fill.blocks(layer + "ffn_up.weight", {kIntermediate, kHidden});
+    fill.blocks(layer + "ffn_down.weight", {kHidden, kIntermediate});
+  }
+  add_sidecars(model);
+  return model;
+}
+
+families::ModelMap plain_map(const io::Checkpoint& checkpoint, DType dtype) {
+  families::ModelMap map;
+  map.family = "plain";
+  map.dtype = dtype;
+  map.dtype_name = dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
+  for (uint32_t i = 0; i < checkpoint.tensors.size(); ++i) {
+    const io::TensorInfo& info = checkpoint.tensors[i].info;
+    families::OutputModule module;
+    module.path = info.name;
+    module.parameter = "weight";
+    module.role = families::Role::kOther;
+    module.shape = info.shape;
+    module.quantizable = info.shape.size() > 1 && dtype_info(info.dtype).is_float;
+    module.recipe.sources.push_back({.tensor = i, .rows = module.rows()});
+    map.modules.push_back(std::move(module));
+  }
+  return map;
+}
+
+families::ModelMap map_of(const io::Checkpoint& checkpoint, std::string_view dtype) {
+  auto map = families::map_model(checkpoint, dtype);
+  if (!map) fmt::print(stderr, "{}\n", map.error().message);
+  SLUICE_CHECK(map.has_value());
+  return std::move(*map);
+}
+
+uint32_t module_index(const families::ModelMap& map, std::string_view tensor_name) {
+  for (uint32_t i = 0; i < map.modules.size(); ++i)
+    if (map.modules[i].tensor_name() == tensor_name) return i;
+  SLUICE_CHECK(false);
+}
+
+}  // namespace sluice::test

@@ -1,0 +1,94 @@
+// Checkpoints that live in memory, with bytes: small models of real families for the tests of the
+// preparation stages, and single tensors for the tests of the stream engine.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "families/recipe.h"
+#include "io/checkpoint.h"
+#include "numerics/dtype.h"
+
+namespace sluice::test {
+
+// Deterministic on every machine and standard library; roughly Gaussian, standard deviation 1.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t bits();                 // 64 random bits
+  uint64_t below(uint64_t limit);  // in [0, limit)
+  float normal();
+  std::vector<float> normals(uint64_t count, float scale);
+
+ private:
+  uint64_t state_;
+};
+
+// Wraps the one source of a checkpoint, for faults and counters.
+using WrapSource = std::function<std::shared_ptr<io::ByteSource>(std::shared_ptr<io::ByteSource>)>;
+
+// A checkpoint of one file, "model.safetensors". Values; build() may be called again after changes.
+class ModelBuilder {
+ public:
+  explicit ModelBuilder(Json config, io::SourceKind kind = io::SourceKind::kHuggingFace)
+      : config_(std::move(config)), kind_(kind) {}
+
+  // values: as many as the shape holds; dtype a plain float.
+  ModelBuilder& add(const std::string& name, numerics::DType dtype, numerics::Shape shape,
+                    std::span<const float> values);
+  ModelBuilder& add_bytes(const std::string& name, numerics::DType dtype, numerics::Shape shape,
+                          std::vector<std::byte> bytes);
+  ModelBuilder& remove(const std::string& name);
+  ModelBuilder& add_sidecar(const std::string& name, std::string text);
+
+  Json& config() { return config_; }
+  std::vector<std::byte>& bytes(const std::string& name) { return tensors_.at(name).bytes; }
+
+  std::shared_ptr<const io::Checkpoint> build(const WrapSource& wrap = {}) const;
+  // The same model as files in an existing folder.
+  void write(const std::string& folder) const;
+
+ private:
+  struct Tensor {
+    io::TensorInfo info;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<std::byte> file_bytes(std::vector<io::StoredTensor>& stored) const;
+
+  Json config_;
+  io::SourceKind kind_;
+  std::map<std::string, Tensor> tensors_;
+  std::map<std::string, std::string> sidecars_;
+};
+
+struct TinyOptions {
+  numerics::DType dtype = numerics::DType::kBF16;
+  uint64_t vocab = 64;
+  int layers = 2;
+  uint64_t seed = 1;
+};
+
+// hidden 128, intermediate 96 (down_proj takes group 32 alone), 4 heads of 32, 2 KV heads, untied;
+// norms, sidecars tokenizer.json and tokenizer_config.json.
+ModelBuilder tiny_llama(const TinyOptions& options = {});
+// Qwen3-MoE with 4 experts of 64, one tensor per expert.
+ModelBuilder tiny_moe(const TinyOptions& options = {});
+// The llama as GGUF: matrices in Q4_0 blocks, q and k interleaved, vectors F32. dtype is ignored.
+ModelBuilder tiny_gguf(const TinyOptions& options = {});
+
+// One module per tensor, in order of name; those of two and more axes are quantizable.
+families::ModelMap plain_map(const io::Checkpoint& checkpoint, numerics::DType dtype);
+
+// map_model, which must succeed.
+families::ModelMap map_of(const io::Checkpoint& checkpoint, std::string_view dtype = "");
+
+// Module index by tensor name.
+uint32_t module_index(const families::ModelMap& map, std::string_view tensor_name);
+
+}  // namespace sluice::test
