@@ -9,10 +9,10 @@
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "numerics/block_codec.h"
+#include "sluice_version.h"
 #include "stream/journal.h"
 #include "stream/stream.h"
 #include "stream/values.h"
-#include "sluice_version.h"
 
 namespace sluice::convert {
 namespace {
@@ -28,10 +28,6 @@ using numerics::QuantFormat;
 using numerics::QuantMode;
 using stream::OutputLayout;
 using stream::RowBlock;
-
-// Finished modules are made durable and journalled together after this many bytes of output, so
-// that a killed run repeats little and syncs seldom.
-constexpr uint64_t kBytesPerCheckpoint = 256ull << 20;
 
 // The plan's entry for every module, in module order. The plan must name exactly the map's modules.
 Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const Plan& plan) {
@@ -56,12 +52,15 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
 // What every run of the same job has in common; a journal with another first record is not ours.
 Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan,
                     const OutputLayout& layout) {
-  Hasher headers;
+  Hasher headers, modified;
+  for (const auto& file : checkpoint.files)
+    modified.update(fmt::format("{};", file->modified_ns()));
   for (const stream::OutputShard& shard : layout.shards) headers.update(shard.header);
   return {{"kind", "convert"},
           {"version", 1},
           {"tool", kVersion},
           {"source", checkpoint.identity_digest().hex()},
+          {"modified", modified.finish().hex()},
           {"plan", plan.digest().hex()},
           {"layout", headers.finish().hex()}};
 }
@@ -116,9 +115,8 @@ class ConvertVisitor : public stream::Visitor {
  public:
   ConvertVisitor(const io::Checkpoint& checkpoint, const ModelMap& map, const Plan& plan,
                  std::span<const PlannedTensor* const> planned, const OutputLayout& layout,
-                 std::span<const std::unique_ptr<io::WritableFile>> files,
-                 stream::Journal& journal, std::vector<std::optional<ModuleResult>>& results,
-                 const ConvertOptions& options)
+                 std::span<const std::unique_ptr<io::WritableFile>> files, stream::Journal& journal,
+                 std::vector<std::optional<ModuleResult>>& results, const ConvertOptions& options)
       : checkpoint_(checkpoint),
         map_(map),
         rule_(plan.data().parity == "gpu" ? numerics::ParityRule::kGpu
@@ -128,6 +126,7 @@ class ConvertVisitor : public stream::Visitor {
         files_(files),
         journal_(journal),
         results_(results),
+        bytes_per_checkpoint_(options.bytes_per_checkpoint),
         kernels_(kernels::kernel_table(options.simd)),
         scratch_(options.workers),
         states_(map.modules.size()) {}
@@ -159,6 +158,7 @@ class ConvertVisitor : public stream::Visitor {
   std::span<const std::unique_ptr<io::WritableFile>> files_;
   stream::Journal& journal_;
   std::vector<std::optional<ModuleResult>>& results_;
+  const uint64_t bytes_per_checkpoint_;
   const kernels::KernelTable& kernels_;
   std::vector<Scratch> scratch_;
 
@@ -169,6 +169,7 @@ class ConvertVisitor : public stream::Visitor {
   // Touched by finish_module only, which is never concurrent.
   std::vector<Pending> pending_;
   uint64_t pending_bytes_ = 0;
+  bool failed_ = false;
 };
 
 std::vector<BlockResult>& ConvertVisitor::results_of(const RowBlock& block) {
@@ -237,12 +238,11 @@ ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch)
 Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratch) const {
   const PlannedTensor& planned = *planned_[block.block.module];
   const bool affine = planned.format.mode == QuantMode::kAffine;
-  const DType output =
-      affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
+  const DType output = affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
   if (!block.values.empty())
-    SLUICE_TRY(stream::check_values(
-        checkpoint_, block, output,
-        [this](std::span<const float> row) { return kernels_.find_unencodable(row); }));
+    SLUICE_TRY(stream::check_values(checkpoint_, block, output, [this](std::span<const float> row) {
+      return kernels_.find_unencodable(row);
+    }));
   if (affine) return encode_affine(block, planned, scratch);
   return encode_plain(block, scratch);
 }
@@ -306,10 +306,13 @@ Status ConvertVisitor::finish_module(uint32_t module) {
   SLUICE_TRY(check_source(module, result.source));
   pending_.push_back({module, result});
   pending_bytes_ += planned_[module]->bytes;
-  return pending_bytes_ < kBytesPerCheckpoint ? Status{} : checkpoint_progress();
+  return pending_bytes_ < bytes_per_checkpoint_ ? Status{} : checkpoint_progress();
 }
 
 Status ConvertVisitor::checkpoint_progress() {
+  // What a failed sync left behind is unknown, and a second one would succeed and lie.
+  if (failed_) return fail(ErrorCode::kIo, "an earlier sync failed; run again to redo its part");
+  failed_ = true;
   for (size_t shard = 0; shard < files_.size(); ++shard) {
     const bool touched = std::ranges::any_of(
         pending_, [&](const Pending& done) { return layout_.places[done.module].shard == shard; });
@@ -320,6 +323,7 @@ Status ConvertVisitor::checkpoint_progress() {
     results_[done.module] = done.result;
   }
   SLUICE_TRY(journal_.sync());
+  failed_ = false;
   pending_.clear();
   pending_bytes_ = 0;
   return {};
@@ -338,6 +342,17 @@ Result<Digest> digest_written(const io::ByteSource& file, uint64_t start, uint64
   return hasher.finish();
 }
 
+// "a/b/" and "a/b" are one folder, whose neighbours are a/b.partial and a/b.journal.
+std::string without_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+std::string parent_of(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
 // One conversion from its journal to its final name.
 class Conversion {
  public:
@@ -347,7 +362,7 @@ class Conversion {
         checkpoint_(checkpoint),
         map_(map),
         plan_(plan),
-        out_(out),
+        out_(without_slashes(out)),
         partial_(partial_path(out)),
         options_(options),
         results_(map.modules.size()) {}
@@ -365,6 +380,7 @@ class Conversion {
   Status convert_remaining();
   Status write_small_files();
   Status publish();
+  Status finish_publishing();
   std::string inside(std::string_view name) const { return fmt::format("{}/{}", partial_, name); }
 
   io::Storage& storage_;
@@ -388,7 +404,8 @@ Status Conversion::plan_layout() {
   SLUICE_ASSIGN(planned_, match_plan(map_, plan_));
   std::vector<QuantFormat> formats;
   for (const PlannedTensor* tensor : planned_) formats.push_back(tensor->format);
-  SLUICE_ASSIGN(layout_, stream::layout_output(stream::layout_modules(checkpoint_, map_), map_.dtype, formats));
+  SLUICE_ASSIGN(layout_, stream::layout_output(stream::layout_modules(checkpoint_, map_),
+                                               map_.dtype, formats));
   if (layout_.file_bytes > plan_.data().budget_bytes)
     return fail(ErrorCode::kInvalidArgument,
                 "the plan's weight files take {} bytes, more than its budget of {}",
@@ -404,9 +421,10 @@ Status Conversion::take_record(const Json& record) {
     const Json wanted = journal_header(checkpoint_, plan_, layout_);
     for (const auto& [key, what] :
          {std::pair{"source", "source (or the source has changed since)"},
+          std::pair{"modified", "state of the source, whose files have been written to since"},
           std::pair{"plan", "plan"}, std::pair{"tool", "version of this program"},
           std::pair{"layout", "layout"}})
-      if (record.value(key, Json()) != wanted[key])
+      if (const Json* found = json_find(record, key); found == nullptr || *found != wanted[key])
         return fail(ErrorCode::kInvalidArgument,
                     "{} was begun from another {}; remove it and {} to start anew", partial_, what,
                     path);
@@ -431,7 +449,8 @@ Status Conversion::open_journal() {
                 }));
   if (journal_begun_) return {};
   SLUICE_TRY(journal_->append(journal_header(checkpoint_, plan_, layout_)));
-  return journal_->sync();
+  SLUICE_TRY(journal_->sync());
+  return storage_.sync_directory(parent_of(out_));
 }
 
 Status Conversion::check_space() {
@@ -458,13 +477,12 @@ Status Conversion::open_shards() {
 Result<bool> Conversion::matches_record(uint32_t index, std::vector<std::byte>& buffer) {
   const OutputModule& module = map_.modules[index];
   const stream::ModulePlace& place = layout_.places[index];
-  SLUICE_ASSIGN(const auto file,
-                storage_.open_source(inside(layout_.shards[place.shard].name)));
+  SLUICE_ASSIGN(const auto file, storage_.open_source(inside(layout_.shards[place.shard].name)));
   SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
   const bool affine = planned_[index]->format.mode == QuantMode::kAffine;
-  const auto bytes = row_bytes(module, planned_[index]->format,
-                               affine ? map_.dtype
-                                      : stream::plain_dtype(checkpoint_, map_, module));
+  const auto bytes =
+      row_bytes(module, planned_[index]->format,
+                affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, module));
   const ModuleResult& recorded = *results_[index];
   SLUICE_ASSIGN(const Digest weight,
                 digest_written(*file, place.weight, bytes.weight, grid, buffer));
@@ -542,8 +560,12 @@ Status Conversion::publish() {
   SLUICE_TRY(journal_->append({{"complete", true}}));
   SLUICE_TRY(journal_->sync());
   SLUICE_TRY(storage_.rename(partial_, out_));
-  const size_t slash = out_.find_last_of('/');
-  SLUICE_TRY(storage_.sync_directory(slash == std::string::npos ? "." : out_.substr(0, slash + 1)));
+  return finish_publishing();
+}
+
+// The journal stays until the new name is sure to.
+Status Conversion::finish_publishing() {
+  SLUICE_TRY(storage_.sync_directory(parent_of(out_)));
   return storage_.remove(journal_path(out_));
 }
 
@@ -551,11 +573,11 @@ Result<ConvertSummary> Conversion::run() {
   SLUICE_TRY(plan_layout());
   const bool journalled = storage_.exists(journal_path(out_));
   if (storage_.exists(out_)) {
-    // Killed after the rename: only the journal is left to remove.
+    // Killed after the rename, which may not be durable yet.
     if (journalled && !storage_.exists(partial_)) {
       SLUICE_TRY(open_journal());
       if (journal_complete_) {
-        SLUICE_TRY(storage_.remove(journal_path(out_)));
+        SLUICE_TRY(finish_publishing());
         return summary_;
       }
     }
@@ -576,8 +598,8 @@ Result<ConvertSummary> Conversion::run() {
 
 }  // namespace
 
-std::string partial_path(const std::string& out) { return out + ".partial"; }
-std::string journal_path(const std::string& out) { return out + ".journal"; }
+std::string partial_path(const std::string& out) { return without_slashes(out) + ".partial"; }
+std::string journal_path(const std::string& out) { return without_slashes(out) + ".journal"; }
 
 Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
                                const ModelMap& map, const Plan& plan, const std::string& out,

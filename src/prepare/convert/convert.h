@@ -24,6 +24,9 @@ struct ConvertOptions {
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;
   Log* log = nullptr;  // never null
+  // Finished modules are made durable and journalled together after this many bytes of output, so
+  // that a killed run repeats little and syncs seldom. Tests make it small.
+  uint64_t bytes_per_checkpoint = 256ull << 20;
   // Called with the complete, unpublished folder; an error leaves it unpublished.
   std::function<Status(const std::string& partial)> before_publishing;
 };
