@@ -13,7 +13,7 @@ import numpy as np
 import support
 from support import make_checkpoint, read_header, read_safetensors, write_safetensors
 
-BAD_INPUT, IO_ERROR = 3, 4
+BAD_USAGE, BAD_INPUT, IO_ERROR = 2, 3, 4
 WEIGHTS = "model.safetensors"
 UP = "model.layers.1.mlp.up_proj.weight"
 NORM = "model.norm.weight"
@@ -435,7 +435,7 @@ class BadInput(support.TestCase):
                             out=plan)
         self.assert_refused(["plan", analysis, "--budget", f"{smallest - 1}B", "-o", plan],
                             ["smallest"], out=plan)
-        self.assert_refused(["plan", analysis, "--budget", "6"], ["GB"])
+        self.assert_refused(["plan", analysis, "--budget", "6"], ["GB"], code=BAD_USAGE)
         out = self.fresh_out()
         self.assert_refused(["fit", self.bases["plain"], "--budget", "1000B", "-o", out],
                             ["smallest"], out=out)

@@ -74,6 +74,9 @@ int run(int argument_count, char** arguments) {
   CLI::App app("Fits any open-weights language model into the memory you have.", "sluice");
   app.set_version_flag("--version", std::string(kVersion));
   app.require_subcommand(1);
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return fmt::format("error: {}\nRun with --help for more information.\n", error.what());
+  });
   app.fallthrough();
   Context context;
   add_global_options(app, context.options);
