@@ -34,7 +34,7 @@ struct ConvertOptions {
 struct ConvertSummary {
   uint64_t weight_file_bytes = 0;  // all files a loader reads as weights
   uint64_t shards = 0;
-  uint64_t modules_resumed = 0;    // found complete in an interrupted run's journal
+  uint64_t modules_resumed = 0;  // found complete in an interrupted run's journal
 };
 
 // Where an unfinished output lies: written here, renamed to its own name when complete.

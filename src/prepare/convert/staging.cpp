@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "base/units.h"
-#include "stream/blocks.h"
 #include "sluice_version.h"
+#include "stream/blocks.h"
 
 namespace sluice::convert {
 namespace {
@@ -56,18 +56,18 @@ Json output_index(const stream::OutputLayout& layout) {
   Json weight_map = Json::object();
   for (const stream::OutputShard& shard : layout.shards)
     for (const io::TensorInfo& tensor : shard.tensors) weight_map[tensor.name] = shard.name;
-  return {{"metadata",
-           {{"total_size", layout.tensor_bytes}, {"total_parameters", layout.parameters}}},
-          {"weight_map", std::move(weight_map)}};
+  return {
+      {"metadata", {{"total_size", layout.tensor_bytes}, {"total_parameters", layout.parameters}}},
+      {"weight_map", std::move(weight_map)}};
 }
 
 std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
                        const stream::OutputLayout& layout) {
   std::string formats;
   for (const allocate::FormatShare& share : allocate::format_shares(plan))
-    formats += fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
-                           numerics::encoder_name(share.encoder), share.modules,
-                           bytes_text(share.bytes));
+    formats +=
+        fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
+                    numerics::encoder_name(share.encoder), share.modules, bytes_text(share.bytes));
   return fmt::format(
       "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
       "- sluice\nbase_model: {}\n---\n\n"
@@ -107,9 +107,10 @@ Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& m
   return {{"version", 1},
           {"tool", fmt::format("sluice {}", kVersion)},
           {"block_elements", stream::kBlockElements},
-          {"source", {{"name", base_name(checkpoint.path)},
-                      {"xxh3", checkpoint.identity_digest().hex()},
-                      {"files", std::move(files)}}},
+          {"source",
+           {{"name", base_name(checkpoint.path)},
+            {"xxh3", checkpoint.identity_digest().hex()},
+            {"files", std::move(files)}}},
           {"dropped", map.dropped},
           {"modules", std::move(modules)},
           {"plan", std::move(*plan_json)}};

@@ -1,0 +1,193 @@
+#include "convert/convert_visitor.h"
+
+#include <algorithm>
+
+#include "numerics/block_codec.h"
+#include "stream/values.h"
+
+namespace sluice::convert {
+
+using allocate::PlannedTensor;
+using families::OutputModule;
+using numerics::DType;
+using numerics::Encoder;
+using numerics::ErrorStats;
+using numerics::QuantFormat;
+using numerics::QuantMode;
+using stream::RowBlock;
+
+numerics::EncodedBytes row_bytes(const OutputModule& module, const QuantFormat& format,
+                                 DType dtype) {
+  const uint64_t row[] = {1, module.columns()};
+  return numerics::encoded_bytes(format, row, dtype);
+}
+
+Json result_to_json(uint32_t module, const ModuleResult& result) {
+  return {{"module", module},
+          {"source", result.source.hex()},
+          {"weight", result.weight.hex()},
+          {"scales", result.scales.hex()},
+          {"biases", result.biases.hex()},
+          {"squared_error", result.error.squared_error},
+          {"squared_weight", result.error.squared_weight},
+          {"error_max", result.error.error_max}};
+}
+
+std::vector<ConvertVisitor::BlockResult>& ConvertVisitor::results_of(const RowBlock& block) {
+  MutexLock lock(mutex_);
+  auto& state = states_[block.block.module];
+  if (state == nullptr)
+    state = std::make_unique<std::vector<BlockResult>>(block.grid.block_count());
+  return *state;
+}
+
+Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
+                                                 const PlannedTensor& planned,
+                                                 Scratch& scratch) const {
+  const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
+  const uint64_t rows = block.block.rows;
+  scratch.weight.resize(rows * bytes.weight);
+  scratch.scales.resize(rows * bytes.scales);
+  scratch.biases.resize(rows * bytes.biases);
+  // A lossless move is held against the source itself, an encoding against what MLX would see.
+  const std::span<const float> values =
+      planned.encoder == Encoder::kLossless
+          ? block.values
+          : stream::values_in_dtype(block, map_.dtype, scratch.decoded);
+  const uint64_t columns = block.module.columns();
+  ErrorStats stats;
+  for (uint64_t r = 0; r < rows; ++r) {
+    const numerics::AffineRow out{
+        std::span(scratch.weight).subspan(r * bytes.weight, bytes.weight),
+        std::span(scratch.scales).subspan(r * bytes.scales, bytes.scales),
+        std::span(scratch.biases).subspan(r * bytes.biases, bytes.biases)};
+    const std::span<const float> row = values.subspan(r * columns, columns);
+    if (planned.encoder == Encoder::kLossless) {
+      if (!numerics::move_lossless(block.source_dtype, block.source_row(r), out))
+        return fail(ErrorCode::kCorrupt,
+                    "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
+                    "says so",
+                    checkpoint_.path, block.module.tensor_name(), block.block.first_row + r,
+                    numerics::format_text(planned.format));
+      stats.merge(kernels_.affine_row_error(row, {out.weight, out.scales, out.biases},
+                                            planned.format, map_.dtype));
+    } else if (planned.encoder == Encoder::kBest) {
+      stats.merge(kernels_.encode_affine_best(row, planned.format, map_.dtype, out));
+    } else {
+      stats.merge(kernels_.encode_affine_parity(row, planned.format, map_.dtype, rule_, out));
+    }
+  }
+  return stats;
+}
+
+// Tensors that stay as they are: copied when the type is kept, rounded otherwise.
+ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch) const {
+  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
+  scratch.scales.clear();
+  scratch.biases.clear();
+  if (output == block.source_dtype) {
+    scratch.weight.assign(block.source.begin(), block.source.end());
+    return numerics::error_between(block.values, block.values);
+  }
+  scratch.weight.resize(block.values.size() * dtype_info(output).block_bytes);
+  scratch.decoded.resize(block.values.size());
+  numerics::encode_elements(output, block.values, scratch.weight);
+  numerics::decode_elements(output, scratch.weight, scratch.decoded);
+  return numerics::error_between(block.values, scratch.decoded);
+}
+
+Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratch) const {
+  const PlannedTensor& planned = *planned_[block.block.module];
+  const bool affine = planned.format.mode == QuantMode::kAffine;
+  const DType output = affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
+  if (!block.values.empty())
+    SLUICE_TRY(stream::check_values(checkpoint_, block, output, [this](std::span<const float> row) {
+      return kernels_.find_unencodable(row);
+    }));
+  if (affine) return encode_affine(block, planned, scratch);
+  return encode_plain(block, scratch);
+}
+
+Status ConvertVisitor::write(const RowBlock& block, const Scratch& scratch) const {
+  const stream::ModulePlace& place = layout_.places[block.block.module];
+  io::WritableFile& file = *files_[place.shard];
+  const auto put = [&](uint64_t start, const std::vector<std::byte>& bytes) -> Status {
+    if (bytes.empty()) return {};
+    return file.write_at(start + block.block.first_row * (bytes.size() / block.block.rows), bytes);
+  };
+  SLUICE_TRY(put(place.weight, scratch.weight));
+  SLUICE_TRY(put(place.scales, scratch.scales));
+  return put(place.biases, scratch.biases);
+}
+
+Status ConvertVisitor::visit(const RowBlock& block, unsigned worker) {
+  Scratch& scratch = scratch_[worker];
+  BlockResult& result = results_of(block)[block.block.index];
+  SLUICE_ASSIGN(result.error, encode(block, scratch));
+  SLUICE_TRY(write(block, scratch));
+  result.source = digest_of(block.source);
+  result.weight = digest_of(scratch.weight);
+  result.scales = digest_of(scratch.scales);
+  result.biases = digest_of(scratch.biases);
+  return {};
+}
+
+// A plan made by analysis knows the digest of every source tensor.
+Status ConvertVisitor::check_source(uint32_t module, const Digest& found) const {
+  const Digest& expected = planned_[module]->source;
+  if (expected == Digest{} || expected == found) return {};
+  return fail(ErrorCode::kCorrupt,
+              "{}: the source of tensor {} has changed since it was analyzed (digest {}, expected "
+              "{}); analyze again",
+              checkpoint_.path, map_.modules[module].tensor_name(), found.hex(), expected.hex());
+}
+
+Status ConvertVisitor::finish_module(uint32_t module) {
+  std::unique_ptr<std::vector<BlockResult>> blocks;
+  {
+    MutexLock lock(mutex_);
+    blocks = std::move(states_[module]);
+  }
+  if (blocks == nullptr) blocks = std::make_unique<std::vector<BlockResult>>();
+  ModuleResult result;
+  Hasher source, weight, scales, biases;
+  for (const BlockResult& block : *blocks) {
+    source.update(block.source);
+    weight.update(block.weight);
+    scales.update(block.scales);
+    biases.update(block.biases);
+    result.error.merge(block.error);
+  }
+  result.source = source.finish();
+  result.weight = weight.finish();
+  if (planned_[module]->format.mode == QuantMode::kAffine) {
+    result.scales = scales.finish();
+    result.biases = biases.finish();
+  }
+  SLUICE_TRY(check_source(module, result.source));
+  pending_.push_back({module, result});
+  pending_bytes_ += planned_[module]->bytes;
+  return pending_bytes_ < bytes_per_checkpoint_ ? Status{} : checkpoint_progress();
+}
+
+Status ConvertVisitor::checkpoint_progress() {
+  // What a failed sync left behind is unknown, and a second one would succeed and lie.
+  if (failed_) return fail(ErrorCode::kIo, "an earlier sync failed; run again to redo its part");
+  failed_ = true;
+  for (size_t shard = 0; shard < files_.size(); ++shard) {
+    const bool touched = std::ranges::any_of(
+        pending_, [&](const Pending& done) { return layout_.places[done.module].shard == shard; });
+    if (touched) SLUICE_TRY(files_[shard]->sync());
+  }
+  for (const Pending& done : pending_) {
+    SLUICE_TRY(journal_.append(result_to_json(done.module, done.result)));
+    results_[done.module] = done.result;
+  }
+  SLUICE_TRY(journal_.sync());
+  failed_ = false;
+  pending_.clear();
+  pending_bytes_ = 0;
+  return {};
+}
+
+}  // namespace sluice::convert

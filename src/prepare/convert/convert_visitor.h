@@ -1,0 +1,107 @@
+// The part of conversion that sees weights: encodes blocks of rows and writes them at their places,
+// and journals modules whose bytes are durable. Which modules, which files and the folder's fate
+// are convert.cpp's business.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "allocate/plan.h"
+#include "convert/convert.h"
+#include "convert/staging.h"
+#include "kernels/kernel_table.h"
+#include "stream/journal.h"
+#include "stream/stream.h"
+
+namespace sluice::convert {
+
+// Where everything goes. All of it outlives the visitor.
+struct ConvertTargets {
+  std::span<const allocate::PlannedTensor* const> planned;  // one per module
+  const stream::OutputLayout& layout;
+  std::span<const std::unique_ptr<io::WritableFile>> files;  // one per shard
+  stream::Journal& journal;
+  std::vector<std::optional<ModuleResult>>& results;  // filled as modules become durable
+};
+
+// Bytes of one row of each tensor a module becomes.
+numerics::EncodedBytes row_bytes(const families::OutputModule& module,
+                                 const numerics::QuantFormat& format, numerics::DType dtype);
+
+// A finished module's record in the journal.
+Json result_to_json(uint32_t module, const ModuleResult& result);
+
+// visit() is thread-safe; finish_module() and checkpoint_progress() are for one thread at a time.
+class ConvertVisitor : public stream::Visitor {
+ public:
+  ConvertVisitor(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                 const allocate::Plan& plan, const ConvertTargets& targets,
+                 const ConvertOptions& options)
+      : checkpoint_(checkpoint),
+        map_(map),
+        rule_(plan.data().parity == "gpu" ? numerics::ParityRule::kGpu
+                                          : numerics::ParityRule::kCpu),
+        planned_(targets.planned),
+        layout_(targets.layout),
+        files_(targets.files),
+        journal_(targets.journal),
+        results_(targets.results),
+        bytes_per_checkpoint_(options.bytes_per_checkpoint),
+        kernels_(kernels::kernel_table(options.simd)),
+        scratch_(options.workers),
+        states_(map.modules.size()) {}
+
+  Status visit(const stream::RowBlock& block, unsigned worker) override;
+  Status finish_module(uint32_t module) override;
+  // Syncs what was written and journals the modules it completes.
+  Status checkpoint_progress();
+
+ private:
+  struct BlockResult {
+    Digest source, weight, scales, biases;
+    numerics::ErrorStats error;
+  };
+  // A finished module that is not durable yet.
+  struct Pending {
+    uint32_t module;
+    ModuleResult result;
+  };
+  struct Scratch {
+    std::vector<std::byte> weight, scales, biases;
+    std::vector<float> decoded;
+  };
+
+  std::vector<BlockResult>& results_of(const stream::RowBlock& block);
+  Result<numerics::ErrorStats> encode(const stream::RowBlock& block, Scratch& scratch) const;
+  Result<numerics::ErrorStats> encode_affine(const stream::RowBlock& block,
+                                             const allocate::PlannedTensor& planned,
+                                             Scratch& scratch) const;
+  numerics::ErrorStats encode_plain(const stream::RowBlock& block, Scratch& scratch) const;
+  Status write(const stream::RowBlock& block, const Scratch& scratch) const;
+  Status check_source(uint32_t module, const Digest& found) const;
+
+  const io::Checkpoint& checkpoint_;
+  const families::ModelMap& map_;
+  const numerics::ParityRule rule_;
+  std::span<const allocate::PlannedTensor* const> planned_;
+  const stream::OutputLayout& layout_;
+  std::span<const std::unique_ptr<io::WritableFile>> files_;
+  stream::Journal& journal_;
+  std::vector<std::optional<ModuleResult>>& results_;
+  const uint64_t bytes_per_checkpoint_;
+  const kernels::KernelTable& kernels_;
+  std::vector<Scratch> scratch_;
+
+  Mutex mutex_;
+  // Exists from a module's first block to its last.
+  std::vector<std::unique_ptr<std::vector<BlockResult>>> states_ GUARDED_BY(mutex_);
+
+  // Touched by finish_module only, which is never concurrent.
+  std::vector<Pending> pending_;
+  uint64_t pending_bytes_ = 0;
+  bool failed_ = false;
+};
+
+}  // namespace sluice::convert
