@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <concepts>
 #include <cstddef>
 #include <deque>
 #include <optional>
@@ -18,6 +19,7 @@ class Thread {
  public:
   Thread() = default;
   template <class Function>
+    requires(!std::same_as<std::remove_cvref_t<Function>, Thread>)
   explicit Thread(Function&& function) : thread_(std::forward<Function>(function)) {}
   Thread(Thread&&) = default;
   Thread& operator=(Thread&&) = delete;

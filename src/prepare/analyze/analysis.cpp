@@ -9,7 +9,6 @@ namespace sluice::analyze {
 namespace {
 
 using allocate::Candidate;
-using numerics::Encoder;
 
 // JSON has no infinity; an exact encoding's SQNR is written as null.
 Json db_to_json(double db) { return std::isfinite(db) ? Json(db) : Json(nullptr); }
@@ -187,7 +186,7 @@ Result<ModuleRecord> record_from_json(const Json& json, std::string_view label) 
   SLUICE_ASSIGN(const Json* candidates, json_array(json, "candidates", label));
   for (const Json& entry : *candidates) {
     SLUICE_ASSIGN(Candidate candidate, candidate_from_json(entry, squared_weight, label));
-    item.candidates.push_back(std::move(candidate));
+    item.candidates.push_back(candidate);
   }
   if (item.candidates.empty())
     return fail(ErrorCode::kCorrupt, "{}: {} has no candidates", label, item.path);
@@ -220,8 +219,7 @@ Result<Analysis> load_analysis(const io::ByteSource& source) {
   if (!complete || analysis.records.size() != analysis.header.modules)
     return fail(ErrorCode::kInvalidArgument,
                 "{}: holds {} of {} modules (valid up to byte {}); run analyze again to finish it",
-                source.label(), analysis.records.size(), analysis.header.modules,
-                end->valid_bytes);
+                source.label(), analysis.records.size(), analysis.header.modules, end->valid_bytes);
   analysis.digest = hasher.finish();
   return analysis;
 }

@@ -18,7 +18,7 @@ inline constexpr int kAnalysisVersion = 1;
 
 // What an analysis was made from and how; two with equal headers give equal records.
 struct AnalysisHeader {
-  Digest source;      // Checkpoint::identity_digest
+  Digest source;  // Checkpoint::identity_digest
   std::string family;
   std::string dtype;  // of the output: "bfloat16", …
   int layers = 0;

@@ -10,7 +10,6 @@ namespace sluice::convert {
 namespace {
 
 using allocate::Plan;
-using allocate::PlannedTensor;
 using numerics::QuantFormat;
 using numerics::QuantMode;
 

@@ -1,6 +1,7 @@
 #include "cli/console.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "base/units.h"
@@ -10,12 +11,12 @@ namespace {
 
 constexpr auto kRedrawInterval = std::chrono::milliseconds(100);
 constexpr auto kPlainInterval = std::chrono::seconds(10);
-constexpr size_t kBarCells = 24;
+constexpr int kBarCells = 24;
 
 std::string bar(double share) {
-  const auto filled = static_cast<size_t>(share * kBarCells + 0.5);
+  const long filled = std::lround(share * kBarCells);
   std::string cells;
-  for (size_t i = 0; i < kBarCells; ++i) cells += i < filled ? "█" : "░";
+  for (int i = 0; i < kBarCells; ++i) cells += i < filled ? "█" : "░";
   return cells;
 }
 
@@ -29,8 +30,7 @@ size_t display_width(std::string_view utf8) {
 std::string Table::text(std::string_view indent) const {
   std::vector<size_t> widths(columns_.size(), 0);
   for (const auto& row : rows_)
-    for (size_t i = 0; i < row.size(); ++i)
-      widths[i] = std::max(widths[i], display_width(row[i]));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], display_width(row[i]));
   std::string text;
   for (const auto& row : rows_) {
     std::string line(indent);
@@ -81,8 +81,7 @@ std::string Console::status_text() const {
   const double share =
       total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 1;
   std::string left = "–";
-  if (rate > 0 && done_ <= total_)
-    left = duration_text(static_cast<double>(total_ - done_) / rate);
+  if (rate > 0 && done_ <= total_) left = duration_text(static_cast<double>(total_ - done_) / rate);
   const std::string numbers =
       fmt::format("{:3.0f} %  {} of {}  {}/s  {} left", share * 100, bytes_text(done_),
                   bytes_text(total_), bytes_text(static_cast<uint64_t>(rate)), left);

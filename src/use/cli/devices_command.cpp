@@ -33,8 +33,7 @@ Result<int> run(Context& context) {
   table.add({"device", "memory", "for a model", "memory rate", "disk"});
   for (const allocate::DeviceProfile& device : devices)
     table.add({device.name, bytes_text(device.memory_bytes), bytes_text(device.usable_bytes),
-               rate_text(device.memory_bytes_per_s),
-               rate_text(device.disk_internal_bytes_per_s)});
+               rate_text(device.memory_bytes_per_s), rate_text(device.disk_internal_bytes_per_s)});
   context.print(table.text(""));
   return kExitSuccess;
 }

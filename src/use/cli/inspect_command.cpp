@@ -1,6 +1,5 @@
 // `sluice inspect`: what a model is and what it would take, from headers alone.
 #include <CLI/CLI.hpp>
-
 #include <map>
 
 #include "allocate/devices.h"
@@ -160,10 +159,10 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
   std::string dtypes;
   for (const auto& [name, size] : result.dtypes)
     dtypes += fmt::format("{}{} × {}", dtypes.empty() ? "" : ", ", size.modules, name);
-  facts.add({"source", fmt::format("{} in {} {} ({})", bytes_text(result.source_bytes),
-                                   model.checkpoint->files.size(),
-                                   model.checkpoint->files.size() == 1 ? "file" : "files",
-                                   dtypes)});
+  facts.add(
+      {"source", fmt::format("{} in {} {} ({})", bytes_text(result.source_bytes),
+                             model.checkpoint->files.size(),
+                             model.checkpoint->files.size() == 1 ? "file" : "files", dtypes)});
   facts.add({"output dtype", model.map.dtype_name});
 
   Table roles({Align::kLeft, Align::kRight, Align::kRight});
@@ -185,8 +184,8 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
     if (is_yardstick(size.format))
       devices.add({numerics::format_text(size.format), bytes_text(size.bytes),
                    smallest_device(size.bytes)});
-  return fmt::format("{}\n{}\nWeight files at each uniform format:\n{}\n{}",
-                     facts.text("  "), roles.text("  "), uniform.text("  "), devices.text("  "));
+  return fmt::format("{}\n{}\nWeight files at each uniform format:\n{}\n{}", facts.text("  "),
+                     roles.text("  "), uniform.text("  "), devices.text("  "));
 }
 
 Result<int> run(Context& context, const Options& options) {

@@ -1,9 +1,8 @@
 // The program: parses the command line, runs one command, turns its outcome into an exit code.
-#include <CLI/CLI.hpp>
-
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>

@@ -47,8 +47,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.bytes =
         numerics::encoded_bytes(
             tensor.format, module.shape,
-            affine ? model.map.dtype
-                   : stream::plain_dtype(*model.checkpoint, model.map, module))
+            affine ? model.map.dtype : stream::plain_dtype(*model.checkpoint, model.map, module))
             .total();
     if (module.quantizable && format.mode == QuantMode::kAffine) {
       unquantized += !affine;

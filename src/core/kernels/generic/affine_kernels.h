@@ -76,12 +76,12 @@ inline void store_elements(Element element, uint8_t* out, F x, int count) {
       break;
     }
   }
-  memcpy(out, bytes, static_cast<size_t>(count * element_bytes(element)));
+  memcpy(out, bytes, static_cast<size_t>(count) * static_cast<size_t>(element_bytes(element)));
 }
 
 inline F load_some_elements(Element element, const uint8_t* in, int count) {
   uint8_t bytes[kLanes * 4] = {};
-  memcpy(bytes, in, static_cast<size_t>(count * element_bytes(element)));
+  memcpy(bytes, in, static_cast<size_t>(count) * static_cast<size_t>(element_bytes(element)));
   return load_elements(element, bytes);
 }
 
@@ -336,7 +336,7 @@ Encoded parity_tile(const Tile& tile, const Params& p, F top, Element element, b
 
 void write_tile(const Encoded& encoded, const Codes& codes, const Tile& tile, RawFormat format,
                 size_t first_group, RawRow out) {
-  const size_t packed = static_cast<size_t>(format.group / 8 * format.bits);
+  const size_t packed = static_cast<size_t>(format.group / 8) * static_cast<size_t>(format.bits);
   const size_t offset = first_group * static_cast<size_t>(element_bytes(format.element));
   write_codes(codes, tile.group, tile.lanes, format.bits, out.weight + first_group * packed);
   store_elements(format.element, out.scales + offset, encoded.scale, tile.lanes);
