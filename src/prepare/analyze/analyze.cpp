@@ -28,6 +28,11 @@ using stream::RowBlock;
 // A killed pass repeats at most this many modules after a power loss (none after a mere kill).
 constexpr uint64_t kRecordsPerSync = 32;
 
+// Prices square in f32, which loses errors below 10⁻¹⁹ and overflows above 10¹⁹. A row whose mean
+// square lies outside these bounds is encoded instead and measured in f64.
+constexpr double kMeanSquareMin = 1e-30;
+constexpr double kMeanSquareMax = 1e30;
+
 // What one block contributes to one candidate.
 struct CandidateSums {
   double squared_error = 0;
@@ -84,7 +89,10 @@ class AnalyzeVisitor : public stream::Visitor {
   };
 
   ModuleState& state_of(const RowBlock& block);
-  void price_row(std::span<const float> row, const ModuleState& state, BlockSums& sums) const;
+  void price_row(std::span<const float> row, const ModuleState& state, Scratch& scratch,
+                 BlockSums& sums) const;
+  ErrorStats encoded_error(std::span<const float> row, const QuantFormat& format,
+                           Scratch& scratch) const;
   static void price_cast(const RowBlock& block, std::span<const float> rounded, BlockSums& sums);
   bool moves_losslessly(const RowBlock& block, const QuantFormat& format, Scratch& scratch) const;
   Candidate merged(const ModuleState& state, const stream::BlockGrid& grid, size_t candidate) const;
@@ -149,9 +157,29 @@ ModuleState& AnalyzeVisitor::state_of(const RowBlock& block) {
   return *state;
 }
 
+// The scratch memory of one encoded row.
+numerics::AffineRow encoded_row(std::vector<std::byte>& buffer, const QuantFormat& format,
+                                uint64_t columns, DType dtype) {
+  const uint64_t shape[] = {1, columns};
+  const auto bytes = numerics::encoded_bytes(format, shape, dtype);
+  buffer.resize(bytes.total());
+  const std::span<std::byte> all(buffer);
+  return {all.first(bytes.weight), all.subspan(bytes.weight, bytes.scales),
+          all.last(bytes.biases)};
+}
+
+ErrorStats AnalyzeVisitor::encoded_error(std::span<const float> row, const QuantFormat& format,
+                                         Scratch& scratch) const {
+  return kernels_.encode_affine_parity(
+      row, format, map_.dtype, numerics::ParityRule::kCpu,
+      encoded_row(scratch.encoded, format, row.size(), map_.dtype));
+}
+
 void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& state,
-                               BlockSums& sums) const {
+                               Scratch& scratch, BlockSums& sums) const {
   const numerics::AffinePrices prices = kernels_.price_affine(row, map_.dtype);
+  const double mean_square = prices.squared_weight / static_cast<double>(row.size());
+  const bool priced = mean_square >= kMeanSquareMin && mean_square <= kMeanSquareMax;
   ErrorStats best_prices[numerics::kAffineCandidates];
   kernels_.price_best(row, state.best_formats, map_.dtype,
                       std::span(best_prices).first(state.best_formats.size()));
@@ -161,7 +189,9 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
     ErrorStats error;
     if (candidate.encoder == Encoder::kParity) {
       const size_t price = affine_index(candidate.format);
-      error = {prices.squared_error[price], prices.squared_weight, prices.error_max[price]};
+      error = priced ? ErrorStats{prices.squared_error[price], prices.squared_weight,
+                                  prices.error_max[price]}
+                     : encoded_error(row, candidate.format, scratch);
     } else if (candidate.encoder == Encoder::kBest) {
       error = best_prices[next_best++];
     } else {
@@ -191,12 +221,8 @@ void AnalyzeVisitor::price_cast(const RowBlock& block, std::span<const float> ro
 
 bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& format,
                                       Scratch& scratch) const {
-  const auto bytes = numerics::encoded_bytes(format, std::vector<uint64_t>{1, block.module.columns()},
-                                             map_.dtype);
-  scratch.encoded.resize(bytes.total());
-  const std::span<std::byte> all(scratch.encoded);
-  const numerics::AffineRow row{all.first(bytes.weight), all.subspan(bytes.weight, bytes.scales),
-                                all.last(bytes.biases)};
+  const numerics::AffineRow row =
+      encoded_row(scratch.encoded, format, block.module.columns(), map_.dtype);
   for (uint64_t r = 0; r < block.block.rows; ++r)
     if (!numerics::move_lossless(block.source_dtype, block.source_row(r), row)) return false;
   return true;
@@ -220,7 +246,7 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
   if (state.candidates.size() > 1) {
     const uint64_t columns = block.module.columns();
     for (uint64_t r = 0; r < block.block.rows; ++r)
-      price_row(rounded.subspan(r * columns, columns), state, sums);
+      price_row(rounded.subspan(r * columns, columns), state, scratch_[worker], sums);
   }
   if (state.lossless >= 0)
     sums.movable = moves_losslessly(block, state.candidates[state.lossless].format,
