@@ -1,5 +1,7 @@
 #include "verify/output.h"
 
+#include <algorithm>
+#include <map>
 #include <set>
 
 #include "io/directory.h"
@@ -23,13 +25,28 @@ Result<Json> read_json(io::Storage& storage, const std::string& path) {
   return parse_json(text, path);
 }
 
+using Names = std::set<std::string, std::less<>>;
+
+// Whether every key is in one of the two sets; true for what is no object.
+bool has_only(const Json& object, const Names& keys, const Names& more) {
+  for (const auto& [key, value] : object.items())
+    if (object.is_object() && !keys.contains(key) && !more.contains(key)) return false;
+  return true;
+}
+
 Result<Digest> digest_at(const Json& object, std::string_view key, std::string_view label) {
   SLUICE_ASSIGN(const std::string hex, json_string(object, key, label));
   return Digest::from_hex(hex);
 }
 
 Result<RecordedModule> parse_recorded(const Json& entry, std::string_view label) {
+  if (!has_only(entry,
+                {"shard", "source_xxh3", "weight_xxh3", "scales_xxh3", "biases_xxh3",
+                 "squared_error", "squared_weight", "error_max"},
+                {}))
+    return fail(ErrorCode::kCorrupt, "{}: has keys that this version does not write", label);
   RecordedModule module;
+  SLUICE_ASSIGN(module.shard, json_string(entry, "shard", label));
   SLUICE_ASSIGN(module.source, digest_at(entry, "source_xxh3", label));
   SLUICE_ASSIGN(module.weight, digest_at(entry, "weight_xxh3", label));
   if (entry.contains("scales_xxh3")) {
@@ -64,13 +81,12 @@ std::optional<QuantFormat> configured_format(const Json& quantization, const std
 void check_config(const Output& output, const families::ModelMap& map, const Plan& plan,
                   Findings& findings) {
   const Json* quantization = json_find(output.config, "quantization");
-  std::set<std::string, std::less<>> paths;
+  Names paths;
   for (const families::OutputModule& module : map.modules) {
     paths.insert(module.path);
     const PlannedTensor* planned = plan.find(module.tensor_name());
     if (planned == nullptr || planned->format.mode == QuantMode::kFloat) {
-      const Json* entry =
-          quantization != nullptr ? json_find(*quantization, module.path) : nullptr;
+      const Json* entry = quantization != nullptr ? json_find(*quantization, module.path) : nullptr;
       if (module.quantizable && entry != nullptr && *entry != false)
         findings.add(module.tensor_name(), "config.json calls it quantized, but it is not");
       continue;
@@ -78,33 +94,102 @@ void check_config(const Output& output, const families::ModelMap& map, const Pla
     const auto found = quantization != nullptr ? configured_format(*quantization, module.path)
                                                : std::optional<QuantFormat>();
     if (found != planned->format)
-      findings.add(module.tensor_name(),
-                   fmt::format("config.json should say {}, says {}",
-                               numerics::format_text(planned->format),
-                               found ? numerics::format_text(*found) : "nothing usable"));
+      findings.add(
+          module.tensor_name(),
+          fmt::format("config.json should say {}, says {}", numerics::format_text(planned->format),
+                      found ? numerics::format_text(*found) : "nothing usable"));
   }
   if (quantization == nullptr) return;
-  for (const auto& [key, value] : quantization->items())
-    if (value.is_object() && !paths.contains(key))
-      findings.add(key, "config.json has a quantization entry for a module that does not exist");
+  if (!has_only(*quantization, {"bits", "group_size", "mode"}, paths))
+    findings.add("config.json", "quantization has keys that are neither settings nor modules");
+  for (const std::string& path : paths)
+    if (const Json* entry = json_find(*quantization, path);
+        entry != nullptr && !has_only(*entry, {"bits", "group_size", "mode"}, {}))
+      findings.add(path, "config.json has more than bits, group_size and mode for it");
   if (output.config.value("quantization_config", Json()) != *quantization)
     findings.add("config.json", "quantization and quantization_config differ");
 }
 
-void check_index(const Output& output, Findings& findings) {
+void check_index(const Output& output, const Plan& plan, Findings& findings) {
   const Json* weight_map = json_find(output.index, "weight_map");
   if (weight_map == nullptr || !weight_map->is_object()) {
     findings.add("model.safetensors.index.json", "has no weight_map");
     return;
   }
-  for (const auto& [name, tensor] : output.tensors)
-    if (weight_map->value(name, "") != output.file_names[tensor.file])
-      findings.add(name, fmt::format("the index places it in \"{}\", it lies in {}",
-                                     weight_map->value(name, ""), output.file_names[tensor.file]));
+  uint64_t bytes = 0;
+  for (const auto& [name, tensor] : output.tensors) {
+    bytes += tensor.bytes;
+    const Json* place = json_find(*weight_map, name);
+    if (place == nullptr || *place != output.file_names[tensor.file])
+      findings.add(name, fmt::format("the index places it in {}, it lies in {}",
+                                     place == nullptr ? "no file" : dump_json(*place),
+                                     output.file_names[tensor.file]));
+  }
   if (weight_map->size() != output.tensors.size())
     findings.add("model.safetensors.index.json",
                  fmt::format("lists {} tensors, the files hold {}", weight_map->size(),
                              output.tensors.size()));
+  const Json expected = {{"total_size", bytes}, {"total_parameters", plan.data().elements}};
+  const Json* metadata = json_find(output.index, "metadata");
+  if (metadata == nullptr || *metadata != expected)
+    findings.add("model.safetensors.index.json",
+                 fmt::format("its metadata should be {}, is {}", dump_json(expected),
+                             metadata != nullptr ? dump_json(*metadata) : "missing"));
+}
+
+// Everything but quantization comes from the source, as does the end-of-text token unless
+// generation_config.json overrides it.
+void check_copied_config(const Output& output, const io::Checkpoint& checkpoint,
+                         const families::ModelMap& map, Findings& findings) {
+  const Names not_copied = {"_name_or_path", "vision_config", "torch_dtype",
+                            "dtype",         "quantization",  "quantization_config"};
+  Json expected = checkpoint.config;
+  expected.update(map.config_additions);
+  if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
+    expected["eos_token_id"] = *eos;
+  for (const auto& [key, value] : expected.items())
+    if (!not_copied.contains(key) && (!output.config.contains(key) || output.config[key] != value))
+      findings.add("config.json", fmt::format("key \"{}\" is not the source's", key));
+  for (const auto& [key, value] : output.config.items())
+    if (!not_copied.contains(key) && !expected.contains(key))
+      findings.add("config.json", fmt::format("key \"{}\" is not in the source", key));
+  for (const std::string_view key : {"torch_dtype", "dtype"})
+    if (const Json* dtype = json_find(output.config, key); dtype && *dtype != map.dtype_name)
+      findings.add("config.json", fmt::format("{} should be \"{}\", is {}", key, map.dtype_name,
+                                              dump_json(*dtype)));
+}
+
+// sluice.json beside the plan and the modules: from which files, into which.
+void check_record(const Output& output, const Json& record, const io::Checkpoint& checkpoint,
+                  const families::ModelMap& map, Findings& findings) {
+  Json files = Json::array();
+  for (const io::SourceFile& file : checkpoint.identity)
+    files.push_back(
+        {{"name", file.name}, {"bytes", file.bytes}, {"header_xxh3", file.header.hex()}});
+  const auto says = [](const Json* object, std::string_view key, const Json& expected) {
+    const Json* found = object != nullptr ? json_find(*object, key) : nullptr;
+    return found != nullptr && *found == expected;
+  };
+  const Json* source = json_find(record, "source");
+  if (!says(source, "files", files) || !says(source, "xxh3", checkpoint.identity_digest().hex()) ||
+      !has_only(*source, {"name", "xxh3", "files"}, {}))
+    findings.add("sluice.json", "does not describe the source's files");
+  if (!has_only(record,
+                {"version", "tool", "block_elements", "source", "dropped", "modules", "plan"}, {}))
+    findings.add("sluice.json", "has keys that this version does not write");
+  if (!says(&record, "dropped", map.dropped))
+    findings.add("sluice.json", "does not list the source tensors that are left out");
+  Names names;
+  for (const families::OutputModule& module : map.modules) names.insert(module.tensor_name());
+  for (const auto& [name, recorded] : output.recorded) {
+    const auto tensor = output.tensors.find(name);
+    if (!names.contains(name))
+      findings.add(name, "sluice.json records it, but the model has no such module");
+    else if (tensor != output.tensors.end() &&
+             recorded.shard != output.file_names[tensor->second.file])
+      findings.add(name, fmt::format("sluice.json places it in \"{}\", it lies in {}",
+                                     recorded.shard, output.file_names[tensor->second.file]));
+  }
 }
 
 }  // namespace
@@ -112,13 +197,22 @@ void check_index(const Output& output, Findings& findings) {
 void Findings::add(std::string subject, std::string message) {
   MutexLock lock(mutex_);
   ++count_;
-  if (findings_.size() < kFindingsMax)
+  const uint64_t of_subject = ++by_subject_[subject];
+  if (findings_.size() < kFindingsMax && of_subject <= kFindingsPerSubjectMax)
     findings_.push_back({std::move(subject), std::move(message)});
 }
 
 std::vector<Finding> Findings::take(uint64_t* count) {
   MutexLock lock(mutex_);
   *count = count_;
+  // The last one kept of a subject speaks for those that were not.
+  std::set<std::string_view> told;
+  for (auto finding = findings_.rbegin(); finding != findings_.rend(); ++finding) {
+    if (!told.insert(finding->subject).second) continue;
+    const auto kept = std::ranges::count(findings_, finding->subject, &Finding::subject);
+    const uint64_t more = by_subject_[finding->subject] - static_cast<uint64_t>(kept);
+    if (more > 0) finding->message += fmt::format(" ({} more like this)", more);
+  }
   return std::move(findings_);
 }
 
@@ -127,7 +221,12 @@ Result<Record> read_record(io::Storage& storage, const std::string& out) {
   if (!storage.exists(path))
     return fail(ErrorCode::kNotFound,
                 "{} is not there; only folders written by Sluice can be verified", path);
-  SLUICE_ASSIGN(Json json, read_json(storage, path));
+  SLUICE_ASSIGN(const auto source, storage.open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kJsonBytesMax));
+  SLUICE_ASSIGN(Json json, parse_json(text, path));
+  // Nobody else writes this file, so any other spelling is damage, even of a seventeenth digit.
+  if (text != dump_json(json, 1) + "\n")
+    return fail(ErrorCode::kCorrupt, "{}: was damaged or edited since Sluice wrote it", path);
   SLUICE_ASSIGN(const int64_t version, json_int(json, "version", 1, 1, path));
   static_cast<void>(version);
   SLUICE_ASSIGN(const int64_t block, json_int(json, "block_elements", 1, INT64_MAX, path));
@@ -156,6 +255,8 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
       findings.add(name, header.error().message);
       continue;
     }
+    if (header->metadata != std::map<std::string, std::string>{{"format", "mlx"}})
+      findings.add(name, "its __metadata__ should be {\"format\": \"mlx\"}");
     for (io::StoredTensor& tensor : header->tensors) {
       const std::string tensor_name = tensor.info.name;
       if (!output.tensors.emplace(tensor_name, std::move(tensor)).second)
@@ -165,10 +266,12 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
   for (const auto& [name, json] : {std::pair{"config.json", &output.config},
                                    std::pair{"model.safetensors.index.json", &output.index}}) {
     auto parsed = read_json(storage, out + "/" + name);
-    if (parsed)
-      *json = std::move(*parsed);
-    else
+    if (!parsed)
       findings.add(name, parsed.error().message);
+    else if (!parsed->is_object())
+      findings.add(name, "is no JSON object");
+    else
+      *json = std::move(*parsed);
   }
   if (const Json* modules = json_find(record, "modules"); modules != nullptr)
     for (const auto& [name, entry] : modules->items()) {
@@ -181,29 +284,27 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
   return output;
 }
 
-void check_loader_rules(const Output& output, const io::Checkpoint& checkpoint,
+void check_loader_rules(const Output& output, const Json& record, const io::Checkpoint& checkpoint,
                         const families::ModelMap& map, const Plan& plan, Findings& findings) {
-  std::set<std::string, std::less<>> expected;
+  Names expected;
   for (const families::OutputModule& module : map.modules) {
     const PlannedTensor* planned = plan.find(module.tensor_name());
     if (planned == nullptr) {
       findings.add(module.tensor_name(), "the plan says nothing about it");
       continue;
     }
-    for (const io::TensorInfo& info :
-         stream::output_tensors(stream::layout_module(checkpoint, map, module), planned->format,
-                                map.dtype)) {
+    for (const io::TensorInfo& info : stream::output_tensors(
+             stream::layout_module(checkpoint, map, module), planned->format, map.dtype)) {
       expected.insert(info.name);
       const auto found = output.tensors.find(info.name);
       if (found == output.tensors.end()) {
         findings.add(info.name, "is missing");
       } else if (!(found->second.info == info)) {
         const io::TensorInfo& actual = found->second.info;
-        findings.add(info.name, fmt::format("should be {} {}, is {} {}",
-                                            dtype_info(info.dtype).name,
-                                            numerics::shape_text(info.shape),
-                                            dtype_info(actual.dtype).name,
-                                            numerics::shape_text(actual.shape)));
+        findings.add(info.name,
+                     fmt::format("should be {} {}, is {} {}", dtype_info(info.dtype).name,
+                                 numerics::shape_text(info.shape), dtype_info(actual.dtype).name,
+                                 numerics::shape_text(actual.shape)));
       }
     }
   }
@@ -217,7 +318,44 @@ void check_loader_rules(const Output& output, const io::Checkpoint& checkpoint,
     findings.add("weight files", fmt::format("take {} bytes, the plan says {}",
                                              output.weight_file_bytes, plan.data().exact_bytes));
   check_config(output, map, plan, findings);
-  check_index(output, findings);
+  check_copied_config(output, checkpoint, map, findings);
+  check_index(output, plan, findings);
+  check_record(output, record, checkpoint, map, findings);
+}
+
+namespace {
+
+// Compared piece by piece: a tokenizer may take a hundred megabytes.
+Result<bool> equal_files(const io::ByteSource& a, const io::ByteSource& b) {
+  if (a.size() != b.size()) return false;
+  constexpr uint64_t kPiece = 1 << 20;
+  std::vector<std::byte> from_a, from_b;
+  for (uint64_t at = 0; at < a.size(); at += kPiece) {
+    const uint64_t bytes = std::min(kPiece, a.size() - at);
+    from_a.resize(bytes);
+    from_b.resize(bytes);
+    SLUICE_TRY(a.read_at(at, from_a));
+    SLUICE_TRY(b.read_at(at, from_b));
+    if (from_a != from_b) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Status check_sidecars(io::Storage& storage, const std::string& out,
+                      const io::Checkpoint& checkpoint, Findings& findings) {
+  for (const io::Sidecar& sidecar : checkpoint.sidecars) {
+    const std::string path = out + "/" + sidecar.name;
+    if (!storage.exists(path)) {
+      findings.add(sidecar.name, "is missing");
+      continue;
+    }
+    SLUICE_ASSIGN(const auto found, storage.open_source(path));
+    SLUICE_ASSIGN(const bool equal, equal_files(*sidecar.source, *found));
+    if (!equal) findings.add(sidecar.name, "differs from the source's");
+  }
+  return {};
 }
 
 }  // namespace sluice::verify

@@ -16,6 +16,7 @@ namespace sluice::verify {
 
 // What sluice.json claims about one module.
 struct RecordedModule {
+  std::string shard;  // of its weight
   Digest source, weight, scales, biases;
   numerics::ErrorStats error;
 };
@@ -36,7 +37,10 @@ struct Record {
 };
 Result<Record> read_record(io::Storage& storage, const std::string& out);
 
-// Collects findings; thread-safe.
+// Of the same tensor or file; so that one broken tensor does not hide the others.
+inline constexpr uint64_t kFindingsPerSubjectMax = 4;
+
+// Collects findings, the first few of each subject; thread-safe.
 class Findings {
  public:
   void add(std::string subject, std::string message);
@@ -45,6 +49,7 @@ class Findings {
  private:
   Mutex mutex_;
   std::vector<Finding> findings_ GUARDED_BY(mutex_);
+  std::unordered_map<std::string, uint64_t> by_subject_ GUARDED_BY(mutex_);
   uint64_t count_ GUARDED_BY(mutex_) = 0;
 };
 
@@ -54,10 +59,15 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
                            Findings& findings);
 
 // The rules of a stock loader: exactly the tensors the model needs, of the right types and shapes;
-// quantization in config.json that explains every one of them; an index that agrees; bytes within
-// the budget; sums as recorded.
-void check_loader_rules(const Output& output, const io::Checkpoint& checkpoint,
+// quantization in config.json that explains every one of them, and the rest of it as in the source;
+// an index that agrees; bytes within the budget. And what sluice.json (record) says beside its
+// plan.
+void check_loader_rules(const Output& output, const Json& record, const io::Checkpoint& checkpoint,
                         const families::ModelMap& map, const allocate::Plan& plan,
                         Findings& findings);
+
+// The small files that travel with a model must be the source's. Errors: reading fails.
+Status check_sidecars(io::Storage& storage, const std::string& out,
+                      const io::Checkpoint& checkpoint, Findings& findings);
 
 }  // namespace sluice::verify

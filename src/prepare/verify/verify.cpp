@@ -105,14 +105,14 @@ std::vector<uint32_t> VerifyVisitor::comparable_modules() {
     const OutputModule& module = map_.modules[i];
     const PlannedTensor* planned = plan_.find(module.tensor_name());
     if (planned == nullptr) continue;
-    const auto expected = stream::output_tensors(
-        stream::layout_module(checkpoint_, map_, module), planned->format, map_.dtype);
+    const auto expected = stream::output_tensors(stream::layout_module(checkpoint_, map_, module),
+                                                 planned->format, map_.dtype);
     const io::StoredTensor* found[3] = {};
     bool complete = true;
     for (size_t part = 0; part < expected.size(); ++part) {
       const auto tensor = output_.tensors.find(expected[part].name);
-      complete = complete && tensor != output_.tensors.end() &&
-                 tensor->second.info == expected[part];
+      complete =
+          complete && tensor != output_.tensors.end() && tensor->second.info == expected[part];
       if (complete) found[part] = &tensor->second;
     }
     if (!complete) continue;
@@ -132,8 +132,8 @@ Status VerifyVisitor::read_output(const RowBlock& block, Scratch& scratch) const
     }
     const uint64_t row_bytes = tensor->bytes / all_rows;
     out.resize(row_bytes * block.block.rows);
-    return output_.files[tensor->file]->read_at(
-        tensor->offset + block.block.first_row * row_bytes, out);
+    return output_.files[tensor->file]->read_at(tensor->offset + block.block.first_row * row_bytes,
+                                                out);
   };
   SLUICE_TRY(read(place.weight, scratch.weight));
   SLUICE_TRY(read(place.scales, scratch.scales));
@@ -163,8 +163,8 @@ void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor&
   scratch.expected_weight.resize(found.weight.size());
   scratch.expected_scales.resize(found.scales.size());
   scratch.expected_biases.resize(found.biases.size());
-  const auto rule = plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu
-                                                 : numerics::ParityRule::kCpu;
+  const auto rule =
+      plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu : numerics::ParityRule::kCpu;
   numerics::encode_affine_parity(
       source, planned.format, map_.dtype, rule,
       {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases});
@@ -172,8 +172,7 @@ void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor&
                            std::span<const std::byte> actual) {
     if (!equal_bytes(expected, actual))
       findings_.add(block.module.path + "." + std::string(part),
-                    fmt::format("{} differs from the source encoded anew",
-                                place_text(block, row)));
+                    fmt::format("{} differs from the source encoded anew", place_text(block, row)));
   };
   compare(block.module.parameter, scratch.expected_weight, found.weight);
   compare("scales", scratch.expected_scales, found.scales);
@@ -182,8 +181,7 @@ void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor&
 
 // Every group of a searched encoding must be at least as close as MLX's own.
 void VerifyVisitor::check_not_worse(const RowBlock& block, const PlannedTensor& planned,
-                                    uint64_t row, std::span<const float> source,
-                                    Scratch& scratch) {
+                                    uint64_t row, std::span<const float> source, Scratch& scratch) {
   const uint64_t one_row[] = {1, block.module.columns()};
   const auto bytes = numerics::encoded_bytes(planned.format, one_row, map_.dtype);
   scratch.expected_weight.resize(bytes.weight);
@@ -214,10 +212,10 @@ void VerifyVisitor::check_lossless(const RowBlock& block, uint64_t row, const Sc
   const std::span<const float> source = block.row(row);
   const auto [expected, found] = std::ranges::mismatch(source, scratch.decoded);
   if (expected != source.end())
-    findings_.add(block.module.tensor_name(),
-                  fmt::format("{}, column {}: a lossless copy should decode to {}, gives {}",
-                              place_text(block, row), expected - source.begin(), *expected,
-                              *found));
+    findings_.add(
+        block.module.tensor_name(),
+        fmt::format("{}, column {}: a lossless copy should decode to {}, gives {}",
+                    place_text(block, row), expected - source.begin(), *expected, *found));
 }
 
 ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTensor& planned,
@@ -236,7 +234,8 @@ ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTenso
                                          row_of(scratch.scales, r, rows),
                                          row_of(scratch.biases, r, rows)};
     numerics::decode_affine(found, planned.format, map_.dtype, scratch.decoded);
-    if (planned.encoder == Encoder::kParity) check_reencoding(block, planned, r, source, found, scratch);
+    if (planned.encoder == Encoder::kParity)
+      check_reencoding(block, planned, r, source, found, scratch);
     if (planned.encoder == Encoder::kBest) check_not_worse(block, planned, r, source, scratch);
     if (planned.encoder == Encoder::kLossless) check_lossless(block, r, scratch);
     stats.merge(numerics::affine_row_error(source, found, planned.format, map_.dtype));
@@ -307,11 +306,15 @@ void VerifyVisitor::check_digests(const OutputModule& module,
 void VerifyVisitor::check_error(const OutputModule& module, const PlannedTensor& planned,
                                 const ErrorStats& error) {
   const auto recorded = output_.recorded.find(module.tensor_name());
-  if (recorded != output_.recorded.end() &&
-      recorded->second.error.squared_error != error.squared_error)
-    findings_.add(module.tensor_name(),
-                  fmt::format("its squared error is {}, sluice.json recorded {}",
-                              error.squared_error, recorded->second.error.squared_error));
+  if (recorded != output_.recorded.end() && recorded->second.error != error) {
+    const ErrorStats& claimed = recorded->second.error;
+    findings_.add(
+        module.tensor_name(),
+        fmt::format("its squared error is {} of {}, at most {} in one weight; sluice.json "
+                    "recorded {} of {}, at most {}",
+                    error.squared_error, error.squared_weight, error.error_max,
+                    claimed.squared_error, claimed.squared_weight, claimed.error_max));
+  }
   if (plan_.data().analysis == Digest{}) return;  // a uniform plan predicts nothing
   const double predicted = sqnr_db(planned.error), found = sqnr_db(error);
   const bool both_exact = std::isinf(predicted) && std::isinf(found);
@@ -376,7 +379,8 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
 
   Findings findings;
   SLUICE_ASSIGN(const Output output, open_output(storage, out, record.json, findings));
-  check_loader_rules(output, checkpoint, map, record.plan, findings);
+  check_loader_rules(output, record.json, checkpoint, map, record.plan, findings);
+  SLUICE_TRY(check_sidecars(storage, out, checkpoint, findings));
 
   VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options.workers);
   const std::vector<uint32_t> modules = visitor.comparable_modules();

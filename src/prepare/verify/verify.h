@@ -32,8 +32,8 @@ struct Finding {
 struct RoleQuality {
   std::string role;
   uint64_t modules = 0;
-  numerics::ErrorStats error;      // merged over the role's modules
-  double worst_sqnr_db = 0;        // of its modules
+  numerics::ErrorStats error;  // merged over the role's modules
+  double worst_sqnr_db = 0;    // of its modules
   std::string worst_tensor;
 };
 
