@@ -17,20 +17,26 @@ struct Timings {
   double analyze = 0, plan = 0, quantize_and_verify = 0;
 };
 
-// The analysis lies in the output folder, unless the user named a file to reuse.
-std::string analysis_path(const Options& options) {
-  return options.analysis.empty() ? convert::partial_path(options.out) + "/analysis.jsonl"
-                                  : options.analysis;
+// Whether an earlier run was stopped after the folder got its name and before the journal went.
+bool stopped_at_the_end(io::Storage& storage, const std::string& out) {
+  return storage.exists(out) && storage.exists(convert::journal_path(out)) &&
+         !storage.exists(convert::partial_path(out));
 }
 
-Status verify_partial(Context& context, const OpenedModel& model, const std::string& partial,
-                      verify::VerifyReport& report) {
-  context.console->end();
-  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, partial));
+// The analysis lies in the output folder, unless the user named a file to reuse.
+std::string analysis_path(const Options& options, const std::string& folder) {
+  return options.analysis.empty() ? folder + "/analysis.jsonl" : options.analysis;
+}
+
+Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
+                     verify::VerifyReport& report) {
+  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder));
   if (report.passed()) return {};
-  context.print(verify_text(report, partial));
-  return fail(ErrorCode::kCorrupt, "{} failed verification and was not given its final name",
-              partial);
+  if (!context.options.json) context.print(verify_text(report, folder));
+  const verify::Finding& first = report.findings.front();
+  return fail(ErrorCode::kCorrupt,
+              "{} failed verification with {} findings, the first of them {}: {}", folder,
+              report.finding_count, first.subject, first.message);
 }
 
 std::string summary_text(const Options& options, const allocate::Plan& plan,
@@ -42,8 +48,8 @@ std::string summary_text(const Options& options, const allocate::Plan& plan,
                                  100 * static_cast<double>(data.exact_bytes) /
                                      static_cast<double>(data.budget_bytes))});
   table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(plan))});
-  table.add({"optimality", fmt::format("within {:.4f} % of the best possible mix",
-                                       100 * data.gap())});
+  table.add(
+      {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
   table.add({"verified", fmt::format("{} tensors, {} of {} modules byte for byte", report.tensors,
                                      report.reencoded_modules, report.modules)});
   table.add({"time", fmt::format("analyze {}, plan {}, quantize and verify {}",
@@ -69,12 +75,14 @@ Result<int> run(Context& context, const Options& options) {
     return fail(ErrorCode::kInvalidArgument,
                 "{} exists already; remove it or choose another output", options.out);
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
-  SLUICE_TRY(storage.create_directory(convert::partial_path(options.out)));
+  const bool at_the_end = stopped_at_the_end(storage, options.out);
+  const std::string folder = at_the_end ? options.out : convert::partial_path(options.out);
+  if (!at_the_end) SLUICE_TRY(storage.create_directory(folder));
 
   Timings timings;
   Stopwatch analyze_watch;
   SLUICE_ASSIGN(const analyze::Analysis analysis,
-                run_analysis(context, model, analysis_path(options), options.best));
+                run_analysis(context, model, analysis_path(options, folder), options.best));
   timings.analyze = analyze_watch.seconds();
   Stopwatch plan_watch;
   SLUICE_ASSIGN(const allocate::Plan plan, run_plan(context, analysis, options.plan));
@@ -82,9 +90,11 @@ Result<int> run(Context& context, const Options& options) {
 
   Stopwatch convert_watch;
   verify::VerifyReport report;
+  if (at_the_end) SLUICE_TRY(verify_folder(context, model, folder, report));
   SLUICE_ASSIGN(const convert::ConvertSummary converted,
                 run_convert(context, model, plan, options.out, [&](const std::string& partial) {
-                  return verify_partial(context, model, partial, report);
+                  context.console->end();
+                  return verify_folder(context, model, partial, report);
                 }));
   timings.quantize_and_verify = convert_watch.seconds();
   SLUICE_TRY(io::write_file_atomically(storage, options.out + "/run.json",
