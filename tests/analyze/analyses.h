@@ -5,8 +5,6 @@
 #include <vector>
 
 #include "analyze/analyze.h"
-#include "base/cpu.h"
-#include "io/fault.h"
 #include "support/models.h"
 #include "support/plans.h"
 
@@ -26,25 +24,12 @@ inline Subject subject_of(const ModelBuilder& model, std::string_view dtype = ""
   return {std::move(checkpoint), std::move(map)};
 }
 
-inline std::vector<SimdLevel> simd_levels() {
-  std::vector<SimdLevel> levels;
-  const CpuInfo cpu = detect_cpu();
-  for (const std::string_view name : {"scalar", "neon", "avx2", "avx512"})
-    if (const auto level = parse_simd_level(name, cpu)) levels.push_back(*level);
-  return levels;
-}
-
 inline analyze::AnalyzeOptions analyze_options(unsigned workers = 2) {
   analyze::AnalyzeOptions options;
   options.best_formats = {affine(3, 32), affine(4, 64)};
   options.workers = workers;
-  options.simd = detect_cpu().simd;
+  options.simd = widest_simd();
   return options;
-}
-
-inline void make_work_folder(io::MemoryStorage& storage) {
-  SLUICE_CHECK(storage.create_directory("work").has_value());
-  SLUICE_CHECK(storage.sync_directory(".").has_value());
 }
 
 inline void put(io::MemoryStorage& storage, const std::string& path, std::string_view text) {

@@ -5,9 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "base/cpu.h"
 #include "convert/convert.h"
-#include "io/fault.h"
 #include "support/models.h"
 #include "support/plans.h"
 
@@ -41,16 +39,6 @@ inline Job job_of(const ModelBuilder& model, std::string_view dtype = "",
   return {std::move(checkpoint), std::move(map), std::move(plan)};
 }
 
-inline SimdLevel widest_simd() { return detect_cpu().simd; }
-
-inline std::vector<SimdLevel> simd_levels() {
-  std::vector<SimdLevel> levels;
-  const CpuInfo cpu = detect_cpu();
-  for (const std::string_view name : {"scalar", "neon", "avx2", "avx512"})
-    if (const auto level = parse_simd_level(name, cpu)) levels.push_back(*level);
-  return levels;
-}
-
 class CollectingLog : public NullLog {
  public:
   void warn(std::string_view message) override { warnings.emplace_back(message); }
@@ -69,11 +57,6 @@ inline convert::ConvertOptions convert_options(Log& log, unsigned workers = 2) {
 inline Result<convert::ConvertSummary> convert_into(io::Storage& storage, const Job& job,
                                                     const convert::ConvertOptions& options) {
   return convert::convert(storage, *job.checkpoint, job.map, job.plan, kOut, options);
-}
-
-inline void make_work_folder(io::MemoryStorage& storage) {
-  SLUICE_CHECK(storage.create_directory("work").has_value());
-  SLUICE_CHECK(storage.sync_directory(".").has_value());
 }
 
 inline Files converted(const Job& job) {

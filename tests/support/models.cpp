@@ -36,6 +36,21 @@ std::vector<float> Random::normals(uint64_t count, float scale) {
   return values;
 }
 
+std::vector<SimdLevel> simd_levels() {
+  std::vector<SimdLevel> levels;
+  const CpuInfo cpu = detect_cpu();
+  for (const std::string_view name : {"scalar", "neon", "avx2", "avx512"})
+    if (const auto level = parse_simd_level(name, cpu)) levels.push_back(*level);
+  return levels;
+}
+
+SimdLevel widest_simd() { return detect_cpu().simd; }
+
+void make_work_folder(io::MemoryStorage& storage) {
+  SLUICE_CHECK(storage.create_directory("work").has_value());
+  SLUICE_CHECK(storage.sync_directory(".").has_value());
+}
+
 ModelBuilder& ModelBuilder::add(const std::string& name, DType dtype, Shape shape,
                                 std::span<const float> values) {
   std::vector<std::byte> bytes(values.size() * dtype_info(dtype).block_bytes);

@@ -11,8 +11,10 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cpu.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
+#include "io/fault.h"
 #include "numerics/dtype.h"
 
 namespace sluice::test {
@@ -29,6 +31,13 @@ class Random {
  private:
   uint64_t state_;
 };
+
+// Every instruction set of this machine that kernels exist for, and the widest of them.
+std::vector<SimdLevel> simd_levels();
+SimdLevel widest_simd();
+
+// The durable folder "work" of a storage in memory.
+void make_work_folder(io::MemoryStorage& storage);
 
 // Wraps the one source of a checkpoint, for faults and counters.
 using WrapSource = std::function<std::shared_ptr<io::ByteSource>(std::shared_ptr<io::ByteSource>)>;
