@@ -5,6 +5,14 @@
 namespace sluice {
 namespace {
 
+// The parser quotes what it stumbled over, which need not be text.
+std::string printable(std::string_view text) {
+  std::string safe(text);
+  for (char& c : safe)
+    if (c < ' ' || c > '~') c = '?';
+  return safe;
+}
+
 // Passes events on while counting depth; keeps the reason of the first failure.
 class GuardedHandler : public JsonSax {
  public:
@@ -26,7 +34,7 @@ class GuardedHandler : public JsonSax {
   bool end_array() override { return leave() && next_.end_array(); }
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
-    reason_ = fmt::format("malformed JSON at byte {} ({})", position, error.what());
+    reason_ = fmt::format("malformed JSON at byte {} ({})", position, printable(error.what()));
     return false;
   }
 

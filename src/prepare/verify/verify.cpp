@@ -26,7 +26,10 @@ using numerics::QuantMode;
 using stream::RowBlock;
 
 // Prices use a reciprocal where encoding divides; this covers the difference with room to spare.
+// In a small module a single near-tie that falls the other way is visible.
 constexpr double kPredictionToleranceDb = 0.1;
+constexpr double kSmallPredictionToleranceDb = 0.5;
+constexpr uint64_t kSmallElements = 65536;
 
 // One module's tensors in the output; scales and biases only for affine.
 struct OutputPlace {
@@ -318,7 +321,9 @@ void VerifyVisitor::check_error(const OutputModule& module, const PlannedTensor&
   if (plan_.data().analysis == Digest{}) return;  // a uniform plan predicts nothing
   const double predicted = sqnr_db(planned.error), found = sqnr_db(error);
   const bool both_exact = std::isinf(predicted) && std::isinf(found);
-  if (!both_exact && !(std::fabs(predicted - found) <= kPredictionToleranceDb))
+  const double tolerance =
+      module.elements() < kSmallElements ? kSmallPredictionToleranceDb : kPredictionToleranceDb;
+  if (!both_exact && !(std::fabs(predicted - found) <= tolerance))
     findings_.add(module.tensor_name(), fmt::format("its SQNR is {:.2f} dB, the plan predicted "
                                                     "{:.2f} dB",
                                                     found, predicted));
