@@ -222,17 +222,18 @@ Result<Record> read_record(io::Storage& storage, const std::string& out) {
     return fail(ErrorCode::kNotFound,
                 "{} is not there; only folders written by Sluice can be verified", path);
   SLUICE_ASSIGN(const auto source, storage.open_source(path));
-  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kJsonBytesMax));
+  SLUICE_ASSIGN(std::string text, io::read_text(*source, kJsonBytesMax));
   SLUICE_ASSIGN(Json json, parse_json(text, path));
-  // Nobody else writes this file, so any other spelling is damage, even of a seventeenth digit.
-  if (text != dump_json(json, 1) + "\n")
-    return fail(ErrorCode::kCorrupt, "{}: was damaged or edited since Sluice wrote it", path);
   SLUICE_ASSIGN(const int64_t version, json_int(json, "version", 1, 1, path));
   static_cast<void>(version);
   SLUICE_ASSIGN(const int64_t block, json_int(json, "block_elements", 1, INT64_MAX, path));
   if (static_cast<uint64_t>(block) != stream::kBlockElements)
     return fail(ErrorCode::kUnsupported, "{}: digests over blocks of {} elements, expected {}",
                 path, block, stream::kBlockElements);
+  // Nobody else writes this file, so any other spelling is damage, even of a seventeenth digit.
+  if (text != dump_json(json, 1) + "\n")
+    return fail(ErrorCode::kCorrupt, "{}: was damaged or edited since Sluice wrote it", path);
+  std::string().swap(text);  // megabytes for a large model
   SLUICE_ASSIGN(const Json* plan_json, json_object(json, "plan", path));
   SLUICE_ASSIGN(allocate::Plan plan, allocate::plan_from_json(dump_json(*plan_json), path));
   return Record{std::move(plan), std::move(json)};
