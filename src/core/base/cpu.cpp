@@ -50,8 +50,7 @@ unsigned usable_cores() {
   unsigned cores = std::max(1u, std::thread::hardware_concurrency());
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0)
-    cores = std::max(1, CPU_COUNT(&set));
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::max(1, CPU_COUNT(&set));
   if (const unsigned granted = cgroup_cores(); granted > 0) cores = std::min(cores, granted);
 #endif
   return cores;

@@ -53,25 +53,25 @@ template <class... Args>
 #define SLUICE_CONCAT(a, b) SLUICE_CONCAT_INNER(a, b)
 
 // SLUICE_TRY(status_expression); returns the error to the caller.
-#define SLUICE_TRY(expression)                                          \
-  do {                                                                  \
-    if (auto sluice_status = (expression); !sluice_status)              \
-      return std::unexpected(std::move(sluice_status).error());         \
+#define SLUICE_TRY(expression)                                  \
+  do {                                                          \
+    if (auto sluice_status = (expression); !sluice_status)      \
+      return std::unexpected(std::move(sluice_status).error()); \
   } while (false)
 
 // SLUICE_ASSIGN(auto value, result_expression); declares or assigns value, or returns the error.
 #define SLUICE_ASSIGN(declaration, expression) \
   SLUICE_ASSIGN_INNER(SLUICE_CONCAT(sluice_result_, __LINE__), declaration, expression)
-#define SLUICE_ASSIGN_INNER(temporary, declaration, expression)             \
-  auto temporary = (expression);                                            \
-  if (!temporary) return std::unexpected(std::move(temporary).error());     \
+#define SLUICE_ASSIGN_INNER(temporary, declaration, expression)         \
+  auto temporary = (expression);                                        \
+  if (!temporary) return std::unexpected(std::move(temporary).error()); \
   declaration = std::move(*temporary)
 
 // A broken promise between our own functions; stays on in release builds.
-#define SLUICE_CHECK(condition)                                           \
-  do {                                                                    \
-    if (!(condition)) [[unlikely]]                                        \
-      ::sluice::check_failed(#condition, __FILE__, __LINE__);             \
+#define SLUICE_CHECK(condition)                               \
+  do {                                                        \
+    if (!(condition)) [[unlikely]]                            \
+      ::sluice::check_failed(#condition, __FILE__, __LINE__); \
   } while (false)
 
 // For inner loops: on only in builds without NDEBUG.

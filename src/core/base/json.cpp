@@ -172,8 +172,8 @@ Result<int64_t> json_int(const Json& object, std::string_view key, int64_t low, 
   const Json* value = json_find(object, key);
   if (value == nullptr || !value->is_number_integer())
     return wrong_type(label, key, "an integer", value);
-  const bool too_large = value->is_number_unsigned() &&
-                         value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  const bool too_large =
+      value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
   if (too_large || value->get<int64_t>() < low || value->get<int64_t>() > high)
     return fail(ErrorCode::kCorrupt, "{}: key \"{}\" should lie in [{}, {}], found {}", label, key,
                 low, high, dump_json(*value));

@@ -2,9 +2,8 @@
 // access that names the key. Wraps nlohmann::json; no other file may rely on its exceptions.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -12,10 +12,32 @@
 namespace sluice::numerics {
 
 enum class DType : uint8_t {
-  kF32, kF16, kBF16, kF64, kF8E4M3, kF8E5M2, kF8E8M0,
-  kI8, kI16, kI32, kI64, kU8, kU16, kU32, kU64, kBool, kC64,
+  kF32,
+  kF16,
+  kBF16,
+  kF64,
+  kF8E4M3,
+  kF8E5M2,
+  kF8E8M0,
+  kI8,
+  kI16,
+  kI32,
+  kI64,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kBool,
+  kC64,
   // GGUF blocks.
-  kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
 };
 
 // Row-major; the last axis is contiguous and is the input axis of a matrix.
@@ -25,7 +47,7 @@ struct DTypeInfo {
   std::string_view name;    // as safetensors spells it ("BF16"), or GGUF ("Q4_K")
   uint32_t block_elements;  // 1 for plain types
   uint32_t block_bytes;
-  bool is_float;            // decodes to real numbers (all GGUF blocks do)
+  bool is_float;  // decodes to real numbers (all GGUF blocks do)
 };
 
 const DTypeInfo& dtype_info(DType dtype);

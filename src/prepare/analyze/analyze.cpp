@@ -61,8 +61,8 @@ double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 // The candidates of one module, and what its blocks found so far. Blocks are written by different
 // workers into places of their own.
 struct ModuleState {
-  std::vector<Candidate> candidates;  // formats, encoders and bytes; errors still zero
-  int lossless = -1;                  // index of the lossless candidate
+  std::vector<Candidate> candidates;      // formats, encoders and bytes; errors still zero
+  int lossless = -1;                      // index of the lossless candidate
   std::vector<QuantFormat> best_formats;  // of the best candidates, in their order
   std::vector<BlockSums> blocks;
 };
@@ -164,8 +164,7 @@ numerics::AffineRow encoded_row(std::vector<std::byte>& buffer, const QuantForma
   const auto bytes = numerics::encoded_bytes(format, shape, dtype);
   buffer.resize(bytes.total());
   const std::span<std::byte> all(buffer);
-  return {all.first(bytes.weight), all.subspan(bytes.weight, bytes.scales),
-          all.last(bytes.biases)};
+  return {all.first(bytes.weight), all.subspan(bytes.weight, bytes.scales), all.last(bytes.biases)};
 }
 
 ErrorStats AnalyzeVisitor::encoded_error(std::span<const float> row, const QuantFormat& format,
@@ -234,12 +233,11 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
   sums.candidates.resize(state.candidates.size());
   sums.source = digest_of(block.source);
   if (block.values.empty()) return {};  // integers are copied, not priced
-  const DType output = block.module.quantizable
-                           ? map_.dtype
-                           : stream::plain_dtype(checkpoint_, map_, block.module);
-  SLUICE_TRY(stream::check_values(
-      checkpoint_, block, output,
-      [this](std::span<const float> row) { return kernels_.find_unencodable(row); }));
+  const DType output =
+      block.module.quantizable ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
+  SLUICE_TRY(stream::check_values(checkpoint_, block, output, [this](std::span<const float> row) {
+    return kernels_.find_unencodable(row);
+  }));
   for (const float value : block.values) sums.squared_weight += double{value} * double{value};
   const auto rounded = stream::values_in_dtype(block, output, scratch_[worker].rounded);
   price_cast(block, rounded, sums);
@@ -249,8 +247,8 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
       price_row(rounded.subspan(r * columns, columns), state, scratch_[worker], sums);
   }
   if (state.lossless >= 0)
-    sums.movable = moves_losslessly(block, state.candidates[state.lossless].format,
-                                    scratch_[worker]);
+    sums.movable =
+        moves_losslessly(block, state.candidates[state.lossless].format, scratch_[worker]);
   return {};
 }
 
@@ -290,9 +288,15 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
         list_candidates(checkpoint_, map_, module, options_.best_formats));
   SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
   ModuleRecord record;
-  record.item = {module.path,     module.parameter,   std::string(role_name(module.role)),
-                 module.layer,    module.elements(),  module.bits_floor,
-                 module.quantizable, {},             {}};
+  record.item = {module.path,
+                 module.parameter,
+                 std::string(role_name(module.role)),
+                 module.layer,
+                 module.elements(),
+                 module.bits_floor,
+                 module.quantizable,
+                 {},
+                 {}};
   record.shape = module.shape;
   record.plain_dtype = stream::plain_dtype(checkpoint_, map_, module);
   bool movable = true;
@@ -368,8 +372,7 @@ Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
   const AnalysisHeader header = make_header(checkpoint, map, options);
   SLUICE_ASSIGN(const auto lock, storage.lock(path));
   Progressed progressed;
-  SLUICE_ASSIGN(const auto journal,
-                stream::Journal::open(storage, path, [&](const Json& record) {
+  SLUICE_ASSIGN(const auto journal, stream::Journal::open(storage, path, [&](const Json& record) {
                   return check_record(record, header, path, progressed);
                 }));
   if (!progressed.begun) SLUICE_TRY(journal->append(header_to_json(header)));

@@ -21,8 +21,7 @@ Result<BlockGrid> make_grid(const families::OutputModule& module) {
   BlockGrid grid;
   if (module.elements() == 0) return grid;
   grid.expert_rows = module.rows() / module.experts();
-  grid.rows_per_block =
-      std::clamp<uint64_t>(kBlockElements / columns, 1, grid.expert_rows);
+  grid.rows_per_block = std::clamp<uint64_t>(kBlockElements / columns, 1, grid.expert_rows);
   const uint64_t blocks = (grid.expert_rows + grid.rows_per_block - 1) / grid.rows_per_block;
   const auto total = checked_mul(blocks, module.experts());
   if (!total || *total > UINT32_MAX)

@@ -45,8 +45,8 @@ class LineReader {
       const size_t held = buffer_.size();
       const size_t wanted = std::min(left, kReadBytes);
       buffer_.resize(held + wanted);
-      SLUICE_TRY(source_.read_at(
-          offset_, std::as_writable_bytes(std::span(buffer_)).subspan(held, wanted)));
+      SLUICE_TRY(source_.read_at(offset_,
+                                 std::as_writable_bytes(std::span(buffer_)).subspan(held, wanted)));
       offset_ += wanted;
     }
   }

@@ -129,16 +129,16 @@ Status Job::read_block(Slot& slot) {
   const ModuleWork& work = work_[slot.work];
   slot.bytes.resize(slot.block.rows * work.row_bytes);
   slot.runs.clear();
-  families::append_row_runs(map_.modules[work.module].recipe, slot.block.first_row,
-                            slot.block.rows, slot.runs);
+  families::append_row_runs(map_.modules[work.module].recipe, slot.block.first_row, slot.block.rows,
+                            slot.runs);
   std::span<std::byte> out(slot.bytes);
   for (const RowRun& run : slot.runs) {
     const StoredTensor& tensor = checkpoint_.tensors[run.tensor];
     const uint64_t bytes = run.rows * work.row_bytes;
     const uint64_t offset = run.source_row * work.row_bytes;
     SLUICE_CHECK(offset + bytes <= tensor.bytes && bytes <= out.size());
-    if (auto status = checkpoint_.files[tensor.file]->read_at(tensor.offset + offset,
-                                                              out.first(bytes));
+    if (auto status =
+            checkpoint_.files[tensor.file]->read_at(tensor.offset + offset, out.first(bytes));
         !status)
       return in_context(fmt::format("tensor {}", tensor.info.name), std::move(status).error());
     out = out.subspan(bytes);
@@ -157,9 +157,10 @@ void Job::read_blocks() {
     }
     auto slot = free_.pop();
     if (!slot) break;
-    const auto work = std::prev(std::upper_bound(
-        work_.begin(), work_.end(), number,
-        [](uint32_t wanted, const ModuleWork& candidate) { return wanted < candidate.first_block; }));
+    const auto work = std::prev(std::upper_bound(work_.begin(), work_.end(), number,
+                                                 [](uint32_t wanted, const ModuleWork& candidate) {
+                                                   return wanted < candidate.first_block;
+                                                 }));
     (*slot)->work = static_cast<uint32_t>(work - work_.begin());
     (*slot)->block = work->grid.block(work->module, number - work->first_block);
     if (auto status = read_block(**slot); !status) {
