@@ -9,7 +9,7 @@ SLUICE = build/release/bin/sluice
 
 # From a fresh machine to a real model, fitted to a budget and proven.
 demo: build
-	@rm -rf $(DEMO_OUT) $(DEMO_OUT).partial
+	@rm -rf $(DEMO_OUT) $(DEMO_OUT).partial $(DEMO_OUT).journal
 	@model=$$(scripts/demo_model) && \
 	  set -x && \
 	  $(SLUICE) fit "$$model" --budget $(DEMO_BUDGET) -o $(DEMO_OUT) && \
