@@ -39,6 +39,14 @@ TEST(Table, ShortRowsAndNone) {
   EXPECT_EQ(table.text(""), "only\ntwo   cells\n");
 }
 
+TEST(ShellWord, QuotesWhatAShellWouldTakeApart) {
+  EXPECT_EQ(shell_word("models/a-b_1.gguf"), "models/a-b_1.gguf");
+  EXPECT_EQ(shell_word("my model"), "'my model'");
+  EXPECT_EQ(shell_word("it's"), "'it'\\''s'");
+  EXPECT_EQ(shell_word("$HOME"), "'$HOME'");
+  EXPECT_EQ(shell_word(""), "''");
+}
+
 TEST(Console, PlainLinesWithoutATerminal) {
   CaptureStderr();
   Console console(false, false);
@@ -74,6 +82,14 @@ TEST(Console, TotalsThatAreWrongDoNoHarm) {
   console.advance(1000);
   console.end();
   EXPECT_THAT(GetCapturedStderr(), HasSubstr("more than promised 1.000 kB in"));
+}
+
+TEST(Console, AStageWithNothingToDoIsNotReported) {
+  CaptureStderr();
+  Console console(false, false);
+  console.begin("analyze", 1000);
+  console.end();
+  EXPECT_EQ(GetCapturedStderr(), "");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "cli/console.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 
@@ -25,6 +26,22 @@ std::string bar(double share) {
 size_t display_width(std::string_view utf8) {
   return static_cast<size_t>(
       std::ranges::count_if(utf8, [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+std::string shell_word(std::string_view text) {
+  const bool plain = !text.empty() && std::ranges::all_of(text, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("_-./+=:@%,").contains(c);
+  });
+  if (plain) return std::string(text);
+  std::string quoted = "'";
+  for (const char c : text) {
+    if (c == '\'')
+      quoted += "'\\''";
+    else
+      quoted += c;
+  }
+  return quoted + "'";
 }
 
 std::string Table::text(std::string_view indent) const {
@@ -110,7 +127,7 @@ void Console::advance(uint64_t bytes) {
 
 void Console::end() {
   MutexLock lock(mutex_);
-  if (quiet_) return;
+  if (quiet_ || done_ == 0) return;  // a stage that was finished before, or could not begin
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
   print_line(fmt::format("{:<10} {} in {} ({}/s)", stage_, bytes_text(done_),

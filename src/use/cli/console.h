@@ -57,6 +57,9 @@ class Console : public Log, public Progress {
   Clock::time_point drawn_ GUARDED_BY(mutex_);
 };
 
+// A path as a shell takes it: as it is where that is safe, else in single quotes.
+std::string shell_word(std::string_view text);
+
 // Characters that a terminal shows, not bytes.
 size_t display_width(std::string_view utf8);
 

@@ -99,7 +99,10 @@ int run(int argument_count, char** arguments) {
   std::signal(SIGTERM, on_interrupt);
   if (auto status = prepare(context); !status) return report(context, status.error());
   const Result<int> outcome = action(context);
-  return outcome ? *outcome : report(context, outcome.error());
+  const int code = outcome ? *outcome : report(context, outcome.error());
+  if (std::ferror(stdout) == 0) return code;
+  context.console->error("writing the result to standard output failed");
+  return code == kExitSuccess ? kExitIo : code;
 }
 
 }  // namespace
