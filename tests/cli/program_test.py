@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
@@ -32,6 +33,13 @@ class Program(unittest.TestCase):
         for arguments in (["frobnicate"], [], ["fit"], ["fit", self.model],
                           ["fit", self.model, "-o", "x", "--no-such-flag"],
                           ["quantize", self.model, "-o", "x", "--bits", "7"],
+                          ["quantize", self.model, "-o", "x"],
+                          ["quantize", self.model, "-o", "x", "--bits", "4", "--plan", "p"],
+                          ["quantize", self.model, "-o", "x", "--bits", "4", "--dtype", "int8"],
+                          ["quantize", self.model, "-o", "", "--bits", "4"],
+                          ["fit", self.model, "-o", "", "--min-safe"],
+                          ["analyze", self.model, "-o", ""],
+                          ["plan", "x", "--sweep", "-o", "y"],
                           ["quantize", self.model, "-o", "x", "--bits", "4", "--group-size", "48"]):
             result = sluice(*arguments, expect=2)
             self.assertEqual(result.stdout, "")
@@ -139,6 +147,26 @@ class Program(unittest.TestCase):
         sluice("analyze", self.model, "-o", self.model / "config.json", expect=3)
         sluice("quantize", self.model, "--bits", "4", "-o", self.model, expect=3)
         self.assertEqual(shard.read_bytes(), before)
+
+    def test_an_analysis_is_never_overwritten_by_its_plan(self):
+        analysis = pathlib.Path(f"{self.out()}.analysis")
+        sluice("analyze", self.model, "-o", analysis)
+        before = analysis.read_bytes()
+        sluice("plan", analysis, "--bpw", "6", "-o", analysis, expect=3)
+        self.assertEqual(analysis.read_bytes(), before)
+
+    def test_sweeps_take_sensitivities(self):
+        analysis = f"{self.out()}.analysis"
+        sluice("analyze", self.model, "-o", analysis)
+        sluice("plan", analysis, "--sweep", "--sensitivity", self.folder / "absent", expect=3)
+
+    @unittest.skipUnless(pathlib.Path("/dev/full").exists(), "no /dev/full")
+    def test_a_result_that_cannot_be_printed(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([tiny_model.BINARY, "inspect", self.model], stdout=full,
+                                    stderr=subprocess.PIPE, text=True, timeout=60)
+        self.assertEqual(result.returncode, 4)
+        self.assertIn("standard output", result.stderr)
 
     def test_threads_and_instruction_sets_do_not_show(self):
         out = self.out()

@@ -5,7 +5,7 @@ import contextlib
 import io
 
 import support
-from support import BITS, FAMILIES, GROUPS, make_checkpoint, read_folder, read_json, sluice
+from support import BITS, FAMILIES, GROUPS, make_checkpoint, read_folder, read_json, sluice, sluice_json
 
 SEED = support.fresh_seed()
 
@@ -85,6 +85,14 @@ class UniformAgainstMlxLm(support.TestCase):
         self.compare(source, 4, 64)
         source = self.source("qwen3_moe", decoder_sparse_step=2, num_hidden_layers=4)
         self.compare(source, 3, 32)
+
+    def test_inspect_promises_what_quantize_writes(self):
+        source = self.source("qwen3_moe")
+        sizes = sluice_json("inspect", source)["uniform_bytes"]
+        for bits, group in ((4, 32), (3, 64), (8, 128)):
+            out = self.folder / f"inspected-{bits}-{group}"
+            made = sluice_json("quantize", source, "--bits", bits, "--group-size", group, "-o", out)
+            self.assertEqual(made["weight_file_bytes"], sizes[f"{bits}/{group}"], (bits, group))
 
     def test_several_shards_of_output_order(self):
         source = self.source("qwen3_moe", shards=5, num_experts=12)

@@ -22,9 +22,10 @@ Result<int> run(Context& context, const Options& options) {
                         {"digest", analysis.digest.hex()},
                         {"peak_resident_bytes", peak_resident_bytes()}});
   } else {
-    context.print(fmt::format(
-        "{}: {} modules analyzed, peak memory {}\nnext: sluice plan {} --budget 24GB\n",
-        options.out, analysis.records.size(), bytes_text(peak_resident_bytes()), options.out));
+    context.print(
+        fmt::format("{}: {} modules analyzed, peak memory {}\nnext: sluice plan {} --budget 24GB\n",
+                    options.out, analysis.records.size(), bytes_text(peak_resident_bytes()),
+                    shell_word(options.out)));
   }
   return kExitSuccess;
 }
@@ -38,8 +39,9 @@ void add_analyze(CLI::App& app, Action& action) {
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
       ->required();
   command->add_option("-o,--output", options->out, "analysis file, created or continued")
-      ->required();
-  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+      ->required()
+      ->check(name_check());
+  add_dtype_option(*command, options->dtype);
   command
       ->add_option("--best", options->best,
                    "formats also priced under the searching encoder: default, all, none, or a "

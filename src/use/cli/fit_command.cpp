@@ -57,7 +57,7 @@ std::string summary_text(const Options& options, const allocate::Plan& plan,
                                  duration_text(timings.quantize_and_verify))});
   table.add({"peak memory", bytes_text(peak_resident_bytes())});
   return fmt::format("\n{}\n\n{}\n{}\nnext: mlx_lm.generate --model {} --prompt \"Hello\"\n",
-                     options.out, table.text("  "), plan_tables(plan), options.out);
+                     options.out, table.text("  "), plan_tables(plan), shell_word(options.out));
 }
 
 Json run_record(const Timings& timings, const Context& context) {
@@ -120,8 +120,10 @@ void add_fit(CLI::App& app, Action& action) {
       "fit", "the main job: analyze, plan, quantize and verify under a budget; resumable");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
       ->required();
-  command->add_option("-o,--output", options->out, "output folder, must not exist")->required();
-  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  command->add_option("-o,--output", options->out, "output folder, must not exist")
+      ->required()
+      ->check(name_check());
+  add_dtype_option(*command, options->dtype);
   command->add_option("--analysis", options->analysis,
                       "analysis file to reuse or create (default: inside the output folder)");
   command

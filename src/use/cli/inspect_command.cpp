@@ -5,6 +5,7 @@
 #include "allocate/devices.h"
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/uniform_plan.h"
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
@@ -26,18 +27,8 @@ struct UniformSize {
 // Exact bytes of the weight files at a uniform format, by the rules of `quantize`.
 Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFormat& format) {
   std::vector<numerics::QuantFormat> formats;
-  for (const families::OutputModule& module : model.map.modules) {
-    numerics::QuantFormat chosen;
-    if (module.quantizable && format.mode != numerics::QuantMode::kFloat) {
-      for (uint16_t group = format.group_size; group >= 32 && chosen == numerics::QuantFormat{};
-           group /= 2) {
-        const uint8_t bits = std::max(format.bits, static_cast<uint8_t>(module.bits_floor));
-        const numerics::QuantFormat candidate{format.mode, bits, group};
-        if (can_encode(candidate, module.shape)) chosen = candidate;
-      }
-    }
-    formats.push_back(chosen);
-  }
+  for (const families::OutputModule& module : model.map.modules)
+    formats.push_back(uniform_format(module, format));
   SLUICE_ASSIGN(const stream::OutputLayout layout,
                 stream::layout_output(stream::layout_modules(*model.checkpoint, model.map),
                                       model.map.dtype, formats));
@@ -206,7 +197,7 @@ void add_inspect(CLI::App& app, Action& action) {
       "inspect", "what a model is and what it would take, from its headers alone");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
       ->required();
-  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  add_dtype_option(*command, options->dtype);
   command->footer("Example: sluice inspect ./Qwen3-8B");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };

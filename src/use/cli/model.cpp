@@ -35,13 +35,6 @@ class ProgressScope {
   Console& console_;
 };
 
-Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std::string& path) {
-  if (path.empty()) return allocate::builtin_sensitivity();
-  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
-  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kSensitivityBytesMax));
-  return allocate::parse_sensitivity(text, path);
-}
-
 // What a parser of ours refuses is bad usage, found while the command line is parsed.
 template <class Parse>
 CLI::Validator usage_check(Parse parse, const std::string& name) {
@@ -95,6 +88,22 @@ Result<OpenedModel> open_model(Context& context, const std::string& path,
   SLUICE_ASSIGN(families::ModelMap map, families::map_model(*checkpoint, dtype));
   for (const std::string& note : map.notes) context.console->info(note);
   return OpenedModel{std::move(checkpoint), std::move(map)};
+}
+
+Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std::string& path) {
+  if (path.empty()) return allocate::builtin_sensitivity();
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kSensitivityBytesMax));
+  return allocate::parse_sensitivity(text, path);
+}
+
+CLI::Validator name_check() {
+  return {[](const std::string& text) { return text.empty() ? "the name is empty" : ""; }, ""};
+}
+
+void add_dtype_option(CLI::App& command, std::string& dtype) {
+  command.add_option("--dtype", dtype, "type of what is not quantized, and of scales and biases")
+      ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
 }
 
 Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text) {

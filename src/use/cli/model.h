@@ -12,6 +12,10 @@
 #include "convert/convert.h"
 #include "verify/verify.h"
 
+namespace CLI {
+class Validator;
+}
+
 namespace sluice::cli {
 
 struct OpenedModel {
@@ -22,11 +26,19 @@ struct OpenedModel {
 // dtype: --dtype or "". Shows the map's notes.
 Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype);
 
+// An output's name on the command line: anything but nothing.
+CLI::Validator name_check();
+// --dtype.
+void add_dtype_option(CLI::App& command, std::string& dtype);
+
 // --best: "default", "all", "none" or a list such as "3/64,4/64".
 Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text);
 
 Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
                                        const std::string& path, const std::string& best);
+
+// --sensitivity: a file, or "" for the built-in table.
+Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std::string& path);
 
 // The options of `plan` and `fit` that say what is wanted.
 struct PlanOptions {

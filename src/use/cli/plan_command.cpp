@@ -1,5 +1,6 @@
 // `sluice plan`: the best mix of formats under a budget, from an analysis file alone.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "base/units.h"
 #include "cli/model.h"
@@ -21,9 +22,10 @@ Result<int> run_sweep(Context& context, const analyze::Analysis& analysis,
   SLUICE_ASSIGN(settings.objective, allocate::parse_objective(options.objective));
   SLUICE_ASSIGN(settings.configs, allocate::parse_configs(options.configs));
   settings.sqnr_floor_db = options.sqnr_floor_db;
+  SLUICE_ASSIGN(const allocate::SensitivityTable sensitivity,
+                load_sensitivity(context, options.sensitivity));
   SLUICE_ASSIGN(const auto curve,
-                allocate::budget_curve(analysis.items(), settings, allocate::builtin_sensitivity(),
-                                       kCurvePoints));
+                allocate::budget_curve(analysis.items(), settings, sensitivity, kCurvePoints));
   if (context.options.json) {
     Json points = Json::array();
     for (const allocate::CurvePoint& point : curve)
@@ -60,6 +62,10 @@ std::string text_of(const allocate::Plan& plan) {
 }
 
 Result<int> run(Context& context, const Options& options) {
+  std::error_code absent;
+  if (std::filesystem::equivalent(options.out, options.analysis, absent))
+    return fail(ErrorCode::kInvalidArgument,
+                "{} is the analysis itself; choose another file for the plan", options.out);
   SLUICE_ASSIGN(const auto source, context.storage->open_source(options.analysis));
   SLUICE_ASSIGN(const analyze::Analysis analysis, analyze::load_analysis(*source));
   if (options.sweep) return run_sweep(context, analysis, options.plan);
@@ -73,7 +79,8 @@ Result<int> run(Context& context, const Options& options) {
   } else {
     context.print(text_of(plan));
     if (!options.out.empty())
-      context.print(fmt::format("\nnext: sluice quantize MODEL --plan {} -o OUT\n", options.out));
+      context.print(
+          fmt::format("\nnext: sluice quantize MODEL --plan {} -o OUT\n", shell_word(options.out)));
   }
   return kExitSuccess;
 }
@@ -85,9 +92,12 @@ void add_plan(CLI::App& app, Action& action) {
   CLI::App* command =
       app.add_subcommand("plan", "solve for the best mix of formats under a budget");
   command->add_option("FILE", options->analysis, "what `sluice analyze` wrote")->required();
-  command->add_option("-o,--output", options->out, "plan file for `sluice quantize --plan`");
+  CLI::Option* out =
+      command->add_option("-o,--output", options->out, "plan file for `sluice quantize --plan`")
+          ->check(name_check());
   add_plan_options(*command, options->plan)
-      ->add_flag("--sweep", options->sweep, "the whole size/quality curve, fifty budgets");
+      ->add_flag("--sweep", options->sweep, "the whole size/quality curve, fifty budgets")
+      ->excludes(out);
   command->footer(
       "Examples:\n"
       "  sluice plan qwen3-8b.analysis --budget 6GB -o plan.json\n"

@@ -21,13 +21,11 @@ Result<allocate::Plan> load_plan(Context& context, const std::string& path) {
   return allocate::plan_from_json(text, path);
 }
 
-Result<numerics::QuantFormat> uniform_format(const Options& options) {
+Result<numerics::QuantFormat> wanted_format(const Options& options) {
   return numerics::parse_format(fmt::format("{}/{}", options.bits, options.group_size));
 }
 
 Result<int> run(Context& context, const Options& options) {
-  if (options.plan.empty() == (options.bits == 0))
-    return fail(ErrorCode::kInvalidArgument, "give either --plan FILE or --bits N");
   std::optional<allocate::Plan> plan;
   std::string dtype = options.dtype;
   if (!options.plan.empty()) {
@@ -39,7 +37,7 @@ Result<int> run(Context& context, const Options& options) {
   }
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, dtype));
   if (!plan) {
-    SLUICE_ASSIGN(const numerics::QuantFormat format, uniform_format(options));
+    SLUICE_ASSIGN(const numerics::QuantFormat format, wanted_format(options));
     const auto encoder = numerics::encoder_from_name(options.encoder);
     SLUICE_ASSIGN(plan, uniform_plan(context, model, format, *encoder, options.parity));
   }
@@ -58,7 +56,7 @@ Result<int> run(Context& context, const Options& options) {
         "{}: {} in {} {}, {:.3f} bits per weight, peak memory {}\nnext: sluice verify {} {}\n",
         options.out, bytes_text(summary.weight_file_bytes), summary.shards,
         summary.shards == 1 ? "shard" : "shards", allocate::bits_per_weight(*plan),
-        bytes_text(peak_resident_bytes()), options.model, options.out));
+        bytes_text(peak_resident_bytes()), shell_word(options.model), shell_word(options.out)));
   }
   return kExitSuccess;
 }
@@ -71,9 +69,13 @@ void add_quantize(CLI::App& app, Action& action) {
       app.add_subcommand("quantize", "write a model in MLX's format, by a plan or uniform");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
       ->required();
-  command->add_option("-o,--output", options->out, "output folder, must not exist")->required();
-  command->add_option("--plan", options->plan, "what `sluice plan -o` wrote");
-  command->add_option("--bits", options->bits, "uniform width")
+  command->add_option("-o,--output", options->out, "output folder, must not exist")
+      ->required()
+      ->check(name_check());
+  CLI::App* formats = command->add_option_group("what to write, exactly one");
+  formats->require_option(1);
+  formats->add_option("--plan", options->plan, "what `sluice plan -o` wrote")->check(name_check());
+  formats->add_option("--bits", options->bits, "uniform width")
       ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}));
   command->add_option("--group-size", options->group_size, "weights that share a scale")
       ->check(CLI::IsMember({32, 64, 128}))
@@ -86,7 +88,7 @@ void add_quantize(CLI::App& app, Action& action) {
   command->add_option("--parity", options->parity, "rounding rule of MLX to reproduce")
       ->check(CLI::IsMember({"cpu", "gpu"}))
       ->capture_default_str();
-  command->add_option("--dtype", options->dtype, "float16, bfloat16 or float32 for the output");
+  add_dtype_option(*command, options->dtype);
   command->footer(
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"

@@ -1,7 +1,5 @@
 #include "cli/uniform_plan.h"
 
-#include <algorithm>
-
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
@@ -13,19 +11,18 @@ using numerics::QuantMode;
 
 constexpr uint16_t kRouterGroup = 64;
 
-// The wanted format, a smaller group of the same width, or unquantized.
-QuantFormat fitting_format(const families::OutputModule& module, QuantFormat wanted) {
+}  // namespace
+
+QuantFormat uniform_format(const families::OutputModule& module, QuantFormat wanted) {
+  if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   if (module.bits_floor > 0)
     wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
-  if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   for (uint16_t group = wanted.group_size; group >= numerics::kAffineGroups[0]; group /= 2) {
     const QuantFormat format{wanted.mode, wanted.bits, group};
     if (can_encode(format, module.shape)) return format;
   }
   return {};
 }
-
-}  // namespace
 
 Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
                                     const QuantFormat& format, Encoder encoder,
@@ -41,7 +38,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.layer = module.layer;
     tensor.elements = module.elements();
     tensor.quantizable = module.quantizable;
-    tensor.format = fitting_format(module, format);
+    tensor.format = uniform_format(module, format);
     const bool affine = tensor.format.mode == QuantMode::kAffine;
     tensor.encoder = affine ? encoder : Encoder::kCast;
     tensor.bytes =
