@@ -39,7 +39,9 @@ class Program(unittest.TestCase):
                           ["quantize", self.model, "-o", "", "--bits", "4"],
                           ["fit", self.model, "-o", "", "--min-safe"],
                           ["analyze", self.model, "-o", ""],
-                          ["plan", "x", "--sweep", "-o", "y"],
+                          ["plan", "x", "--sweep", "-o", "y"], ["plan", "x", "--device", ""],
+                          ["plan", "x", "--bpw", "nan"], ["plan", "x", "--bpw", "inf"],
+                          ["plan", "x", "--max-error", "nan"], ["plan", "x", "--max-error", "0"],
                           ["quantize", self.model, "-o", "x", "--bits", "4", "--group-size", "48"]):
             result = sluice(*arguments, expect=2)
             self.assertEqual(result.stdout, "")

@@ -45,6 +45,17 @@ CLI::Validator usage_check(Parse parse, const std::string& name) {
           name};
 }
 
+// CLI::PositiveNumber lets NaN pass and spells out the largest double when it refuses infinity.
+CLI::Validator positive_check() {
+  return {[](const std::string& text) {
+            double value = 0;
+            const bool good =
+                CLI::detail::lexical_cast(text, value) && value > 0 && std::isfinite(value);
+            return good ? std::string() : fmt::format("\"{}\" is no positive number", text);
+          },
+          "POSITIVE"};
+}
+
 Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& analysis,
                                   const PlanOptions& options) {
   const auto devices = allocate::builtin_devices();
@@ -149,16 +160,18 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
       ->add_option("--budget", options.budget,
                    "bytes of all weight files, headers included: 24GB, 1.5GiB")
       ->check(usage_check(parse_bytes, "SIZE"));
-  targets->add_option("--device", options.device,
-                      "fit a device (see `sluice devices`), at --context tokens");
+  targets
+      ->add_option("--device", options.device,
+                   "fit a device (see `sluice devices`), at --context tokens")
+      ->check(name_check());
   targets->add_option("--bpw", options.bits_per_weight, "bits per weight, all tensors counted")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_check());
   targets->add_flag("--min-safe", options.min_safe,
                     "the smallest plan in which every module keeps the SQNR floor");
   targets
       ->add_option("--max-error", options.error_max,
                    "the smallest plan in which no module's NRMSE exceeds this")
-      ->check(CLI::PositiveNumber);
+      ->check(positive_check());
   command.add_option("--context", options.context_tokens, "context length for --device")
       ->capture_default_str();
   command.add_option("--objective", options.objective, "nrmse-squared or nrmse-linear")
