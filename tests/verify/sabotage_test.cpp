@@ -180,6 +180,11 @@ TEST(Sabotage, ManyFindingsOfOneTensorHideNoOther) {
   EXPECT_LE(report->findings.size(), kFindingsMax);
   EXPECT_GT(report->finding_count, report->findings.size());
   EXPECT_THAT(test::findings_text(*report), ::testing::HasSubstr("more like this)"));
+  for (const unsigned workers : {1u, 4u}) {
+    const auto again = test::verify_files(llama().job, files, workers);
+    EXPECT_EQ(again->findings, report->findings) << "threads show";
+    EXPECT_EQ(again->finding_count, report->finding_count);
+  }
 }
 
 // The shard again with its tensors edited by name and bytes.

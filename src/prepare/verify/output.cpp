@@ -195,15 +195,23 @@ void check_record(const Output& output, const Json& record, const io::Checkpoint
 }  // namespace
 
 void Findings::add(std::string subject, std::string message) {
-  MutexLock lock(mutex_);
   ++count_;
   const uint64_t of_subject = ++by_subject_[subject];
   if (findings_.size() < kFindingsMax && of_subject <= kFindingsPerSubjectMax)
     findings_.push_back({std::move(subject), std::move(message)});
 }
 
+void Findings::append(Findings&& other) {
+  const uint64_t count = count_ + other.count_;
+  for (Finding& finding : other.findings_) {
+    --other.by_subject_[finding.subject];
+    add(std::move(finding.subject), std::move(finding.message));
+  }
+  for (const auto& [subject, more] : other.by_subject_) by_subject_[subject] += more;
+  count_ = count;
+}
+
 std::vector<Finding> Findings::take(uint64_t* count) {
-  MutexLock lock(mutex_);
   *count = count_;
   // The last one kept of a subject speaks for those that were not.
   std::set<std::string_view> told;

@@ -40,17 +40,19 @@ Result<Record> read_record(io::Storage& storage, const std::string& out);
 // Of the same tensor or file; so that one broken tensor does not hide the others.
 inline constexpr uint64_t kFindingsPerSubjectMax = 4;
 
-// Collects findings, the first few of each subject; thread-safe.
+// Collects findings, the first few of each subject, in the order they are given. Value; one thread.
 class Findings {
  public:
   void add(std::string subject, std::string message);
+  // What another one collected, behind what is here.
+  void append(Findings&& other);
+  // count: of all that were found, kept or not.
   std::vector<Finding> take(uint64_t* count);
 
  private:
-  Mutex mutex_;
-  std::vector<Finding> findings_ GUARDED_BY(mutex_);
-  std::unordered_map<std::string, uint64_t> by_subject_ GUARDED_BY(mutex_);
-  uint64_t count_ GUARDED_BY(mutex_) = 0;
+  std::vector<Finding> findings_;
+  std::unordered_map<std::string, uint64_t> by_subject_;
+  uint64_t count_ = 0;
 };
 
 // Opens weight files, configuration and index. What is damaged or missing becomes a finding, and

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "numerics/affine.h"
 #include "numerics/block_codec.h"
@@ -41,6 +42,7 @@ struct OutputPlace {
 struct BlockResult {
   Digest source, weight, scales, biases;
   ErrorStats error;
+  Findings findings;
 };
 
 class VerifyVisitor : public stream::Visitor {
@@ -68,6 +70,7 @@ class VerifyVisitor : public stream::Visitor {
     std::vector<std::byte> weight, scales, biases;  // as found
     std::vector<std::byte> expected_weight, expected_scales, expected_biases;
     std::vector<float> decoded, parity, rounded;
+    Findings findings;  // of the block at hand
   };
 
   Status read_output(const RowBlock& block, Scratch& scratch) const;
@@ -78,7 +81,7 @@ class VerifyVisitor : public stream::Visitor {
                         Scratch& scratch);
   void check_not_worse(const RowBlock& block, const PlannedTensor& planned, uint64_t row,
                        std::span<const float> source, Scratch& scratch);
-  void check_lossless(const RowBlock& block, uint64_t row, const Scratch& scratch);
+  void check_lossless(const RowBlock& block, uint64_t row, Scratch& scratch);
   void check_digests(const OutputModule& module, const std::vector<BlockResult>& blocks,
                      bool affine);
   void check_error(const OutputModule& module, const PlannedTensor& planned,
@@ -174,8 +177,9 @@ void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor&
   const auto compare = [&](std::string_view part, std::span<const std::byte> expected,
                            std::span<const std::byte> actual) {
     if (!equal_bytes(expected, actual))
-      findings_.add(block.module.path + "." + std::string(part),
-                    fmt::format("{} differs from the source encoded anew", place_text(block, row)));
+      scratch.findings.add(
+          block.module.path + "." + std::string(part),
+          fmt::format("{} differs from the source encoded anew", place_text(block, row)));
   };
   compare(block.module.parameter, scratch.expected_weight, found.weight);
   compare("scales", scratch.expected_scales, found.scales);
@@ -203,19 +207,20 @@ void VerifyVisitor::check_not_worse(const RowBlock& block, const PlannedTensor& 
     const double ours = numerics::error_between(part(source), part(scratch.decoded)).squared_error;
     const double parity = numerics::error_between(part(source), part(scratch.parity)).squared_error;
     if (ours <= parity) continue;
-    findings_.add(block.module.tensor_name(),
-                  fmt::format("{}, columns from {}: squared error {:.6g} exceeds {:.6g} of MLX's "
-                              "own encoding",
-                              place_text(block, row), start, ours, parity));
+    scratch.findings.add(
+        block.module.tensor_name(),
+        fmt::format("{}, columns from {}: squared error {:.6g} exceeds {:.6g} of MLX's "
+                    "own encoding",
+                    place_text(block, row), start, ours, parity));
     return;
   }
 }
 
-void VerifyVisitor::check_lossless(const RowBlock& block, uint64_t row, const Scratch& scratch) {
+void VerifyVisitor::check_lossless(const RowBlock& block, uint64_t row, Scratch& scratch) {
   const std::span<const float> source = block.row(row);
   const auto [expected, found] = std::ranges::mismatch(source, scratch.decoded);
   if (expected != source.end())
-    findings_.add(
+    scratch.findings.add(
         block.module.tensor_name(),
         fmt::format("{}, column {}: a lossless copy should decode to {}, gives {}",
                     place_text(block, row), expected - source.begin(), *expected, *found));
@@ -260,8 +265,8 @@ ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
   }
   for (uint64_t r = 0; r < rows; ++r)
     if (!equal_bytes(row_of(scratch.expected_weight, r, rows), row_of(scratch.weight, r, rows)))
-      findings_.add(block.module.tensor_name(),
-                    fmt::format("{} differs from the source", place_text(block, r)));
+      scratch.findings.add(block.module.tensor_name(),
+                           fmt::format("{} differs from the source", place_text(block, r)));
   return numerics::error_between(block.values, scratch.decoded);
 }
 
@@ -276,11 +281,12 @@ Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   result.weight = digest_of(scratch.weight);
   result.scales = digest_of(scratch.scales);
   result.biases = digest_of(scratch.biases);
+  result.findings = std::exchange(scratch.findings, {});
   MutexLock lock(mutex_);
   auto& state = states_[block.block.module];
   if (state == nullptr)
     state = std::make_unique<std::vector<BlockResult>>(block.grid.block_count());
-  (*state)[block.block.index] = result;
+  (*state)[block.block.index] = std::move(result);
   return {};
 }
 
@@ -354,6 +360,7 @@ Status VerifyVisitor::finish_module(uint32_t index) {
   ErrorStats error;
   for (const BlockResult& block : *blocks) error.merge(block.error);
   check_error(module, planned, error);
+  for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
   if (affine) note_quality(module, error);
   if (planned.encoder != Encoder::kBest) ++reencoded_;
   return {};
