@@ -93,7 +93,7 @@ TEST(ModelCard, SaysWhatItIs) {
   const std::string& card = files.at("README.md");
   EXPECT_TRUE(card.starts_with("---\n"));
   EXPECT_THAT(card, HasSubstr("library_name: mlx"));
-  EXPECT_THAT(card, HasSubstr("base_model: tiny\n"));
+  EXPECT_THAT(card, ::testing::ContainsRegex("base_model: \"?tiny\"?\n"));
   EXPECT_THAT(card, HasSubstr("| 3/32 | best |"));
 }
 
