@@ -168,6 +168,9 @@ class SyncWatcher : public io::Storage {
     return base_.open_source(path);
   }
   bool exists(const std::string& path) override { return base_.exists(path); }
+  Result<std::vector<std::string>> list_directory(const std::string& path) override {
+    return base_.list_directory(path);
+  }
   Status create_directory(const std::string& path) override { return base_.create_directory(path); }
   Status rename(const std::string& from, const std::string& to) override {
     return base_.rename(from, to);

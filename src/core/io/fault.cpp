@@ -80,6 +80,10 @@ class FaultyStorage : public Storage {
     return faulty_source(std::move(source), injector_);
   }
   bool exists(const std::string& path) override { return base_.exists(path); }
+  Result<std::vector<std::string>> list_directory(const std::string& path) override {
+    SLUICE_TRY(injector_.step("list_directory", path));
+    return base_.list_directory(path);
+  }
   Status create_directory(const std::string& path) override {
     SLUICE_TRY(injector_.step("create_directory", path));
     return base_.create_directory(path);
@@ -336,6 +340,16 @@ Result<std::shared_ptr<ByteSource>> MemoryStorage::open_source(const std::string
 bool MemoryStorage::exists(const std::string& path) {
   MutexLock lock(state_->mutex);
   return state_->find(components(path)) != nullptr;
+}
+
+Result<std::vector<std::string>> MemoryStorage::list_directory(const std::string& path) {
+  MutexLock lock(state_->mutex);
+  const NodePtr folder = state_->find(components(path));
+  if (folder == nullptr || !folder->is_folder)
+    return fail(ErrorCode::kNotFound, "{}: no such folder", path);
+  std::vector<std::string> names;
+  for (const auto& [name, node] : folder->names) names.push_back(name);
+  return names;
 }
 
 Status MemoryStorage::create_directory(const std::string& path) {

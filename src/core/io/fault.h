@@ -57,6 +57,7 @@ class MemoryStorage : public Storage {
   Result<std::unique_ptr<WritableFile>> open(const std::string& path, OpenMode mode) override;
   Result<std::shared_ptr<ByteSource>> open_source(const std::string& path) override;
   bool exists(const std::string& path) override;
+  Result<std::vector<std::string>> list_directory(const std::string& path) override;
   Status create_directory(const std::string& path) override;
   Status rename(const std::string& from, const std::string& to) override;
   Status remove(const std::string& path) override;

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "io/directory.h"
 #include "io/posix.h"
 
 namespace sluice::io {
@@ -175,10 +176,14 @@ Status write_and_sync(Storage& storage, const std::string& path, std::string_vie
 
 }  // namespace
 
+Result<std::vector<std::string>> Storage::list_directory(const std::string& path) {
+  return io::list_directory(path);
+}
+
 std::unique_ptr<Storage> local_storage() { return std::make_unique<LocalStorage>(); }
 
 Status write_file_atomically(Storage& storage, const std::string& path, std::string_view text) {
-  const std::string temporary = path + ".tmp";
+  const std::string temporary = path + std::string(kUnfinishedSuffix);
   Status status = write_and_sync(storage, temporary, text);
   if (status) status = storage.rename(temporary, path);
   if (!status) {

@@ -7,6 +7,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "io/byte_source.h"
@@ -43,6 +45,8 @@ class Storage {
   virtual Result<std::unique_ptr<WritableFile>> open(const std::string& path, OpenMode mode) = 0;
   virtual Result<std::shared_ptr<ByteSource>> open_source(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
+  // Bare names of everything in the folder, sorted. This one asks the real file system.
+  virtual Result<std::vector<std::string>> list_directory(const std::string& path);
   virtual Status create_directory(const std::string& path) = 0;
   virtual Status rename(const std::string& from, const std::string& to) = 0;
   virtual Status remove(const std::string& path) = 0;
@@ -54,6 +58,9 @@ class Storage {
 
 // The real one.
 std::unique_ptr<Storage> local_storage();
+
+// What write_file_atomically adds to the name of a file that is not complete.
+inline constexpr std::string_view kUnfinishedSuffix = ".tmp";
 
 // Write to path.tmp, sync, rename, sync the directory: the file is the old one or the new one.
 Status write_file_atomically(Storage& storage, const std::string& path, std::string_view text);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "base/units.h"
 #include "convert/convert_visitor.h"
@@ -23,6 +24,11 @@ using families::OutputModule;
 using numerics::QuantFormat;
 using numerics::QuantMode;
 using stream::OutputLayout;
+
+// Beside shards and sidecars. The last two are fit's.
+constexpr std::string_view kOutputFiles[] = {"config.json",    "model.safetensors.index.json",
+                                             "README.md",      "sluice.json",
+                                             "analysis.jsonl", "run.json"};
 
 // The plan's entry for every module, in module order. The plan must name exactly the map's modules.
 Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const Plan& plan) {
@@ -121,6 +127,7 @@ class Conversion {
   Status plan_layout();
   Status open_journal();
   Status take_record(const Json& record);
+  Status check_folder();
   Status check_space();
   Status open_shards();
   Status check_resumed();
@@ -199,6 +206,22 @@ Status Conversion::open_journal() {
   SLUICE_TRY(journal_->append(journal_header(checkpoint_, plan_, layout_)));
   SLUICE_TRY(journal_->sync());
   return storage_.sync_directory(parent_of(out_));
+}
+
+// Whatever lies in the folder would be published with it, so nothing may that is not ours.
+Status Conversion::check_folder() {
+  std::set<std::string> ours(std::begin(kOutputFiles), std::end(kOutputFiles));
+  for (const stream::OutputShard& shard : layout_.shards) ours.insert(shard.name);
+  for (const io::Sidecar& sidecar : checkpoint_.sidecars) ours.insert(sidecar.name);
+  SLUICE_ASSIGN(const std::vector<std::string> names, storage_.list_directory(partial_));
+  for (const std::string& name : names) {
+    const bool unfinished = name.ends_with(io::kUnfinishedSuffix);
+    if (!ours.contains(unfinished ? name.substr(0, name.size() - io::kUnfinishedSuffix.size())
+                                  : name))
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} holds {}, which is not part of this output; remove it", partial_, name);
+  }
+  return {};
 }
 
 Status Conversion::check_space() {
@@ -333,6 +356,7 @@ Result<ConvertSummary> Conversion::run() {
                 "{} exists already; remove it or choose another output", out_);
   }
   SLUICE_TRY(storage_.create_directory(partial_));
+  SLUICE_TRY(check_folder());
   SLUICE_TRY(check_space());
   SLUICE_TRY(open_journal());
   SLUICE_TRY(open_shards());

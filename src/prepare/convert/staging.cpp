@@ -68,12 +68,12 @@ std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
         fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
                     numerics::encoder_name(share.encoder), share.modules, bytes_text(share.bytes));
   return fmt::format(
-      "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
+      "---\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
       "- sluice\nbase_model: {}\n---\n\n"
       "Prepared by Sluice {} from {}: {} of weights, {:.3f} bits per weight.\n"
       "`sluice.json` holds the plan and the digest of every tensor.\n\n"
       "| bits/group | encoder | modules | bytes |\n|---|---|---|---|\n{}",
-      base_name(checkpoint.path), kVersion, base_name(checkpoint.path),
+      dump_json(base_name(checkpoint.path)), kVersion, base_name(checkpoint.path),
       bytes_text(layout.file_bytes), allocate::bits_per_weight(plan), formats);
 }
 

@@ -32,11 +32,11 @@ Status verify_folder(Context& context, const OpenedModel& model, const std::stri
                      verify::VerifyReport& report) {
   SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder));
   if (report.passed()) return {};
-  if (!context.options.json) context.print(verify_text(report, folder));
   const verify::Finding& first = report.findings.front();
   return fail(ErrorCode::kCorrupt,
-              "{} failed verification with {} findings, the first of them {}: {}", folder,
-              report.finding_count, first.subject, first.message);
+              "{} failed verification with {} findings, the first of them {}: {}; it was kept "
+              "under that name, remove it and the journal beside it to start anew",
+              folder, report.finding_count, first.subject, first.message);
 }
 
 std::string summary_text(const Options& options, const allocate::Plan& plan,
@@ -90,19 +90,30 @@ Result<int> run(Context& context, const Options& options) {
 
   Stopwatch convert_watch;
   verify::VerifyReport report;
-  if (at_the_end) SLUICE_TRY(verify_folder(context, model, folder, report));
-  SLUICE_ASSIGN(const convert::ConvertSummary converted,
-                run_convert(context, model, plan, options.out, [&](const std::string& partial) {
-                  context.console->end();
-                  return verify_folder(context, model, partial, report);
-                }));
-  timings.quantize_and_verify = convert_watch.seconds();
-  SLUICE_TRY(io::write_file_atomically(storage, options.out + "/run.json",
-                                       dump_json(run_record(timings, context), 1) + "\n"));
+  const auto verify_and_record = [&](const std::string& partial) -> Status {
+    context.console->end();
+    SLUICE_TRY(verify_folder(context, model, partial, report));
+    timings.quantize_and_verify = convert_watch.seconds();
+    return io::write_file_atomically(storage, partial + "/run.json",
+                                     dump_json(run_record(timings, context), 1) + "\n");
+  };
+  Status verified;
+  if (at_the_end) verified = verify_folder(context, model, folder, report);
+  auto converted = verified ? run_convert(context, model, plan, options.out, verify_and_record)
+                            : std::unexpected(verified.error());
+  if (!converted && report.finding_count > 0) {
+    context.console->error(converted.error().message);
+    if (context.options.json)
+      context.print_json({{"verify", verify_json(report)}});
+    else
+      context.print(verify_text(report, folder));
+    return kExitCheckFailed;
+  }
+  if (!converted) return std::unexpected(std::move(converted).error());
   if (context.options.json) {
     context.print_json({{"output", options.out},
-                        {"shards", converted.shards},
-                        {"modules_resumed", converted.modules_resumed},
+                        {"shards", converted->shards},
+                        {"modules_resumed", converted->modules_resumed},
                         {"plan", plan_summary_json(plan)},
                         {"verify", verify_json(report)},
                         {"run", run_record(timings, context)}});

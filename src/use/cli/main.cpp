@@ -23,7 +23,7 @@ extern "C" void on_interrupt(int signal_number) {
 
 void add_global_options(CLI::App& app, GlobalOptions& options) {
   app.add_flag("--json", options.json, "machine-readable result on stdout");
-  app.add_flag("-q,--quiet", options.quiet, "no progress or messages, errors only");
+  app.add_flag("-q,--quiet", options.quiet, "no progress or notes; results and errors only");
   app.add_option("--threads", options.threads, "worker threads; 0: all cores")
       ->check(CLI::Range(0u, 1024u))
       ->capture_default_str();
@@ -31,6 +31,10 @@ void add_global_options(CLI::App& app, GlobalOptions& options) {
                  "instruction set: scalar, neon, avx2 or avx512 (default: the widest); results do "
                  "not depend on it");
 }
+
+// Memory grows by some three megabytes a worker; more cores than these would break the promise of
+// 256 MB and wait for the disk anyway.
+constexpr unsigned kWorkersMax = 48;
 
 // Every shard of a model keeps one file open; macOS allows 256 by default.
 void raise_file_limit() {
@@ -48,7 +52,8 @@ Result<void> prepare(Context& context) {
   if (!context.options.simd.empty()) {
     SLUICE_ASSIGN(context.simd, parse_simd_level(context.options.simd, context.cpu));
   }
-  context.workers = context.options.threads > 0 ? context.options.threads : context.cpu.cores;
+  context.workers = context.options.threads > 0 ? context.options.threads
+                                                : std::min(context.cpu.cores, kWorkersMax);
   context.storage = io::local_storage();
   context.console = std::make_unique<Console>(context.options.quiet, isatty(STDERR_FILENO) == 1);
   context.cancel = &interrupted;
