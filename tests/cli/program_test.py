@@ -85,6 +85,18 @@ class Program(unittest.TestCase):
         result = sluice("fit", self.model, "--min-safe", "-o", "/proc/sluice-test", expect=None)
         self.assertIn(result.returncode, (3, 4))
 
+    def test_foreign_file_is_not_published(self):
+        out = self.out()
+        partial = out.parent / (out.name + ".partial")
+        partial.mkdir()
+        (partial / "model-zz.safetensors").write_bytes(b"not ours")
+        result = sluice("quantize", self.model, "--bits", "4", "-o", out, expect=3)
+        self.assertIn("model-zz.safetensors", result.stderr)
+        self.assertFalse(out.exists())
+        (partial / "model-zz.safetensors").unlink()
+        sluice("quantize", self.model, "--bits", "4", "-o", out)
+        self.assertFalse(partial.exists())
+
     def test_json_errors(self):
         error, stderr = self.json_of("inspect", self.folder / "absent", expect=3)
         self.assertEqual(error["error"]["code"], "not_found")

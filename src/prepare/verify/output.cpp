@@ -253,7 +253,7 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
   SLUICE_ASSIGN(const std::vector<std::string> names, io::list_directory(out));
   for (const std::string& name : names) {
     if (!is_weight_file(name)) continue;
-    SLUICE_ASSIGN(auto source, storage.open_source(out + "/" + name));
+    SLUICE_ASSIGN(auto source, storage.open_source(fmt::format("{}/{}", out, name)));
     const auto file = static_cast<uint32_t>(output.files.size());
     output.weight_file_bytes += source->size();
     auto header = io::read_safetensors_header(*source, file);
