@@ -60,6 +60,12 @@ def real_inputs():
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def demo_model():
+    """The demo model's GGUF file, or None."""
+    path = os.environ.get("SLUICE_DEMO_MODEL", "")
+    return Path(path) if path and Path(path).is_file() else None
+
+
 def real_models():
     """Name and path of the small trained models, those that are there."""
     folder = real_inputs()

@@ -8,7 +8,7 @@ import json
 import math
 
 import support
-from support import make_checkpoint, real_models, sluice, sluice_json, weight_bytes
+from support import demo_model, make_checkpoint, real_models, sluice, sluice_json, weight_bytes
 
 SEED = support.fresh_seed()
 BUDGETS = 20
@@ -126,6 +126,12 @@ class Budgets(support.TestCase):
             source = self.folder / family
             make_checkpoint(source, family, seed=SEED + number, num_hidden_layers=3)
             self.check_model(family, source)
+
+    def test_demo(self):
+        model = demo_model()
+        if model is None:
+            self.skipTest("the demo model is not there; scripts/demo_model fetches it")
+        self.check_model("demo", model)
 
     def test_trained(self):
         models = real_models()

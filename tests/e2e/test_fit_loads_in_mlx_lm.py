@@ -4,7 +4,7 @@ logits equal those of a plain model with the weights that our numpy reference de
 
 import numpy as np
 import support
-from support import (FAMILIES, decoded_folder, greedy, load_stock, logits, make_checkpoint,
+from support import (FAMILIES, decoded_folder, demo_model, greedy, load_stock, logits, make_checkpoint,
                      model_from_arrays, read_json, real_inputs, real_models, relative_difference,
                      sluice, sluice_json, weight_bytes)
 
@@ -45,6 +45,12 @@ class FitLoadsInMlxLm(support.TestCase):
             self.skipTest("SLUICE_REAL_INPUTS is not set")
         for name, model in models.items():
             self.fit_at_three_budgets(name, model)
+
+    def test_demo_model(self):
+        model = demo_model()
+        if model is None:
+            self.skipTest("the demo model is not there; scripts/demo_model fetches it")
+        self.fit_at_three_budgets("demo", model)
 
     def test_generated_models(self):
         for number, family in enumerate(FAMILIES):
