@@ -98,7 +98,7 @@ class ConvertVisitor : public stream::Visitor {
   // Exists from a module's first block to its last.
   std::vector<std::unique_ptr<std::vector<BlockResult>>> states_ GUARDED_BY(mutex_);
 
-  // Touched by finish_module only, which is never concurrent.
+  // Touched by finish_module and checkpoint_progress only, which are never concurrent.
   std::vector<Pending> pending_;
   uint64_t pending_bytes_ = 0;
   bool failed_ = false;
