@@ -12,14 +12,11 @@ namespace {
 using families::OutputModule;
 using families::RowRun;
 using io::Checkpoint;
-using io::StoredTensor;
 
 // One module's part in the job.
 struct ModuleWork {
   uint32_t module;
-  BlockGrid grid;
-  numerics::DType dtype;
-  uint64_t row_bytes;
+  ModuleSource source;
   uint32_t first_block;  // in the job's global numbering
 };
 
@@ -51,7 +48,6 @@ class Job {
   Status describe(uint32_t module);
   void read_blocks();
   void visit_blocks(unsigned worker);
-  Status read_block(Slot& slot);
   Status visit_block(const Slot& slot, unsigned worker, std::vector<float>& values);
   Status complete_block(uint32_t work);
   Status finish_ready_modules() REQUIRES(finish_mutex_);
@@ -85,31 +81,14 @@ class Job {
 Status Job::prepare(std::span<const uint32_t> modules) {
   for (const uint32_t module : modules) SLUICE_TRY(describe(module));
   blocks_left_ = std::make_unique<std::atomic<uint32_t>[]>(work_.size());
-  for (size_t i = 0; i < work_.size(); ++i) blocks_left_[i] = work_[i].grid.block_count();
+  for (size_t i = 0; i < work_.size(); ++i) blocks_left_[i] = work_[i].source.grid.block_count();
   return {};
 }
 
-// Every source of a module must share one dtype, so that a block is a plain run of equal rows.
 Status Job::describe(uint32_t index) {
-  const OutputModule& module = map_.modules[index];
-  SLUICE_ASSIGN(const BlockGrid grid, make_grid(module));
-  SLUICE_CHECK(!module.recipe.sources.empty());
-  const StoredTensor& first = checkpoint_.tensors[module.recipe.sources[0].tensor];
-  for (const families::RowSource& source : module.recipe.sources) {
-    const StoredTensor& tensor = checkpoint_.tensors[source.tensor];
-    if (tensor.info.dtype != first.info.dtype)
-      return fail(ErrorCode::kUnsupported, "{}: tensor {} is {} but {} is {}; both belong to {}",
-                  checkpoint_.path, tensor.info.name, dtype_info(tensor.info.dtype).name,
-                  first.info.name, dtype_info(first.info.dtype).name, module.tensor_name());
-  }
-  const uint64_t columns[] = {module.columns()};
-  const auto row_bytes = numerics::tensor_bytes(first.info.dtype, columns);
-  if (!row_bytes)
-    return fail(ErrorCode::kCorrupt, "{}: tensor {}: {} columns are no whole number of {} blocks",
-                checkpoint_.path, first.info.name, module.columns(),
-                dtype_info(first.info.dtype).name);
-  work_.push_back({index, grid, first.info.dtype, *row_bytes, block_total_});
-  const auto total = checked_add(block_total_, grid.block_count());
+  SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
+  work_.push_back({index, source, block_total_});
+  const auto total = checked_add(block_total_, source.grid.block_count());
   if (!total || *total > UINT32_MAX)
     return fail(ErrorCode::kUnsupported, "{}: more blocks than {}", checkpoint_.path, UINT32_MAX);
   block_total_ = static_cast<uint32_t>(*total);
@@ -123,28 +102,6 @@ void Job::stop_with(Error error) {
   }
   free_.close();
   ready_.close();
-}
-
-Status Job::read_block(Slot& slot) {
-  const ModuleWork& work = work_[slot.work];
-  slot.bytes.resize(slot.block.rows * work.row_bytes);
-  slot.runs.clear();
-  families::append_row_runs(map_.modules[work.module].recipe, slot.block.first_row, slot.block.rows,
-                            slot.runs);
-  std::span<std::byte> out(slot.bytes);
-  for (const RowRun& run : slot.runs) {
-    const StoredTensor& tensor = checkpoint_.tensors[run.tensor];
-    const uint64_t bytes = run.rows * work.row_bytes;
-    const uint64_t offset = run.source_row * work.row_bytes;
-    SLUICE_CHECK(offset + bytes <= tensor.bytes && bytes <= out.size());
-    if (auto status =
-            checkpoint_.files[tensor.file]->read_at(tensor.offset + offset, out.first(bytes));
-        !status)
-      return in_context(fmt::format("tensor {}", tensor.info.name), std::move(status).error());
-    out = out.subspan(bytes);
-  }
-  SLUICE_CHECK(out.empty());
-  return {};
 }
 
 void Job::read_blocks() {
@@ -162,8 +119,10 @@ void Job::read_blocks() {
                                                    return wanted < candidate.first_block;
                                                  }));
     (*slot)->work = static_cast<uint32_t>(work - work_.begin());
-    (*slot)->block = work->grid.block(work->module, number - work->first_block);
-    if (auto status = read_block(**slot); !status) {
+    (*slot)->block = work->source.grid.block(work->module, number - work->first_block);
+    if (auto status = read_block(checkpoint_, map_.modules[work->module], work->source,
+                                 (*slot)->block, (*slot)->runs, (*slot)->bytes);
+        !status) {
       stop_with(std::move(status).error());
       break;
     }
@@ -175,10 +134,10 @@ void Job::read_blocks() {
 Status Job::visit_block(const Slot& slot, unsigned worker, std::vector<float>& values) {
   const ModuleWork& work = work_[slot.work];
   const OutputModule& module = map_.modules[work.module];
-  const bool decode = dtype_info(work.dtype).is_float && visitor_.wants_values(module);
+  const bool decode = dtype_info(work.source.dtype).is_float && visitor_.wants_values(module);
   values.resize(decode ? slot.block.rows * module.columns() : 0);
-  if (decode) options_.decode(work.dtype, slot.bytes, values);
-  const RowBlock block{module, work.grid, slot.block, work.dtype, slot.bytes, values};
+  if (decode) options_.decode(work.source.dtype, slot.bytes, values);
+  const RowBlock block{module, work.source.grid, slot.block, work.source.dtype, slot.bytes, values};
   SLUICE_TRY(visitor_.visit(block, worker));
   if (options_.progress != nullptr) options_.progress->advance(slot.bytes.size());
   return complete_block(slot.work);

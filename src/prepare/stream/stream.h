@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -16,6 +15,7 @@
 #include "base/thread.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
+#include "stream/block_reader.h"
 #include "stream/blocks.h"
 
 namespace sluice::stream {
@@ -50,10 +50,6 @@ class Visitor {
   // elements are finished unvisited.
   virtual Status finish_module(uint32_t module) = 0;
 };
-
-// numerics::decode_elements, or a kernel equal to it.
-using DecodeFunction =
-    std::function<void(numerics::DType, std::span<const std::byte>, std::span<float>)>;
 
 struct StreamOptions {
   unsigned workers = 1;
