@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "numerics/float_types.h"
+#include "numerics/fp.h"
 
 namespace sluice::numerics {
 namespace {
@@ -35,17 +36,6 @@ void store_le(T value, std::byte* at) {
 }
 
 float load_f16(Bytes at) { return f16_to_f32(load_le<uint16_t>(at)); }
-
-// E4M3 without infinities (the "FN" kind that safetensors means): 0x7f and 0xff are NaN.
-float f8_e4m3_to_f32(uint8_t bits) {
-  const float sign = (bits & 0x80) != 0 ? -1.0f : 1.0f;
-  const int exponent = (bits >> 3) & 0xf;
-  const int mantissa = bits & 0x7;
-  if (exponent == 0xf && mantissa == 0x7)
-    return std::copysign(std::numeric_limits<float>::quiet_NaN(), sign);
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -9);
-  return sign * std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-}
 
 float f8_e8m0_to_f32(uint8_t bits) {
   if (bits == 0xff) return std::numeric_limits<float>::quiet_NaN();
@@ -218,7 +208,7 @@ void decode_elements(DType dtype, std::span<const std::byte> in, std::span<float
       return each([](Bytes b, float* o) {
         *o = static_cast<float>(std::bit_cast<double>(load_le<uint64_t>(b)));
       });
-    case DType::kF8E4M3: return each([](Bytes b, float* o) { *o = f8_e4m3_to_f32(load_u8(b)); });
+    case DType::kF8E4M3: return each([](Bytes b, float* o) { *o = e4m3_value(load_u8(b)); });
     case DType::kF8E5M2:  // the upper byte of an f16
       return each(
           [](Bytes b, float* o) { *o = f16_to_f32(static_cast<uint16_t>(load_u8(b) << 8)); });
