@@ -21,8 +21,15 @@ namespace sluice::numerics {
 namespace {
 
 constexpr std::pair<const char*, DType> kBlockTypes[] = {
-    {"q4_0", DType::kQ4_0}, {"q4_1", DType::kQ4_1}, {"q5_0", DType::kQ5_0}, {"q5_1", DType::kQ5_1},
-    {"q8_0", DType::kQ8_0}, {"q4_K", DType::kQ4_K}, {"q5_K", DType::kQ5_K}, {"q6_K", DType::kQ6_K}};
+    {"q4_0", DType::kQ4_0},       {"q4_1", DType::kQ4_1},     {"q5_0", DType::kQ5_0},
+    {"q5_1", DType::kQ5_1},       {"q8_0", DType::kQ8_0},     {"q4_K", DType::kQ4_K},
+    {"q5_K", DType::kQ5_K},       {"q6_K", DType::kQ6_K},     {"q2_K", DType::kQ2_K},
+    {"q3_K", DType::kQ3_K},       {"iq1_s", DType::kIQ1_S},   {"iq1_m", DType::kIQ1_M},
+    {"iq2_xxs", DType::kIQ2_XXS}, {"iq2_xs", DType::kIQ2_XS}, {"iq2_s", DType::kIQ2_S},
+    {"iq3_xxs", DType::kIQ3_XXS}, {"iq3_s", DType::kIQ3_S},   {"iq4_nl", DType::kIQ4_NL},
+    {"iq4_xs", DType::kIQ4_XS},   {"tq1_0", DType::kTQ1_0},   {"tq2_0", DType::kTQ2_0},
+    {"q1_0", DType::kQ1_0},       {"q2_0", DType::kQ2_0},     {"mxfp4", DType::kMXFP4},
+    {"nvfp4", DType::kNVFP4}};
 
 std::vector<std::byte> read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -51,7 +58,8 @@ void expect_exact_move(DType dtype, std::span<const std::byte> blocks,
   const auto format = lossless_affine(dtype);
   ASSERT_TRUE(format);
   std::vector<std::byte> weight(want.size() * format->bits / 8);
-  std::vector<std::byte> scales(want.size() / 32 * 2), biases(want.size() / 32 * 2);
+  const size_t parameter_bytes = want.size() / format->group_size * 2;
+  std::vector<std::byte> scales(parameter_bytes), biases(parameter_bytes);
   ASSERT_TRUE(move_lossless(dtype, blocks, {weight, scales, biases}));
   std::vector<float> got(want.size());
   decode_affine({weight, scales, biases}, *format, DType::kF16, got);
@@ -77,8 +85,8 @@ TEST(BlockCodecTest, GoldenBlocksDecodeBitForBit) {
     decode_elements(dtype, blocks, got);
     expect_same_bits(got, want);
     if (lossless_affine(dtype)) {
-      // Only the rows of the real matrix: −128d of a random f16 may overflow.
-      const size_t real = 1024;
+      // Only the row of the real matrix: −128d of a random f16 may overflow.
+      const size_t real = 512;
       expect_exact_move(dtype, blocks.first(*tensor_bytes(dtype, Shape{real})),
                         std::span(want).first(real));
     }
@@ -112,41 +120,61 @@ TEST(BlockCodecTest, MoveIsRefusedWhenItIsNotExact) {
   const float inf = INFINITY;
   for (const Case& c : {
            Case{DType::kQ4_0, 8188.0f, 0, true},  // 65504 / 8
-           Case{DType::kQ4_0, 8192.0f, 0, false},
-           Case{DType::kQ4_0, -8192.0f, 0, false},
+           Case{DType::kQ4_0, 8192.0f, 0, false},   Case{DType::kQ4_0, -8192.0f, 0, false},
            Case{DType::kQ4_0, 0x1p-24f, 0, true},  // the smallest subnormal
-           Case{DType::kQ4_0, 0.0f, 0, true},
-           Case{DType::kQ4_0, NAN, 0, false},
-           Case{DType::kQ4_0, inf, 0, false},
-           Case{DType::kQ5_0, 4094.0f, 0, true},
-           Case{DType::kQ5_0, 4096.0f, 0, false},
-           Case{DType::kQ8_0, 511.75f, 0, true},
-           Case{DType::kQ8_0, 512.0f, 0, false},
-           Case{DType::kQ4_1, 65504.0f, -65504.0f, true},
-           Case{DType::kQ4_1, 1.0f, NAN, false},
-           Case{DType::kQ4_1, inf, 1.0f, false},
-           Case{DType::kQ5_1, 1.0f, inf, false},
-           Case{DType::kQ5_1, 1.0f, 1.0f, true},
+           Case{DType::kQ4_0, 0.0f, 0, true},       Case{DType::kQ4_0, NAN, 0, false},
+           Case{DType::kQ4_0, inf, 0, false},       Case{DType::kQ5_0, 4094.0f, 0, true},
+           Case{DType::kQ5_0, 4096.0f, 0, false},   Case{DType::kQ8_0, 511.75f, 0, true},
+           Case{DType::kQ8_0, 512.0f, 0, false},    Case{DType::kQ4_1, 65504.0f, -65504.0f, true},
+           Case{DType::kQ4_1, 1.0f, NAN, false},    Case{DType::kQ4_1, inf, 1.0f, false},
+           Case{DType::kQ5_1, 1.0f, inf, false},    Case{DType::kQ5_1, 1.0f, 1.0f, true},
+           Case{DType::kIQ4_NL, 511.75f, 0, true},  Case{DType::kIQ4_NL, 512.0f, 0, false},
+           Case{DType::kTQ1_0, 65504.0f, 0, true},  Case{DType::kTQ1_0, inf, 0, false},
+           Case{DType::kTQ2_0, -65504.0f, 0, true}, Case{DType::kTQ2_0, NAN, 0, false},
+           Case{DType::kQ1_0, 65504.0f, 0, true},   Case{DType::kQ1_0, inf, 0, false},
+           Case{DType::kQ2_0, 0x1p-24f, 0, true},   Case{DType::kQ2_0, -inf, 0, false},
        }) {
     SCOPED_TRACE(testing::Message() << dtype_info(c.dtype).name << " d " << c.d << " m " << c.m);
-    std::vector<std::byte> block(dtype_info(c.dtype).block_bytes, std::byte{0x5a});
+    const DTypeInfo& info = dtype_info(c.dtype);
+    std::vector<std::byte> block(info.block_bytes, std::byte{0x5a});
     const uint16_t d = f32_to_f16(c.d), m = f32_to_f16(c.m);
-    std::memcpy(block.data(), &d, 2);
+    const bool last = c.dtype == DType::kTQ1_0 || c.dtype == DType::kTQ2_0;
+    std::memcpy(block.data() + (last ? info.block_bytes - 2 : 0), &d, 2);
     if (c.dtype == DType::kQ4_1 || c.dtype == DType::kQ5_1) std::memcpy(block.data() + 2, &m, 2);
-    std::byte weight[32], scales[2], biases[2];
-    const size_t bytes = 32u * lossless_affine(c.dtype)->bits / 8;
-    EXPECT_EQ(move_lossless(c.dtype, block, {std::span(weight).first(bytes), scales, biases}),
-              c.ok);
+    const QuantFormat format = *lossless_affine(c.dtype);
+    std::byte weight[64], scales[4], biases[4];
+    const size_t bytes = info.block_elements * format.bits / 8;
+    const size_t parameter_bytes = info.block_elements / format.group_size * 2;
+    EXPECT_EQ(
+        move_lossless(c.dtype, block,
+                      {std::span(weight).first(bytes), std::span(scales).first(parameter_bytes),
+                       std::span(biases).first(parameter_bytes)}),
+        c.ok);
     if (c.ok) {
-      std::vector<float> want(32);
+      std::vector<float> want(info.block_elements);
       decode_elements(c.dtype, block, want);
       expect_exact_move(c.dtype, block, want);
     }
   }
 }
 
+// The smallest format whose groups are those of the block, or divide it.
+TEST(BlockCodecTest, MovesTakeTheSmallestFormat) {
+  using enum DType;
+  const auto is = [](DType dtype, uint8_t bits, uint16_t group) {
+    return lossless_affine(dtype) == QuantFormat{QuantMode::kAffine, bits, group};
+  };
+  EXPECT_TRUE(is(kTQ1_0, 2, 128));
+  EXPECT_TRUE(is(kTQ2_0, 2, 128));
+  EXPECT_TRUE(is(kQ1_0, 2, 128));
+  EXPECT_TRUE(is(kQ2_0, 2, 64));
+  EXPECT_TRUE(is(kIQ4_NL, 8, 32));
+  EXPECT_TRUE(is(kQ4_0, 4, 32));
+}
+
 TEST(BlockCodecTest, OnlyAffineBlocksMove) {
-  for (const DType dtype : {DType::kF16, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kU32})
+  for (const DType dtype : {DType::kF16, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kU32,
+                            DType::kQ2_K, DType::kIQ4_XS, DType::kIQ1_S, DType::kIQ3_S})
     EXPECT_FALSE(lossless_affine(dtype));
 }
 

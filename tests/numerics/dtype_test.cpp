@@ -25,7 +25,11 @@ TEST(DTypeTest, GgmlNumbers) {
   EXPECT_EQ(dtype_from_ggml(14), DType::kQ6_K);
   EXPECT_EQ(dtype_from_ggml(28), DType::kF64);
   EXPECT_EQ(dtype_from_ggml(30), DType::kBF16);
-  EXPECT_FALSE(dtype_from_ggml(10));
+  EXPECT_EQ(dtype_from_ggml(10), DType::kQ2_K);
+  EXPECT_EQ(dtype_from_ggml(42), DType::kQ2_0);
+  EXPECT_FALSE(dtype_from_ggml(4));  // retired
+  EXPECT_FALSE(dtype_from_ggml(9));  // Q8_1 and Q8_K: ggml's intermediates, in no file
+  EXPECT_FALSE(dtype_from_ggml(15));
   EXPECT_FALSE(dtype_from_ggml(43));
   EXPECT_FALSE(dtype_from_ggml(UINT32_MAX));
   EXPECT_EQ(ggml_type_name(10), "Q2_K");

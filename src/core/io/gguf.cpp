@@ -250,8 +250,8 @@ Result<StoredTensor> read_tensor(Cursor& in, uint32_t file) {
   const auto dtype = numerics::dtype_from_ggml(type);
   if (!dtype)
     return fail(ErrorCode::kUnsupported,
-                "{}: type {} ({}) is not read by Sluice; use a file quantized as Q4_0, Q4_1, "
-                "Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, F16, BF16 or F32",
+                "{}: type {} ({}) is not read by Sluice: ggml has retired it, keeps it for its own "
+                "arithmetic, or has added it since; quantize the model again as another type",
                 context(), numerics::ggml_type_name(type), type);
   tensor.info.dtype = *dtype;
   const auto bytes = numerics::tensor_bytes(*dtype, tensor.info.shape);

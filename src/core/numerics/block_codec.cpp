@@ -4,6 +4,7 @@
 // f32 rounding counts.
 #include "numerics/block_codec.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -11,31 +12,13 @@
 #include <limits>
 
 #include "base/error.h"
+#include "numerics/bytes.h"
 #include "numerics/float_types.h"
 #include "numerics/fp.h"
+#include "numerics/ggml_blocks.h"
 
 namespace sluice::numerics {
 namespace {
-
-using Bytes = const std::byte*;
-
-uint8_t load_u8(Bytes at) { return std::to_integer<uint8_t>(*at); }
-int8_t load_i8(Bytes at) { return static_cast<int8_t>(load_u8(at)); }
-
-// Assembled byte by byte: any alignment, any host byte order.
-template <class T>
-T load_le(Bytes at) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) value |= static_cast<T>(T{load_u8(at + i)} << (8 * i));
-  return value;
-}
-
-template <class T>
-void store_le(T value, std::byte* at) {
-  for (size_t i = 0; i < sizeof(T); ++i) at[i] = static_cast<std::byte>(value >> (8 * i));
-}
-
-float load_f16(Bytes at) { return f16_to_f32(load_le<uint16_t>(at)); }
 
 float f8_e8m0_to_f32(uint8_t bits) {
   if (bits == 0xff) return std::numeric_limits<float>::quiet_NaN();
@@ -90,65 +73,6 @@ void decode_q8_0(Bytes block, float* out) {
   for (size_t j = 0; j < 32; ++j) out[j] = static_cast<float>(load_i8(block + 2 + j)) * d;
 }
 
-struct ScaleMin {
-  uint8_t scale, min;
-};
-
-// Eight pairs of 6-bit numbers in 12 bytes: the first four pairs take the low six bits of bytes
-// 0–7; the last four take a nibble each of bytes 8–11 and the two high bits of bytes 0–7.
-ScaleMin scale_min_k4(Bytes packed, size_t index) {
-  const auto byte = [&](size_t i) { return load_u8(packed + i); };
-  if (index < 4)
-    return {static_cast<uint8_t>(byte(index) & 63), static_cast<uint8_t>(byte(index + 4) & 63)};
-  return {static_cast<uint8_t>((byte(index + 4) & 0x0f) | ((byte(index - 4) >> 6) << 4)),
-          static_cast<uint8_t>((byte(index + 4) >> 4) | ((byte(index) >> 6) << 4))};
-}
-
-// Eight groups of 32; w = (d·scale)·code − (dmin·min). high: the fifth bits, bit g of byte l for
-// element l of group g; nullptr for Q4_K.
-void decode_k4_k5(float d, float dmin, Bytes scales, Bytes high, Bytes nibbles, float* out) {
-  for (size_t group = 0; group < 8; ++group) {
-    const ScaleMin packed = scale_min_k4(scales, group);
-    const float scale = d * static_cast<float>(packed.scale);
-    const float min = dmin * static_cast<float>(packed.min);
-    Bytes bytes = nibbles + group / 2 * 32;
-    for (size_t l = 0; l < 32; ++l) {
-      unsigned code = group % 2 == 0 ? load_u8(bytes + l) & 0x0f : load_u8(bytes + l) >> 4;
-      if (high != nullptr) code += ((load_u8(high + l) >> group) & 1u) << 4;
-      out[group * 32 + l] = scale * static_cast<float>(code) - min;
-    }
-  }
-}
-
-void decode_q4_k(Bytes block, float* out) {
-  decode_k4_k5(load_f16(block), load_f16(block + 2), block + 4, nullptr, block + 16, out);
-}
-void decode_q5_k(Bytes block, float* out) {
-  decode_k4_k5(load_f16(block), load_f16(block + 2), block + 4, block + 16, block + 48, out);
-}
-
-// Two halves of 128: 64 bytes of low nibbles, 32 bytes of high bit pairs and eight signed scales
-// each. Quarter q of a half takes nibble q/2 of byte l + 32·(q mod 2) and bit pair q of byte l.
-void decode_q6_k(Bytes block, float* out) {
-  const float d = load_f16(block + 208);
-  for (size_t half = 0; half < 2; ++half) {
-    Bytes low = block + half * 64;
-    Bytes high = block + 128 + half * 32;
-    Bytes scales = block + 192 + half * 8;
-    for (size_t quarter = 0; quarter < 4; ++quarter) {
-      for (size_t l = 0; l < 32; ++l) {
-        const unsigned byte = load_u8(low + l + 32 * (quarter % 2));
-        const unsigned nibble = quarter < 2 ? byte & 0x0f : byte >> 4;
-        const unsigned pair = (load_u8(high + l) >> (2 * quarter)) & 3u;
-        const int code = static_cast<int>(nibble | (pair << 4)) - 32;
-        const int scale = load_i8(scales + quarter * 2 + l / 16);
-        out[half * 128 + quarter * 32 + l] =
-            d * static_cast<float>(scale) * static_cast<float>(code);
-      }
-    }
-  }
-}
-
 template <class Decode>
 void decode_each(DType dtype, std::span<const std::byte> in, std::span<float> out,
                  Decode&& decode) {
@@ -164,34 +88,56 @@ void decode_each(DType dtype, std::span<const std::byte> in, std::span<float> ou
   }
 }
 
+// w = (code − offset)·d, or code·d + m where there is no offset.
 struct Move {
   uint8_t bits;
-  int offset;  // code = stored code; bias = −offset·d; 0: bias is the stored m
+  uint16_t group;  // ≤ block_elements, which may be several groups under one scale
+  int offset;      // code = stored code; bias = −offset·d; 0: bias is the stored m
+  size_t scale_at = 0;
 };
 
 std::optional<Move> move_of(DType dtype) {
   switch (dtype) {
-    case DType::kQ4_0: return Move{4, 8};
-    case DType::kQ4_1: return Move{4, 0};
-    case DType::kQ5_0: return Move{5, 16};
-    case DType::kQ5_1: return Move{5, 0};
-    case DType::kQ8_0: return Move{8, 128};
+    case DType::kQ4_0: return Move{4, 32, 8};
+    case DType::kQ4_1: return Move{4, 32, 0};
+    case DType::kQ5_0: return Move{5, 32, 16};
+    case DType::kQ5_1: return Move{5, 32, 0};
+    case DType::kQ8_0: return Move{8, 32, 128};
+    case DType::kIQ4_NL: return Move{8, 32, 128};
+    case DType::kTQ1_0: return Move{2, 128, 1, 52};
+    case DType::kTQ2_0: return Move{2, 128, 1, 64};
+    case DType::kQ1_0: return Move{2, 128, 1};
+    case DType::kQ2_0: return Move{2, 64, 1};
     default: return std::nullopt;
   }
 }
 
-Codes32 codes_of(DType dtype, Bytes block) {
+constexpr size_t kMoveElementsMax = 256;
+
+void copy_codes(const Codes32& from, uint8_t* codes) { std::ranges::copy(from, codes); }
+
+// codes: block_elements of them.
+void codes_of(DType dtype, Bytes block, uint8_t* codes) {
   switch (dtype) {
-    case DType::kQ4_0: return codes4(block + 2);
-    case DType::kQ4_1: return codes4(block + 4);
-    case DType::kQ5_0: return codes5(block + 2, block + 6);
-    case DType::kQ5_1: return codes5(block + 4, block + 8);
-    default: break;
+    case DType::kQ4_0: return copy_codes(codes4(block + 2), codes);
+    case DType::kQ4_1: return copy_codes(codes4(block + 4), codes);
+    case DType::kQ5_0: return copy_codes(codes5(block + 2, block + 6), codes);
+    case DType::kQ5_1: return copy_codes(codes5(block + 4, block + 8), codes);
+    case DType::kQ8_0:
+      for (size_t j = 0; j < 32; ++j)
+        codes[j] = static_cast<uint8_t>(load_u8(block + 2 + j) ^ 0x80u);
+      return;
+    case DType::kIQ4_NL: {
+      const Codes32 indices = codes4(block + 2);
+      for (size_t j = 0; j < 32; ++j) codes[j] = static_cast<uint8_t>(kIq4Values[indices[j]] + 128);
+      return;
+    }
+    case DType::kTQ1_0: return codes_tq1_0(block, codes);
+    case DType::kTQ2_0: return codes_tq2_0(block, codes);
+    case DType::kQ1_0: return codes_q1_0(block, codes);
+    case DType::kQ2_0: return codes_q2_0(block, codes);
+    default: SLUICE_CHECK(!"codes_of: not a type that moves");
   }
-  SLUICE_CHECK(dtype == DType::kQ8_0);
-  Codes32 codes;
-  for (size_t j = 0; j < 32; ++j) codes[j] = static_cast<uint8_t>(load_u8(block + 2 + j) ^ 0x80u);
-  return codes;
 }
 
 }  // namespace
@@ -221,6 +167,23 @@ void decode_elements(DType dtype, std::span<const std::byte> in, std::span<float
     case DType::kQ4_K: return each(decode_q4_k);
     case DType::kQ5_K: return each(decode_q5_k);
     case DType::kQ6_K: return each(decode_q6_k);
+    case DType::kQ2_K: return each(decode_q2_k);
+    case DType::kQ3_K: return each(decode_q3_k);
+    case DType::kIQ1_S: return each(decode_iq1_s);
+    case DType::kIQ1_M: return each(decode_iq1_m);
+    case DType::kIQ2_XXS: return each(decode_iq2_xxs);
+    case DType::kIQ2_XS: return each(decode_iq2_xs);
+    case DType::kIQ2_S: return each(decode_iq2_s);
+    case DType::kIQ3_XXS: return each(decode_iq3_xxs);
+    case DType::kIQ3_S: return each(decode_iq3_s);
+    case DType::kIQ4_NL: return each(decode_iq4_nl);
+    case DType::kIQ4_XS: return each(decode_iq4_xs);
+    case DType::kTQ1_0: return each(decode_tq1_0);
+    case DType::kTQ2_0: return each(decode_tq2_0);
+    case DType::kQ1_0: return each(decode_q1_0);
+    case DType::kQ2_0: return each(decode_q2_0);
+    case DType::kMXFP4: return each(decode_mxfp4);
+    case DType::kNVFP4: return each(decode_nvfp4);
     default: SLUICE_CHECK(!"decode_elements: not a float type");
   }
 }
@@ -254,22 +217,24 @@ void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte
 std::optional<QuantFormat> lossless_affine(DType dtype) {
   const auto move = move_of(dtype);
   if (!move) return std::nullopt;
-  return QuantFormat{QuantMode::kAffine, move->bits, 32};
+  return QuantFormat{QuantMode::kAffine, move->bits, move->group};
 }
 
 bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& out) {
   const auto move = move_of(dtype);
   SLUICE_CHECK(move.has_value());
-  const size_t block_bytes = dtype_info(dtype).block_bytes;
-  SLUICE_CHECK(in.size() % block_bytes == 0);
-  const size_t blocks = in.size() / block_bytes;
-  const size_t packed_bytes = 32u * move->bits / 8;
+  const DTypeInfo& info = dtype_info(dtype);
+  SLUICE_CHECK(in.size() % info.block_bytes == 0);
+  const size_t blocks = in.size() / info.block_bytes;
+  const size_t groups = info.block_elements / move->group;
+  const size_t packed_bytes = size_t{info.block_elements} * move->bits / 8;
   SLUICE_CHECK(out.weight.size() == blocks * packed_bytes);
-  SLUICE_CHECK(out.scales.size() == blocks * 2 && out.biases.size() == blocks * 2);
+  SLUICE_CHECK(out.scales.size() == blocks * groups * 2 && out.biases.size() == out.scales.size());
 
+  uint8_t codes[kMoveElementsMax];
   for (size_t i = 0; i < blocks; ++i) {
-    Bytes block = in.data() + i * block_bytes;
-    const uint16_t d_bits = load_le<uint16_t>(block);
+    Bytes block = in.data() + i * info.block_bytes;
+    const uint16_t d_bits = load_le<uint16_t>(block + move->scale_at);
     const float d = f16_to_f32(d_bits);
     uint16_t bias_bits;
     if (move->offset == 0) {
@@ -281,10 +246,13 @@ bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& 
       if (f16_to_f32(bias_bits) != bias) return false;  // overflow, or d is NaN
     }
     if (!std::isfinite(d)) return false;
-    const Codes32 codes = codes_of(dtype, block);
-    pack_codes(codes, move->bits, out.weight.subspan(i * packed_bytes, packed_bytes));
-    store_le(d_bits, out.scales.data() + i * 2);
-    store_le(bias_bits, out.biases.data() + i * 2);
+    codes_of(dtype, block, codes);
+    pack_codes(std::span(codes).first(info.block_elements), move->bits,
+               out.weight.subspan(i * packed_bytes, packed_bytes));
+    for (size_t g = i * groups; g < (i + 1) * groups; ++g) {
+      store_le(d_bits, out.scales.data() + g * 2);
+      store_le(bias_bits, out.biases.data() + g * 2);
+    }
   }
   return true;
 }

@@ -17,12 +17,13 @@ void decode_elements(DType dtype, std::span<const std::byte> in, std::span<float
 // Rounds to kF32, kF16 or kBF16, to nearest even.
 void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte> out);
 
-// The affine format a block type maps onto without loss (Q4_0, Q4_1 → 4/32; Q5_0, Q5_1 → 5/32;
-// Q8_0 → 8/32), in an f16 model; nothing for all other types.
+// The smallest affine format a block type maps onto without loss (Q4_0, Q4_1 → 4/32; Q5_0, Q5_1 →
+// 5/32; Q8_0, IQ4_NL → 8/32; TQ1_0, TQ2_0, Q1_0 → 2/128; Q2_0 → 2/64), in an f16 model; nothing for
+// all other types.
 std::optional<QuantFormat> lossless_affine(DType dtype);
 
-// Moves one row of blocks. False when some bias (−8d, −16d, −128d) does not fit in f16, or a scale
-// is not finite; out is then unspecified.
+// Moves one row of blocks. False when some bias (−d, −8d, −16d, −128d) does not fit in f16, or a
+// scale is not finite; out is then unspecified.
 bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& out);
 
 }  // namespace sluice::numerics

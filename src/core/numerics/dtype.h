@@ -1,5 +1,5 @@
 // Element and block types of stored tensors, and the bytes they take. Plain types hold one element
-// per block; GGUF block types hold 32 or 256. What a block means is block_codec.h's business.
+// per block; GGUF block types hold 32 to 256. What a block means is block_codec.h's business.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,23 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kQ2_K,
+  kQ3_K,
+  kIQ1_S,
+  kIQ1_M,
+  kIQ2_XXS,
+  kIQ2_XS,
+  kIQ2_S,
+  kIQ3_XXS,
+  kIQ3_S,
+  kIQ4_NL,
+  kIQ4_XS,
+  kTQ1_0,
+  kTQ2_0,
+  kQ1_0,
+  kQ2_0,
+  kMXFP4,
+  kNVFP4,
 };
 
 // Row-major; the last axis is contiguous and is the input axis of a matrix.
