@@ -108,13 +108,16 @@ double group_error(std::span<const float> group, const Encoding& encoding,
 
 // ---- best ----
 
-// Magnitude code nearest to a ≥ 0.
-uint8_t nearest_magnitude(float a, const QuantFormat& format) {
-  if (has_e4m3_codes(format)) return nearest_e4m3(a);
-  uint8_t code = 0;
-  for (const float midpoint : {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f})
-    code = a > midpoint ? static_cast<uint8_t>(code + 1) : code;
-  return code;
+// Value nearest to a ≥ 0, ties to the even code.
+float nearest_value(float a, const QuantFormat& format) {
+  if (has_e4m3_codes(format)) return e4m3_value(nearest_e4m3(a));
+  const float step = a < 2 ? 0.5f : a < 4 ? 1.0f : 2.0f;
+  return std::min(std::rint(a / step) * step, kE2M1Max);
+}
+
+uint8_t code_of_value(float value, const QuantFormat& format) {
+  if (has_e4m3_codes(format)) return nearest_e4m3(value);
+  return static_cast<uint8_t>(std::ranges::find(kE2M1, value) - kE2M1);
 }
 
 float contender_error(std::span<const float> group, float scale, const QuantFormat& format) {
@@ -123,7 +126,7 @@ float contender_error(std::span<const float> group, float scale, const QuantForm
   float error = 0;
   for (const float w : group) {
     const float a = std::fabs(w);
-    const float e = std::fma(-scale, code_value(nearest_magnitude(a * inverse, format), format), a);
+    const float e = std::fma(-scale, nearest_value(a * inverse, format), a);
     error = std::fma(e, e, error);
   }
   return error;
@@ -155,7 +158,8 @@ Encoding encode_best_group(std::span<const float> group, const QuantFormat& form
   const float inverse = 1.0f / scale_value(searched.scale, format);
   const uint8_t sign = has_e4m3_codes(format) ? 0x80 : 8;
   for (size_t i = 0; i < group.size(); ++i) {
-    const uint8_t code = nearest_magnitude(std::fabs(group[i]) * inverse, format);
+    const uint8_t code =
+        code_of_value(nearest_value(std::fabs(group[i]) * inverse, format), format);
     searched.codes[i] = group[i] < 0 && code != 0 ? static_cast<uint8_t>(code | sign) : code;
   }
   double bar = group_error(group, parity, format, nullptr);
@@ -300,7 +304,7 @@ float price_chunk(std::span<const float> chunk, const QuantFormat& format, DType
     const float inverse = scale > 0 ? 1.0f / scale : 0;
     for (size_t i = 0; i < group.size(); ++i) {
       const float a = std::fabs(group[i]);
-      const float value = code_value(nearest_magnitude(a * inverse, format), format);
+      const float value = nearest_value(a * inverse, format);
       const float error = std::fma(-scale, value, a);
       float& lane = lanes[i % kLanes];
       lane = std::fma(error, error, lane);

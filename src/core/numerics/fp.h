@@ -42,9 +42,9 @@ size_t find_unscalable(std::span<const float> row, const QuantFormat& format, DT
 // The scale byte searched, codes to the nearest. Per group:
 //   1. Parity's byte b (0 where it wraps) and its neighbours b + first … b + last (fp_constants.h)
 //      between 0 and the largest contend, b first, then in rising order. A scale of 0 is none.
-//   2. A contender's values are those nearest to |w|·(1/scale) in f32, ties to the smaller
-//      magnitude in E2M1 and to even in E4M3; its error fma(−scale, value, |w|), squared and summed
-//      by fma in f32 from left to right. The smallest leads, the first of equals.
+//   2. A contender's values are those nearest to |w|·(1/scale) in f32, ties to even; its error
+//      fma(−scale, value, |w|), squared and summed by fma in f32 from left to right. The smallest
+//      leads, the first of equals.
 //   3. Leader and parity are compared in f64 on decoded values; the leader must win by kBestMargin.
 // Never a larger squared error in any group than under encode_fp_parity.
 void encode_fp_best(std::span<const float> row, const QuantFormat& format, DType dtype,
