@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <filesystem>
 
 #include "io/directory.h"
 #include "io/posix.h"
@@ -182,6 +181,11 @@ Result<std::vector<std::string>> Storage::list_directory(const std::string& path
 
 std::unique_ptr<Storage> local_storage() { return std::make_unique<LocalStorage>(); }
 
+std::string parent_folder(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
 Status write_file_atomically(Storage& storage, const std::string& path, std::string_view text) {
   const std::string temporary = path + std::string(kUnfinishedSuffix);
   Status status = write_and_sync(storage, temporary, text);
@@ -191,8 +195,7 @@ Status write_file_atomically(Storage& storage, const std::string& path, std::str
     (void)storage.remove(temporary);
     return status;
   }
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return storage.sync_directory(parent.empty() ? "." : parent);
+  return storage.sync_directory(parent_folder(path));
 }
 
 }  // namespace sluice::io

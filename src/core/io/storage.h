@@ -62,6 +62,9 @@ std::unique_ptr<Storage> local_storage();
 // What write_file_atomically adds to the name of a file that is not complete.
 inline constexpr std::string_view kUnfinishedSuffix = ".tmp";
 
+// The folder a path lies in, to be synced after a rename there: "a/b" → "a/", "b" → ".".
+std::string parent_folder(const std::string& path);
+
 // Write to path.tmp, sync, rename, sync the directory: the file is the old one or the new one.
 Status write_file_atomically(Storage& storage, const std::string& path, std::string_view text);
 

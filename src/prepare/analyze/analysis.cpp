@@ -103,16 +103,18 @@ Result<uint64_t> Analysis::exact_bytes(std::span<const uint32_t> choice) const {
 }
 
 Json header_to_json(const AnalysisHeader& header) {
-  return {{"kind", "analysis"},
-          {"version", kAnalysisVersion},
-          {"source", header.source.hex()},
-          {"family", header.family},
-          {"dtype", header.dtype},
-          {"layers", header.layers},
-          {"kv_heads", header.kv_heads},
-          {"head_dim", header.head_dim},
-          {"modules", header.modules},
-          {"best_formats", header.best_formats}};
+  Json record = {{"kind", "analysis"},
+                 {"version", kAnalysisVersion},
+                 {"source", header.source.hex()},
+                 {"family", header.family},
+                 {"dtype", header.dtype},
+                 {"layers", header.layers},
+                 {"kv_heads", header.kv_heads},
+                 {"head_dim", header.head_dim},
+                 {"modules", header.modules},
+                 {"best_formats", header.best_formats}};
+  stream::part_to_json(header.part, record);
+  return record;
 }
 
 Result<AnalysisHeader> header_from_json(const Json& record, std::string_view label) {
@@ -144,6 +146,7 @@ Result<AnalysisHeader> header_from_json(const Json& record, std::string_view lab
       return fail(ErrorCode::kCorrupt, "{}: best_formats should hold strings", label);
     header.best_formats.push_back(format.get<std::string>());
   }
+  SLUICE_ASSIGN(header.part, stream::part_from_json(record, label));
   return header;
 }
 
@@ -216,6 +219,10 @@ Result<Analysis> load_analysis(const io::ByteSource& source) {
   if (end->torn && complete)
     return fail(ErrorCode::kCorrupt, "{}: damaged at byte {}; analyze again", source.label(),
                 end->valid_bytes);
+  if (!analysis.header.part.whole())
+    return fail(ErrorCode::kInvalidArgument,
+                "{}: holds part {} of an analysis; sluice merge joins the parts", source.label(),
+                stream::part_text(analysis.header.part));
   if (!complete || analysis.records.size() != analysis.header.modules)
     return fail(ErrorCode::kInvalidArgument,
                 "{}: holds {} of {} modules (valid up to byte {}); run analyze again to finish it",

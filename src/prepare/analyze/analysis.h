@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "io/byte_source.h"
 #include "stream/output_layout.h"
+#include "stream/part.h"
 
 namespace sluice::analyze {
 
@@ -25,6 +26,7 @@ struct AnalysisHeader {
   uint64_t kv_heads = 0, head_dim = 0;  // of the key-value cache; 0 where unknown
   uint64_t modules = 0;
   std::vector<std::string> best_formats;  // format_text of those priced under the best encoder
+  stream::Part part;                      // not whole: holds the records of one part only
   bool operator==(const AnalysisHeader&) const = default;
 };
 

@@ -334,6 +334,7 @@ AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::Mod
   header.modules = map.modules.size();
   for (const QuantFormat& format : options.best_formats)
     header.best_formats.push_back(format_text(format));
+  header.part = options.part;
   return header;
 }
 
@@ -366,9 +367,10 @@ Status check_record(const Json& record, const AnalysisHeader& wanted, const std:
 
 }  // namespace
 
-Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
-                         const families::ModelMap& map, const std::string& path,
-                         const AnalyzeOptions& options) {
+Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkpoint,
+                              const families::ModelMap& map, const std::string& whole_path,
+                              const AnalyzeOptions& options) {
+  const std::string path = stream::part_path(whole_path, options.part);
   const AnalysisHeader header = make_header(checkpoint, map, options);
   SLUICE_ASSIGN(const auto lock, storage.lock(path));
   Progressed progressed;
@@ -376,10 +378,12 @@ Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
                   return check_record(record, header, path, progressed);
                 }));
   if (!progressed.begun) SLUICE_TRY(journal->append(header_to_json(header)));
+  std::vector<uint32_t> modules(map.modules.size());
+  for (uint32_t i = 0; i < modules.size(); ++i) modules[i] = i;
+  modules = stream::modules_of_part(checkpoint, map, modules, options.part);
   if (!progressed.complete) {
-    std::vector<uint32_t> remaining;
-    for (uint64_t i = progressed.modules; i < map.modules.size(); ++i)
-      remaining.push_back(static_cast<uint32_t>(i));
+    const std::span<const uint32_t> remaining =
+        std::span<const uint32_t>(modules).subspan(std::min(progressed.modules, modules.size()));
     AnalyzeVisitor visitor(checkpoint, map, options, *journal);
     stream::StreamOptions stream_options;
     stream_options.workers = options.workers;
@@ -390,6 +394,14 @@ Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
     SLUICE_TRY(journal->append({{"complete", true}}));
     SLUICE_TRY(journal->sync());
   }
+  return modules.size();
+}
+
+Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
+                         const families::ModelMap& map, const std::string& path,
+                         const AnalyzeOptions& options) {
+  SLUICE_CHECK(options.part.whole());
+  SLUICE_TRY(analyze_part(storage, checkpoint, map, path, options));
   SLUICE_ASSIGN(const auto source, storage.open_source(path));
   return load_analysis(*source);
 }

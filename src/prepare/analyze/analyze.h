@@ -12,6 +12,7 @@
 #include "families/recipe.h"
 #include "io/checkpoint.h"
 #include "io/storage.h"
+#include "stream/part.h"
 
 namespace sluice::analyze {
 
@@ -21,6 +22,7 @@ std::vector<numerics::QuantFormat> default_best_formats();
 
 struct AnalyzeOptions {
   std::vector<numerics::QuantFormat> best_formats;  // sorted, without repeats
+  stream::Part part;                                // whose modules to price
   unsigned workers = 1;
   SimdLevel simd = SimdLevel::kScalar;
   const CancelToken* cancel = nullptr;
@@ -32,5 +34,16 @@ struct AnalyzeOptions {
 Result<Analysis> analyze(io::Storage& storage, const io::Checkpoint& checkpoint,
                          const families::ModelMap& map, const std::string& path,
                          const AnalyzeOptions& options);
+
+// The same for options.part, whose records go to a file of their own, part_path(path, part).
+// Returns how many modules the part holds.
+Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkpoint,
+                              const families::ModelMap& map, const std::string& path,
+                              const AnalyzeOptions& options);
+
+// Joins the files of all parts beside path into path, byte for byte what one process would have
+// written, and removes them. Errors: kInvalidArgument naming the parts that are missing or
+// unfinished, or that belong to different jobs; kIo when a part is still being worked on.
+Result<Analysis> merge_analysis(io::Storage& storage, const std::string& path);
 
 }  // namespace sluice::analyze

@@ -1,12 +1,14 @@
 #include "convert/convert.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
 
 #include "base/units.h"
 #include "convert/convert_visitor.h"
+#include "convert/parts.h"
 #include "convert/staging.h"
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
@@ -51,19 +53,21 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
 }
 
 // What every run of the same job has in common; a journal with another first record is not ours.
-Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan,
-                    const OutputLayout& layout) {
+Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan, const OutputLayout& layout,
+                    const stream::Part& part) {
   Hasher headers, modified;
   for (const auto& file : checkpoint.files)
     modified.update(fmt::format("{};", file->modified_ns()));
   for (const stream::OutputShard& shard : layout.shards) headers.update(shard.header);
-  return {{"kind", "convert"},
-          {"version", 1},
-          {"tool", kVersion},
-          {"source", checkpoint.identity_digest().hex()},
-          {"modified", modified.finish().hex()},
-          {"plan", plan.digest().hex()},
-          {"layout", headers.finish().hex()}};
+  Json header = {{"kind", "convert"},
+                 {"version", 1},
+                 {"tool", kVersion},
+                 {"source", checkpoint.identity_digest().hex()},
+                 {"modified", modified.finish().hex()},
+                 {"plan", plan.digest().hex()},
+                 {"layout", headers.finish().hex()}};
+  stream::part_to_json(part, header);
+  return header;
 }
 
 Result<Digest> digest_at(const Json& record, std::string_view key, std::string_view label) {
@@ -96,17 +100,6 @@ Result<Digest> digest_written(const io::ByteSource& file, uint64_t start, uint64
   return hasher.finish();
 }
 
-// "a/b/" and "a/b" are one folder, whose neighbours are a/b.partial and a/b.journal.
-std::string without_slashes(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
-
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.find_last_of('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
-}
-
 // One conversion from its journal to its final name.
 class Conversion {
  public:
@@ -116,17 +109,22 @@ class Conversion {
         checkpoint_(checkpoint),
         map_(map),
         plan_(plan),
-        out_(without_slashes(out)),
+        out_(output_name(out)),
         partial_(partial_path(out)),
         options_(options),
         results_(map.modules.size()) {}
 
   Result<ConvertSummary> run();
+  Result<ConvertSummary> merge(uint32_t parts);
 
  private:
+  Status run_part();
   Status plan_layout();
   Status open_journal();
-  Status take_record(const Json& record);
+  Status take_record(const Json& record, const stream::Part& part, const std::string& path);
+  Status take_parts(uint32_t parts);
+  Status check_complete(uint32_t parts);
+  Result<bool> finish_earlier_publishing();
   Status check_folder();
   Status check_space();
   Status open_shards();
@@ -148,7 +146,7 @@ class Conversion {
   std::vector<const PlannedTensor*> planned_;
   OutputLayout layout_;
   std::vector<std::optional<ModuleResult>> results_;  // of modules that are durable
-  std::unique_ptr<io::LockFile> lock_;
+  std::vector<std::unique_ptr<io::LockFile>> locks_;
   std::unique_ptr<stream::Journal> journal_;
   std::vector<std::unique_ptr<io::WritableFile>> files_;
   bool journal_begun_ = false, journal_complete_ = false;
@@ -170,10 +168,10 @@ Status Conversion::plan_layout() {
   return {};
 }
 
-Status Conversion::take_record(const Json& record) {
-  const std::string path = journal_path(out_);
+Status Conversion::take_record(const Json& record, const stream::Part& part,
+                               const std::string& path) {
   if (!journal_begun_) {
-    const Json wanted = journal_header(checkpoint_, plan_, layout_);
+    const Json wanted = journal_header(checkpoint_, plan_, layout_, part);
     for (const auto& [key, what] :
          {std::pair{"source", "source (or the source has changed since)"},
           std::pair{"modified", "state of the source, whose files have been written to since"},
@@ -197,15 +195,45 @@ Status Conversion::take_record(const Json& record) {
 }
 
 Status Conversion::open_journal() {
-  const std::string path = journal_path(out_);
-  SLUICE_ASSIGN(lock_, storage_.lock(path));
-  SLUICE_ASSIGN(journal_, stream::Journal::open(storage_, path, [this](const Json& record) {
-                  return take_record(record);
+  const std::string path = stream::part_path(journal_path(out_), options_.part);
+  SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
+  SLUICE_ASSIGN(journal_, stream::Journal::open(storage_, path, [&](const Json& record) {
+                  return take_record(record, options_.part, path);
                 }));
   if (journal_begun_) return {};
-  SLUICE_TRY(journal_->append(journal_header(checkpoint_, plan_, layout_)));
+  SLUICE_TRY(journal_->append(journal_header(checkpoint_, plan_, layout_, options_.part)));
   SLUICE_TRY(journal_->sync());
-  return storage_.sync_directory(parent_of(out_));
+  return storage_.sync_directory(io::parent_folder(out_));
+}
+
+// What all parts recorded. Their locks are kept: none may be at work any more.
+Status Conversion::take_parts(uint32_t parts) {
+  for (uint32_t index = 0; index < parts; ++index) {
+    const stream::Part part{index, parts};
+    const std::string path = stream::part_path(journal_path(out_), part);
+    if (!storage_.exists(path)) continue;
+    SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
+    SLUICE_ASSIGN(const auto source, storage_.open_source(path));
+    journal_begun_ = false;
+    SLUICE_TRY(stream::read_journal(
+        *source, [&](const Json& record) { return take_record(record, part, path); }));
+  }
+  journal_begun_ = journal_complete_ = false;
+  return {};
+}
+
+// Names the parts whose modules are not all there as their journals say.
+Status Conversion::check_complete(uint32_t parts) {
+  std::vector<stream::Part> incomplete;
+  std::vector<uint32_t> all(map_.modules.size());
+  for (uint32_t i = 0; i < all.size(); ++i) all[i] = i;
+  for (uint32_t index = 0; index < parts; ++index) {
+    const stream::Part part{index, parts};
+    const auto modules = stream::modules_of_part(checkpoint_, map_, all, part);
+    if (!std::ranges::all_of(modules, [&](uint32_t i) { return results_[i].has_value(); }))
+      incomplete.push_back(part);
+  }
+  return stream::all_complete(partial_, incomplete);
 }
 
 // Whatever lies in the folder would be published with it, so nothing may that is not ours.
@@ -286,9 +314,10 @@ Status Conversion::check_resumed() {
 }
 
 Status Conversion::convert_remaining() {
-  std::vector<uint32_t> remaining;
-  for (uint32_t i = 0; i < results_.size(); ++i)
-    if (!results_[i]) remaining.push_back(i);
+  std::vector<uint32_t> remaining(results_.size());
+  for (uint32_t i = 0; i < remaining.size(); ++i) remaining[i] = i;
+  remaining = stream::modules_of_part(checkpoint_, map_, remaining, options_.part);
+  std::erase_if(remaining, [this](uint32_t module) { return results_[module].has_value(); });
   ConvertVisitor visitor(checkpoint_, map_, plan_, {planned_, layout_, files_, *journal_, results_},
                          options_);
   stream::StreamOptions stream_options;
@@ -334,27 +363,69 @@ Status Conversion::publish() {
   return finish_publishing();
 }
 
-// The journal stays until the new name is sure to.
+// The journal stays until the new name is sure to. What the parts agreed on goes last: with it
+// alone, merge() still knows that it has finished.
 Status Conversion::finish_publishing() {
-  SLUICE_TRY(storage_.sync_directory(parent_of(out_)));
-  return storage_.remove(journal_path(out_));
+  SLUICE_TRY(storage_.sync_directory(io::parent_folder(out_)));
+  const bool in_parts = storage_.exists(parts_path(out_));
+  if (in_parts) {
+    SLUICE_ASSIGN(const PartsJob job, read_parts_job(storage_, out_));
+    for (uint32_t index = 0; index < job.parts; ++index) {
+      const std::string path = stream::part_path(journal_path(out_), {index, job.parts});
+      if (storage_.exists(path)) SLUICE_TRY(storage_.remove(path));
+    }
+  }
+  SLUICE_TRY(storage_.remove(journal_path(out_)));
+  return in_parts ? storage_.remove(parts_path(out_)) : Status{};
+}
+
+// True when an earlier run was killed after the rename, which may not have been durable: all that
+// was left to do is done. Errors: kInvalidArgument when out exists otherwise.
+Result<bool> Conversion::finish_earlier_publishing() {
+  if (!storage_.exists(out_)) return false;
+  if (storage_.exists(journal_path(out_)) && !storage_.exists(partial_)) {
+    SLUICE_TRY(open_journal());
+    if (journal_complete_) {
+      SLUICE_TRY(finish_publishing());
+      return true;
+    }
+  }
+  return fail(ErrorCode::kInvalidArgument, "{} exists already; remove it or choose another output",
+              out_);
+}
+
+// Leaves a folder that is complete in this part's modules, and says so in the part's journal.
+Status Conversion::run_part() {
+  if (storage_.exists(out_))
+    return fail(ErrorCode::kInvalidArgument,
+                "{} exists already; remove it or choose another output", out_);
+  if (storage_.exists(journal_path(out_)))
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was begun by one process, or is being merged; finish it that way", partial_);
+  SLUICE_TRY(storage_.create_directory(partial_));
+  SLUICE_TRY(check_folder());
+  SLUICE_TRY(check_space());
+  const std::string model = std::filesystem::absolute(checkpoint_.path).lexically_normal().string();
+  SLUICE_TRY(
+      agree_on_parts_job(storage_, out_, {model, options_.part.count, plan_}, options_.part.index));
+  SLUICE_TRY(open_journal());
+  SLUICE_TRY(open_shards());
+  SLUICE_TRY(check_resumed());
+  return convert_remaining();
 }
 
 Result<ConvertSummary> Conversion::run() {
   SLUICE_TRY(plan_layout());
-  const bool journalled = storage_.exists(journal_path(out_));
-  if (storage_.exists(out_)) {
-    // Killed after the rename, which may not be durable yet.
-    if (journalled && !storage_.exists(partial_)) {
-      SLUICE_TRY(open_journal());
-      if (journal_complete_) {
-        SLUICE_TRY(finish_publishing());
-        return summary_;
-      }
-    }
-    return fail(ErrorCode::kInvalidArgument,
-                "{} exists already; remove it or choose another output", out_);
+  if (!options_.part.whole()) {
+    SLUICE_TRY(run_part());
+    return summary_;
   }
+  SLUICE_ASSIGN(const bool finished, finish_earlier_publishing());
+  if (finished) return summary_;
+  if (storage_.exists(parts_path(out_)))
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was begun in parts; finish them and run sluice merge, or remove it and {}",
+                partial_, parts_path(out_));
   SLUICE_TRY(storage_.create_directory(partial_));
   SLUICE_TRY(check_folder());
   SLUICE_TRY(check_space());
@@ -368,20 +439,63 @@ Result<ConvertSummary> Conversion::run() {
   return summary_;
 }
 
+Result<ConvertSummary> Conversion::merge(uint32_t parts) {
+  SLUICE_CHECK(options_.part.whole());
+  SLUICE_TRY(plan_layout());
+  if (storage_.exists(out_) && !storage_.exists(partial_) && !storage_.exists(journal_path(out_))) {
+    SLUICE_TRY(storage_.remove(parts_path(out_)));
+    return summary_;
+  }
+  SLUICE_ASSIGN(const bool finished, finish_earlier_publishing());
+  if (finished) return summary_;
+  SLUICE_TRY(take_parts(parts));
+  SLUICE_TRY(check_complete(parts));
+  SLUICE_TRY(check_folder());
+  SLUICE_TRY(open_journal());
+  SLUICE_TRY(open_shards());
+  SLUICE_TRY(check_resumed());
+  SLUICE_TRY(check_complete(parts));
+  SLUICE_TRY(write_small_files());
+  SLUICE_TRY(publish());
+  return summary_;
+}
+
 }  // namespace
 
-std::string partial_path(const std::string& out) { return without_slashes(out) + ".partial"; }
-std::string journal_path(const std::string& out) { return without_slashes(out) + ".journal"; }
+// "a/b/" and "a/b" are one folder, whose neighbours are a/b.partial and a/b.journal.
+std::string output_name(const std::string& out) {
+  std::string name = out;
+  while (name.size() > 1 && name.back() == '/') name.pop_back();
+  return name;
+}
+
+std::string partial_path(const std::string& out) { return output_name(out) + ".partial"; }
+std::string journal_path(const std::string& out) { return output_name(out) + ".journal"; }
+
+namespace {
+
+Status check_source(const io::Checkpoint& checkpoint, const Plan& plan) {
+  if (checkpoint.identity_digest() == plan.data().source) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              "the plan was made for another source, or {} has changed since (identity {}, the "
+              "plan says {})",
+              checkpoint.path, checkpoint.identity_digest().hex(), plan.data().source.hex());
+}
+
+}  // namespace
 
 Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
                                const ModelMap& map, const Plan& plan, const std::string& out,
                                const ConvertOptions& options) {
-  if (checkpoint.identity_digest() != plan.data().source)
-    return fail(ErrorCode::kInvalidArgument,
-                "the plan was made for another source, or {} has changed since (identity {}, the "
-                "plan says {})",
-                checkpoint.path, checkpoint.identity_digest().hex(), plan.data().source.hex());
+  SLUICE_TRY(check_source(checkpoint, plan));
   return Conversion(storage, checkpoint, map, plan, out, options).run();
+}
+
+Result<ConvertSummary> merge(io::Storage& storage, const io::Checkpoint& checkpoint,
+                             const ModelMap& map, const Plan& plan, uint32_t parts,
+                             const std::string& out, const ConvertOptions& options) {
+  SLUICE_TRY(check_source(checkpoint, plan));
+  return Conversion(storage, checkpoint, map, plan, out, options).merge(parts);
 }
 
 }  // namespace sluice::convert

@@ -15,10 +15,13 @@
 #include "io/checkpoint.h"
 #include "io/storage.h"
 #include "numerics/affine.h"
+#include "stream/part.h"
 
 namespace sluice::convert {
 
 struct ConvertOptions {
+  // A part encodes its own modules only; merge() publishes once all parts are done.
+  stream::Part part;
   unsigned workers = 1;
   SimdLevel simd = SimdLevel::kScalar;
   const CancelToken* cancel = nullptr;
@@ -37,6 +40,8 @@ struct ConvertSummary {
   uint64_t modules_resumed = 0;  // found complete in an interrupted run's journal
 };
 
+// The output's path as its neighbours' names begin: without slashes at the end.
+std::string output_name(const std::string& out);
 // Where an unfinished output lies: written here, renamed to its own name when complete.
 std::string partial_path(const std::string& out);
 // The journal of an unfinished output.
@@ -49,5 +54,12 @@ std::string journal_path(const std::string& out);
 Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
                                const families::ModelMap& map, const allocate::Plan& plan,
                                const std::string& out, const ConvertOptions& options);
+
+// Checks what all parts wrote, as recorded in their journals, and publishes it: byte for byte what
+// one process would have written. plan: of parts_path(out). Errors: as convert; kInvalidArgument
+// naming the parts that have to be run (again).
+Result<ConvertSummary> merge(io::Storage& storage, const io::Checkpoint& checkpoint,
+                             const families::ModelMap& map, const allocate::Plan& plan,
+                             uint32_t parts, const std::string& out, const ConvertOptions& options);
 
 }  // namespace sluice::convert

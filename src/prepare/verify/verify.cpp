@@ -391,11 +391,14 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
 
   Findings findings;
   SLUICE_ASSIGN(const Output output, open_output(storage, out, record.json, findings));
-  check_loader_rules(output, record.json, checkpoint, map, record.plan, findings);
-  SLUICE_TRY(check_sidecars(storage, out, checkpoint, findings));
+  if (options.part.index == 0) {
+    check_loader_rules(output, record.json, checkpoint, map, record.plan, findings);
+    SLUICE_TRY(check_sidecars(storage, out, checkpoint, findings));
+  }
 
   VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options.workers);
-  const std::vector<uint32_t> modules = visitor.comparable_modules();
+  const std::vector<uint32_t> comparable = visitor.comparable_modules();
+  const auto modules = stream::modules_of_part(checkpoint, map, comparable, options.part);
   stream::StreamOptions stream_options;
   stream_options.workers = options.workers;
   stream_options.decode = numerics::decode_elements;

@@ -13,10 +13,12 @@
 #include "families/recipe.h"
 #include "io/checkpoint.h"
 #include "io/storage.h"
+#include "stream/part.h"
 
 namespace sluice::verify {
 
 struct VerifyOptions {
+  stream::Part part;  // whose modules to check; the first part also checks everything else
   unsigned workers = 1;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;
@@ -57,5 +59,15 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
 
 // The float type that sluice.json says the output was written in, to map the source alike.
 Result<std::string> recorded_dtype(io::Storage& storage, const std::string& out);
+
+// The same for options.part, whose report goes to a file beside the output until it is merged.
+Result<VerifyReport> verify_part(io::Storage& storage, const io::Checkpoint& checkpoint,
+                                 const std::string& out, const VerifyOptions& options);
+
+// Whether some part of a verification has left its report beside the output.
+Result<bool> has_verified_parts(io::Storage& storage, const std::string& out);
+// Joins the reports of all parts and removes them. Errors: kInvalidArgument naming the parts that
+// are missing, or when the output was replaced in between.
+Result<VerifyReport> merge_verified_parts(io::Storage& storage, const std::string& out);
 
 }  // namespace sluice::verify

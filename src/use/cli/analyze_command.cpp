@@ -3,16 +3,35 @@
 
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/part_option.h"
 
 namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, out, dtype, best = "default";
+  std::string model, out, dtype, best = "default", part;
 };
 
+Result<int> run_part(Context& context, const Options& options, const OpenedModel& model,
+                     const stream::Part& part) {
+  SLUICE_ASSIGN(const uint64_t modules,
+                run_analysis_part(context, model, options.out, options.best, part));
+  if (context.options.json)
+    context.print_json({{"file", stream::part_path(options.out, part)},
+                        {"part", stream::part_text(part)},
+                        {"modules", modules},
+                        {"peak_resident_bytes", peak_resident_bytes()}});
+  else
+    context.print(fmt::format("{}: {} modules analyzed\nwhen all parts are done: sluice merge {}\n",
+                              stream::part_path(options.out, part), modules,
+                              shell_word(options.out)));
+  return kExitSuccess;
+}
+
 Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  if (!part.whole()) return run_part(context, options, model, part);
   SLUICE_ASSIGN(const analyze::Analysis analysis,
                 run_analysis(context, model, options.out, options.best));
   if (context.options.json) {
@@ -42,6 +61,7 @@ void add_analyze(CLI::App& app, Action& action) {
       ->required()
       ->check(name_check());
   add_dtype_option(*command, options->dtype);
+  add_part_option(*command, options->part);
   command
       ->add_option("--best", options->best,
                    "formats also priced under the searching encoder: default, all, none, or a "

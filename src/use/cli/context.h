@@ -60,6 +60,7 @@ void add_analyze(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
+void add_merge(CLI::App& app, Action& action);
 void add_fit(CLI::App& app, Action& action);
 void add_devices(CLI::App& app, Action& action);
 

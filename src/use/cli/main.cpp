@@ -91,6 +91,7 @@ int run(int argument_count, char** arguments) {
   add_plan(app, action);
   add_quantize(app, action);
   add_verify(app, action);
+  add_merge(app, action);
   add_devices(app, action);
   for (CLI::App* command : app.get_subcommands({}))
     command->footer(command->get_footer() +

@@ -13,19 +13,21 @@ namespace {
 
 constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
 
-std::vector<uint32_t> all_modules(const families::ModelMap& map) {
+uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                       const stream::Part& part) {
   std::vector<uint32_t> modules(map.modules.size());
   for (uint32_t i = 0; i < modules.size(); ++i) modules[i] = i;
-  return modules;
+  modules = stream::modules_of_part(checkpoint, map, modules, part);
+  return stream::source_bytes(checkpoint, map, modules);
 }
 
 // Shows a progress bar over the bytes of a whole pass; ends it however the pass ends.
 class ProgressScope {
  public:
   ProgressScope(Console& console, std::string_view stage, const io::Checkpoint& checkpoint,
-                const families::ModelMap& map)
+                const families::ModelMap& map, const stream::Part& part)
       : console_(console) {
-    console_.begin(stage, stream::source_bytes(checkpoint, map, all_modules(map)));
+    console_.begin(stage, bytes_of_part(checkpoint, map, part));
   }
   ~ProgressScope() { console_.end(); }
   ProgressScope(const ProgressScope&) = delete;
@@ -141,16 +143,25 @@ Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text) {
   return formats;
 }
 
-Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
-                                       const std::string& path, const std::string& best) {
+Result<uint64_t> run_analysis_part(Context& context, const OpenedModel& model,
+                                   const std::string& path, const std::string& best,
+                                   const stream::Part& part) {
   analyze::AnalyzeOptions options;
   SLUICE_ASSIGN(options.best_formats, parse_best(best));
+  options.part = part;
   options.workers = context.workers;
   options.simd = context.simd;
   options.cancel = context.cancel;
   options.progress = context.console.get();
-  const ProgressScope progress(*context.console, "analyze", *model.checkpoint, model.map);
-  return analyze::analyze(*context.storage, *model.checkpoint, model.map, path, options);
+  const ProgressScope progress(*context.console, "analyze", *model.checkpoint, model.map, part);
+  return analyze::analyze_part(*context.storage, *model.checkpoint, model.map, path, options);
+}
+
+Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
+                                       const std::string& path, const std::string& best) {
+  SLUICE_TRY(run_analysis_part(context, model, path, best, {}));
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  return analyze::load_analysis(*source);
 }
 
 CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
@@ -209,29 +220,31 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
 
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
-    std::function<Status(const std::string& partial)> before_publishing) {
+    std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part) {
   convert::ConvertOptions options;
+  options.part = part;
   options.workers = context.workers;
   options.simd = context.simd;
   options.cancel = context.cancel;
   options.progress = context.console.get();
   options.log = context.console.get();
   options.before_publishing = std::move(before_publishing);
-  context.console->begin(
-      "quantize", stream::source_bytes(*model.checkpoint, model.map, all_modules(model.map)));
+  context.console->begin("quantize", bytes_of_part(*model.checkpoint, model.map, part));
   return convert::convert(*context.storage, *model.checkpoint, model.map, plan, out, options);
 }
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
-                                        const std::string& out) {
+                                        const std::string& out, const stream::Part& part) {
   verify::VerifyOptions options;
+  options.part = part;
   options.workers = context.workers;
   options.cancel = context.cancel;
   options.progress = context.console.get();
   SLUICE_ASSIGN(const std::string dtype, verify::recorded_dtype(*context.storage, out));
   SLUICE_ASSIGN(const families::ModelMap map, families::map_model(checkpoint, dtype));
-  const ProgressScope progress(*context.console, "verify", checkpoint, map);
-  return verify::verify(*context.storage, checkpoint, out, options);
+  const ProgressScope progress(*context.console, "verify", checkpoint, map, part);
+  return part.whole() ? verify::verify(*context.storage, checkpoint, out, options)
+                      : verify::verify_part(*context.storage, checkpoint, out, options);
 }
 
 std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder) {

@@ -37,6 +37,11 @@ Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text);
 Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& model,
                                        const std::string& path, const std::string& best);
 
+// One part's share; returns how many modules that is.
+Result<uint64_t> run_analysis_part(Context& context, const OpenedModel& model,
+                                   const std::string& path, const std::string& best,
+                                   const stream::Part& part);
+
 // --sensitivity: a file, or "" for the built-in table.
 Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std::string& path);
 
@@ -64,10 +69,11 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
 
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
-    std::function<Status(const std::string& partial)> before_publishing);
+    std::function<Status(const std::string& partial)> before_publishing,
+    const stream::Part& part = {});
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
-                                        const std::string& out);
+                                        const std::string& out, const stream::Part& part = {});
 
 // "4/64 best".
 std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder);

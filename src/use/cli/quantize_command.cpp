@@ -3,6 +3,7 @@
 
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/part_option.h"
 #include "cli/uniform_plan.h"
 
 namespace sluice::cli {
@@ -11,7 +12,7 @@ namespace {
 constexpr uint64_t kPlanBytesMax = 256ull << 20;
 
 struct Options {
-  std::string model, out, plan, dtype, mode = "affine", encoder = "parity", parity = "cpu";
+  std::string model, out, plan, dtype, mode = "affine", encoder = "parity", parity = "cpu", part;
   unsigned bits = 0, group_size = 64;
 };
 
@@ -25,7 +26,20 @@ Result<numerics::QuantFormat> wanted_format(const Options& options) {
   return numerics::parse_format(fmt::format("{}/{}", options.bits, options.group_size));
 }
 
+Result<int> report_part(Context& context, const Options& options, const stream::Part& part) {
+  if (context.options.json)
+    context.print_json({{"output", convert::partial_path(options.out)},
+                        {"part", stream::part_text(part)},
+                        {"peak_resident_bytes", peak_resident_bytes()}});
+  else
+    context.print(fmt::format("{}: part {} written\nwhen all parts are done: sluice merge {}\n",
+                              convert::partial_path(options.out), stream::part_text(part),
+                              shell_word(options.out)));
+  return kExitSuccess;
+}
+
 Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   std::optional<allocate::Plan> plan;
   std::string dtype = options.dtype;
   if (!options.plan.empty()) {
@@ -42,8 +56,9 @@ Result<int> run(Context& context, const Options& options) {
     SLUICE_ASSIGN(plan, uniform_plan(context, model, format, *encoder, options.parity));
   }
   SLUICE_ASSIGN(const convert::ConvertSummary summary,
-                run_convert(context, model, *plan, options.out, {}));
+                run_convert(context, model, *plan, options.out, {}, part));
   context.console->end();
+  if (!part.whole()) return report_part(context, options, part);
   if (context.options.json) {
     context.print_json({{"output", options.out},
                         {"weight_file_bytes", summary.weight_file_bytes},
@@ -89,6 +104,7 @@ void add_quantize(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"cpu", "gpu"}))
       ->capture_default_str();
   add_dtype_option(*command, options->dtype);
+  add_part_option(*command, options->part);
   command->footer(
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"

@@ -2,23 +2,31 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/model.h"
+#include "cli/part_option.h"
 
 namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, out;
+  std::string model, out, part;
 };
 
 Result<int> run(Context& context, const Options& options) {
+  SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   SLUICE_ASSIGN(const auto checkpoint, io::open_checkpoint(options.model));
-  SLUICE_ASSIGN(const verify::VerifyReport report, run_verify(context, *checkpoint, options.out));
+  SLUICE_ASSIGN(const verify::VerifyReport report,
+                run_verify(context, *checkpoint, options.out, part));
+  context.console->end();
   if (context.options.json) {
     Json json = verify_json(report);
+    if (!part.whole()) json["part"] = stream::part_text(part);
     json["peak_resident_bytes"] = peak_resident_bytes();
     context.print_json(json);
   } else {
     context.print(verify_text(report, options.out));
+    if (!part.whole())
+      context.print(fmt::format("this is part {}; when all are done: sluice merge {}\n",
+                                stream::part_text(part), shell_word(options.out)));
   }
   return report.passed() ? kExitSuccess : kExitCheckFailed;
 }
@@ -31,6 +39,7 @@ void add_verify(CLI::App& app, Action& action) {
       "verify", "re-read an output with independent code and hold it against its source");
   command->add_option("MODEL", options->model, "the source it was made from")->required();
   command->add_option("OUT", options->out, "the output folder")->required();
+  add_part_option(*command, options->part);
   command->footer("Example: sluice verify ./Qwen3-8B Qwen3-8B-6GB");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
