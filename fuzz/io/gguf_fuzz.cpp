@@ -8,6 +8,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto source = sluice::io::memory_source("fuzz", {bytes, bytes + size});
   const auto header = sluice::io::read_gguf_header(*source, 0);
   if (!header) return 0;
+  SLUICE_CHECK(header->split.index < header->split.count);
   for (const auto& tensor : header->tensors) {
     SLUICE_CHECK(tensor.offset >= header->data_start);
     SLUICE_CHECK(tensor.offset <= size && tensor.bytes <= size - tensor.offset);

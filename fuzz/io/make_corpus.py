@@ -108,6 +108,12 @@ def main():
         "tokenizer.ggml.token_type": numbers(5, "i", [1, 1, 1, 3]),
         "tokenizer.ggml.eos_token_id": u32(3),
         "tokenizer.chat_template": text("{{ messages }}")}, embedding, data))
+    put("gguf", "split-first", gguf(model("llama") | {
+        "split.no": (2, struct.pack("<H", 0)), "split.count": (2, struct.pack("<H", 3)),
+        "split.tensors.count": (5, struct.pack("<i", 3))}, embedding, data))
+    nested = struct.pack("<IQ", 9, 2) + numbers(4, "I", [1, 2])[1] + strings(["inner"])[1]
+    put("gguf", "nested", gguf(model("llama") | {"nested": (9, nested)},
+                               [("token_embd.weight", [256, 6], 34, 0)], bytes(6 * 54)))
     put("gguf", "rope-factors", gguf(model("llama") | {
         "tokenizer.ggml.model": text("gpt2"),
         "tokenizer.ggml.tokens": strings(["a"]), "tokenizer.ggml.merges": strings([])},

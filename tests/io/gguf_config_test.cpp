@@ -287,6 +287,14 @@ TEST(GgufTokenizerTest, PreTokenizers) {
     EXPECT_EQ(built->config["add_bos_token"], llama3) << pre;
     EXPECT_EQ(built->tokenizer["normalizer"].is_null(), std::string_view(pre) != "qwen2") << pre;
   }
+  for (const char* pre : {"falcon3", "midm-2.0", "smaug-bpe", "dbrx", "qwen35", "megrez", "kormo",
+                          "command-r", "minerva-7b", "trillion", "mellum", "deepseek-coder",
+                          "deepseek-v3", "gpt-4o", "seed-coder", "poro-chat", "viking"}) {
+    GgufBuilder file = byte_level(pre);
+    file.strings("tokenizer.ggml.merges", {"a b"});
+    const auto built = tokenizer_of(file);
+    ASSERT_TRUE(built) << built.error().message;
+  }
   GgufBuilder file = byte_level("no-such-pre");
   file.strings("tokenizer.ggml.merges", {"a b"});
   EXPECT_EQ(tokenizer_of(file).error().code, ErrorCode::kUnsupported);

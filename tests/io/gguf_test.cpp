@@ -123,7 +123,20 @@ TEST(GgufTest, AttacksAreErrors) {
       {"array of 2^64-1 u8", [&](auto& f) { f.raw("k", 9, array_claim(0, UINT64_MAX)); }},
       {"array past the end", [&](auto& f) { f.raw("k", 9, array_claim(4, 100'000)); }},
       {"array of unknown type", [&](auto& f) { f.raw("k", 9, array_claim(99, 0)); }},
-      {"nested array", [&](auto& f) { f.raw("k", 9, array_claim(9, 1) + array_claim(4, 0)); },
+      {"nested array past the end", [&](auto& f) { f.raw("k", 9, array_claim(9, 1'000)); }},
+      {"nested array of 2^63", [&](auto& f) { f.raw("k", 9, array_claim(9, huge)); }},
+      {"inner array of 2^61 u64",
+       [&](auto& f) { f.raw("k", 9, array_claim(9, 1) + array_claim(10, huge >> 2)); }},
+      {"string of an inner array past the end",
+       [&](auto& f) {
+         f.raw("k", 9, array_claim(9, 1) + array_claim(8, 1) + little_endian(huge));
+       }},
+      {"arrays nested nine deep",
+       [&](auto& f) {
+         std::string body;
+         for (int i = 0; i < 9; ++i) body += array_claim(9, 1);
+         f.raw("k", 9, body + array_claim(4, 0));
+       },
        ErrorCode::kUnsupported},
       {"string in an array past the end",
        [&](auto& f) { f.raw("k", 9, array_claim(8, 1) + little_endian(huge)); }},
@@ -134,9 +147,13 @@ TEST(GgufTest, AttacksAreErrors) {
       {"alignment a string", [](auto& f) { f.text("general.alignment", "32"); }},
       {"alignment negative",
        [](auto& f) { f.raw("general.alignment", 5, little_endian(int32_t{-32})); }},
-      {"split", [](auto& f) { f.raw("split.count", 2, little_endian(uint16_t{2})); },
-       ErrorCode::kUnsupported},
-      {"split a string", [](auto& f) { f.text("split.count", "1"); }, ErrorCode::kUnsupported},
+      {"split count a string", [](auto& f) { f.text("split.count", "1"); }},
+      {"65536 parts", [](auto& f) { f.u32("split.count", 65536); }},
+      {"negative part", [](auto& f) { f.raw("split.no", 5, little_endian(int32_t{-1})); }},
+      {"part 1 of 1", [](auto& f) { f.u32("split.no", 1); }},
+      {"part 2 of 2", [](auto& f) { f.u32("split.no", 2).u32("split.count", 2); }},
+      {"2^32 tensors in all",
+       [](auto& f) { f.raw("split.tensors.count", 10, little_endian(uint64_t{1} << 32)); }},
       {"no dimensions", [](auto& f) { f.tensor("t", {}, 0, 160); }},
       {"five dimensions", [](auto& f) { f.tensor("t", {1, 1, 1, 1, 1}, 0, 160); }},
       {"name twice", [](auto& f) { f.tensor("one", {0}, 0, 160); }},
@@ -198,6 +215,40 @@ TEST(GgufTest, EverySingleByteFlippedIsSurvived) {
       (void)read(damaged);  // an error or a header; never a crash (sanitizers watch)
     }
   }
+}
+
+TEST(GgufTest, NestedArraysAreSkipped) {
+  const auto claim = [](uint32_t type, uint64_t count) {
+    return little_endian(type) + little_endian(count);
+  };
+  GgufBuilder file = good();
+  file.raw("nested", 9,
+           claim(9, 3) + claim(4, 2) + std::string(8, 'n') + claim(8, 1) +
+               GgufBuilder::string("inner") + claim(9, 1) + claim(0, 5) + "12345");
+  file.u32("after", 7);
+  const auto header = read(file.build());
+  ASSERT_TRUE(header) << header.error().message;
+  const auto& nested = std::get<GgufArray>(*header->find("nested"));
+  EXPECT_EQ(nested.element(), GgufType::kArray);
+  EXPECT_EQ(nested.size(), 0u);
+  EXPECT_EQ(std::get<uint64_t>(*header->find("after")), 7u);
+}
+
+TEST(GgufTest, SplitKeysOfEveryIntegerType) {
+  GgufBuilder file = good();
+  file.raw("split.no", 2, little_endian(uint16_t{1}))
+      .raw("split.count", 2, little_endian(uint16_t{3}))
+      .raw("split.tensors.count", 5, little_endian(int32_t{9}));
+  const auto header = read(file.build());
+  ASSERT_TRUE(header) << header.error().message;
+  EXPECT_EQ(header->split.index, 1u);
+  EXPECT_EQ(header->split.count, 3u);
+  EXPECT_EQ(header->split.tensors, 9u);
+  const auto whole = read(good().build());
+  ASSERT_TRUE(whole);
+  EXPECT_EQ(whole->split.index, 0u);
+  EXPECT_EQ(whole->split.count, 1u);
+  EXPECT_FALSE(whole->split.tensors);
 }
 
 TEST(GgufTest, LargeTokenArray) {

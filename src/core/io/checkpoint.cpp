@@ -10,8 +10,8 @@
 #include <system_error>
 #include <tuple>
 
-#include "io/gguf.h"
 #include "io/gguf_config.h"
+#include "io/gguf_set.h"
 #include "io/names.h"
 #include "io/safetensors.h"
 #include "io/safetensors_index.h"
@@ -250,8 +250,39 @@ Status open_indexed(const std::string& folder, const std::vector<std::string>& n
   return compare_with_index(checkpoint, index);
 }
 
+std::shared_ptr<ByteSource> text_source(std::string name, const std::string& text) {
+  const auto bytes = std::as_bytes(std::span(text));
+  return memory_source(std::move(name), {bytes.begin(), bytes.end()});
+}
+
+Status open_gguf(const std::string& path, Checkpoint& checkpoint) {
+  checkpoint.kind = SourceKind::kGguf;
+  SLUICE_ASSIGN(GgufSet set, open_gguf_set(path));
+  const StoredTensor* factors = set.header.find_tensor("rope_freqs.weight");
+  SLUICE_ASSIGN(checkpoint.config,
+                rebuild_config(set.header, *set.files[factors == nullptr ? 0 : factors->file]));
+  checkpoint.generation_config = rebuild_generation_config(set.header);
+  SLUICE_ASSIGN(auto files, rebuild_tokenizer(set.header, set.files.front()->label()));
+  files.push_back({"generation_config.json", dump_json(checkpoint.generation_config, 2) + "\n"});
+  for (const TextFile& file : files)
+    checkpoint.sidecars.push_back({file.name, text_source(file.name, file.text)});
+  std::sort(checkpoint.sidecars.begin(), checkpoint.sidecars.end(),
+            [](const Sidecar& a, const Sidecar& b) { return a.name < b.name; });
+  for (size_t i = 0; i < set.files.size(); ++i)
+    checkpoint.identity.push_back({set.names[i], set.files[i]->size(), set.digests[i]});
+  checkpoint.files = std::move(set.files);
+  checkpoint.tensors = std::move(set.header.tensors);
+  return finish_tensors(checkpoint);
+}
+
 Status open_folder(const std::string& folder, Checkpoint& checkpoint) {
   SLUICE_ASSIGN(const auto names, list_folder(folder));
+  const bool has_safetensors = std::ranges::any_of(
+      names, [](const std::string& name) { return name.ends_with(".safetensors"); });
+  if (!has_safetensors && !contains(names, kIndexName)) {
+    SLUICE_ASSIGN(const auto gguf, find_gguf_model(folder, names));
+    if (gguf) return open_gguf((fs::path(folder) / *gguf).string(), checkpoint);
+  }
   SLUICE_TRY(read_folder_files(folder, names, checkpoint));
   if (contains(names, kIndexName)) return open_indexed(folder, names, checkpoint);
   SLUICE_ASSIGN(const auto weights, weights_without_index(folder, names));
@@ -268,36 +299,14 @@ Status open_single(const fs::path& path, Checkpoint& checkpoint) {
   return finish_tensors(checkpoint);
 }
 
-std::shared_ptr<ByteSource> text_source(std::string name, const std::string& text) {
-  const auto bytes = std::as_bytes(std::span(text));
-  return memory_source(std::move(name), {bytes.begin(), bytes.end()});
-}
-
-Status open_gguf(const fs::path& path, std::shared_ptr<ByteSource> source, Checkpoint& checkpoint) {
-  checkpoint.kind = SourceKind::kGguf;
-  SLUICE_ASSIGN(GgufHeader header, read_gguf_header(*source, 0));
-  SLUICE_ASSIGN(checkpoint.config, rebuild_config(header, *source));
-  checkpoint.generation_config = rebuild_generation_config(header);
-  SLUICE_ASSIGN(auto files, rebuild_tokenizer(header, source->label()));
-  files.push_back({"generation_config.json", dump_json(checkpoint.generation_config, 2) + "\n"});
-  for (const TextFile& file : files)
-    checkpoint.sidecars.push_back({file.name, text_source(file.name, file.text)});
-  std::sort(checkpoint.sidecars.begin(), checkpoint.sidecars.end(),
-            [](const Sidecar& a, const Sidecar& b) { return a.name < b.name; });
-  checkpoint.identity.push_back({path.filename().string(), source->size(), header.digest});
-  checkpoint.files.push_back(std::move(source));
-  checkpoint.tensors = std::move(header.tensors);
-  return finish_tensors(checkpoint);
-}
-
 Status open_file(const std::string& path, Checkpoint& checkpoint) {
-  SLUICE_ASSIGN(auto source, open_file_source(path));
+  SLUICE_ASSIGN(const auto source, open_file_source(path));
   std::byte magic[4] = {};
   if (source->size() >= sizeof magic) SLUICE_TRY(source->read_at(0, magic));
   const bool is_gguf =
       std::equal(std::begin(magic), std::end(magic), "GGUF",
                  [](std::byte b, char c) { return std::to_integer<char>(b) == c; });
-  if (is_gguf || path.ends_with(".gguf")) return open_gguf(path, std::move(source), checkpoint);
+  if (is_gguf || path.ends_with(".gguf")) return open_gguf(path, checkpoint);
   if (path.ends_with(".safetensors")) return open_single(path, checkpoint);
   return fail(ErrorCode::kUnsupported, "{}: neither a folder, a .safetensors file nor a .gguf file",
               path);

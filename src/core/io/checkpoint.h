@@ -54,7 +54,8 @@ struct Checkpoint {
 };
 
 // path: a folder with safetensors (single file, or shards with an index), one .safetensors file
-// beside its config.json, or a .gguf file. Errors name file, tensor and offset.
+// beside its config.json, a .gguf file (any part of a split set), or a folder with one GGUF model
+// and no safetensors. Errors name file, tensor and offset.
 Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path);
 
 }  // namespace sluice::io

@@ -18,6 +18,8 @@ using numerics::dtype_info;
 using numerics::shape_text;
 
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
+constexpr int kArrayDepthMax = 8;
+constexpr uint64_t kPartsMax = 65535;  // split.count is a u16 as llama.cpp writes it
 constexpr uint64_t kAlignmentDefault = 32;
 constexpr uint64_t kAlignmentMin = 8;
 constexpr uint64_t kAlignmentMax = 1 << 20;
@@ -110,6 +112,18 @@ class Cursor {
   }
   Result<uint64_t> u64() { return unsigned_le(8); }
 
+  // Past bytes that nobody needs; they count for the digest.
+  Status skip(uint64_t bytes) {
+    SLUICE_TRY(require(bytes));
+    char sink[4096];
+    while (bytes != 0) {
+      const size_t count = static_cast<size_t>(std::min<uint64_t>(bytes, sizeof sink));
+      SLUICE_TRY(take(std::span(sink).first(count)));
+      bytes -= count;
+    }
+    return {};
+  }
+
   Result<std::string> string(std::string_view what, uint64_t bytes_max) {
     const uint64_t at = position_;
     SLUICE_ASSIGN(const uint64_t bytes, u64());
@@ -157,21 +171,56 @@ std::unexpected<Error> not_bool(const Cursor& in, std::string_view key, uint64_t
               printable(key), value);
 }
 
-Result<GgufArray> read_array(Cursor& in, std::string_view key) {
+struct ArrayClaim {
+  GgufType element;
+  uint64_t count;
+  uint64_t bytes;  // at least, of all elements; exact for numbers
+};
+
+// Type and count of an array, held against the bytes that are left.
+Result<ArrayClaim> read_array_claim(Cursor& in, std::string_view key) {
+  constexpr uint64_t kArrayBytesMin = 4 + 8, kStringBytesMin = 8;
   SLUICE_ASSIGN(const GgufType element, read_type(in, key));
   const uint64_t at = in.position();
   SLUICE_ASSIGN(const uint64_t count, in.u64());
-  if (element == GgufType::kArray)
-    return fail(ErrorCode::kUnsupported, "{}: key {} holds nested arrays, which no model uses",
-                in.label(), printable(key));
-  const uint64_t element_bytes = element == GgufType::kString ? 8 : *fixed_bytes(element);
+  const uint64_t element_bytes = element == GgufType::kString  ? kStringBytesMin
+                                 : element == GgufType::kArray ? kArrayBytesMin
+                                                               : *fixed_bytes(element);
   const auto bytes = checked_mul(count, element_bytes);
   if (!bytes || *bytes > in.left())
     return fail(ErrorCode::kCorrupt,
                 "{}: key {} at offset {} claims an array of {} elements, {} bytes are left",
                 in.label(), printable(key), at, count, in.left());
+  return ArrayClaim{element, count, *bytes};
+}
+
+Status skip_elements(Cursor& in, std::string_view key, const ArrayClaim& claim, int depth) {
+  if (depth > kArrayDepthMax)
+    return fail(ErrorCode::kUnsupported, "{}: key {} nests arrays more than {} deep", in.label(),
+                printable(key), kArrayDepthMax);
+  if (claim.element != GgufType::kString && claim.element != GgufType::kArray)
+    return in.skip(claim.bytes);
+  for (uint64_t i = 0; i < claim.count; ++i) {
+    if (claim.element == GgufType::kString) {
+      SLUICE_ASSIGN(const uint64_t length, in.u64());
+      SLUICE_TRY(in.skip(length));
+    } else {
+      SLUICE_ASSIGN(const ArrayClaim inner, read_array_claim(in, key));
+      SLUICE_TRY(skip_elements(in, key, inner, depth + 1));
+    }
+  }
+  return {};
+}
+
+Result<GgufArray> read_array(Cursor& in, std::string_view key) {
+  SLUICE_ASSIGN(const ArrayClaim claim, read_array_claim(in, key));
+  const auto& [element, count, bytes] = claim;
+  if (element == GgufType::kArray) {
+    SLUICE_TRY(skip_elements(in, key, claim, 1));
+    return GgufArray(GgufType::kArray, std::string());
+  }
   if (element != GgufType::kString) {
-    std::string raw(static_cast<size_t>(*bytes), '\0');
+    std::string raw(static_cast<size_t>(bytes), '\0');
     SLUICE_TRY(in.take(raw));
     if (element == GgufType::kBool)
       for (const char value : raw)
@@ -275,15 +324,29 @@ Result<uint64_t> alignment_of(const GgufHeader& header, const std::string& label
   return *alignment;
 }
 
-Status refuse_splits(const GgufHeader& header, const std::string& label) {
-  const GgufValue* value = header.find("split.count");
-  if (value == nullptr) return {};
-  const auto* count = std::get_if<uint64_t>(value);
-  if (count != nullptr && *count <= 1) return {};
-  return fail(ErrorCode::kUnsupported,
-              "{}: one file of a split model; Sluice reads single GGUF files so far. Join the "
-              "parts with llama-gguf-split --merge",
-              label);
+// An unsigned or signed integer (llama.cpp writes split.tensors.count as i32) from 0 to high.
+Result<std::optional<uint64_t>> split_number(const GgufHeader& header, std::string_view key,
+                                             uint64_t high, const std::string& label) {
+  const GgufValue* value = header.find(key);
+  if (value == nullptr) return std::nullopt;
+  std::optional<uint64_t> number;
+  if (const auto* plain = std::get_if<uint64_t>(value)) number = *plain;
+  if (const auto* with_sign = std::get_if<int64_t>(value); with_sign && *with_sign >= 0)
+    number = static_cast<uint64_t>(*with_sign);
+  if (number && *number <= high) return number;
+  return fail(ErrorCode::kCorrupt, "{}: {} should be an integer from 0 to {}", label, key, high);
+}
+
+Result<GgufSplit> read_split(const GgufHeader& header, const std::string& label) {
+  SLUICE_ASSIGN(const auto count, split_number(header, "split.count", kPartsMax, label));
+  SLUICE_ASSIGN(const auto index, split_number(header, "split.no", kPartsMax, label));
+  GgufSplit split;
+  SLUICE_ASSIGN(split.tensors, split_number(header, "split.tensors.count", INT32_MAX, label));
+  split.count = static_cast<uint32_t>(std::max<uint64_t>(count.value_or(1), 1));
+  split.index = static_cast<uint32_t>(index.value_or(0));
+  if (split.index < split.count) return split;
+  return fail(ErrorCode::kCorrupt, "{}: split.no is {}, split.count {}", label, split.index,
+              split.count);
 }
 
 Status place_tensors(GgufHeader& header, uint64_t alignment, const ByteSource& source) {
@@ -356,6 +419,7 @@ Result<uint64_t> read_count(Cursor& in, std::string_view what, uint64_t bytes_mi
 }  // namespace
 
 size_t GgufArray::size() const {
+  if (element_ == GgufType::kArray) return 0;
   return element_ == GgufType::kString ? ends_.size() : bytes_.size() / *fixed_bytes(element_);
 }
 
@@ -402,7 +466,7 @@ Result<GgufHeader> read_gguf_header(const ByteSource& source, uint32_t file) {
   SLUICE_ASSIGN(const uint64_t tensor_count, read_count(in, "tensors", kTensorBytesMin));
   SLUICE_ASSIGN(const uint64_t entry_count, read_count(in, "metadata entries", kEntryBytesMin));
   SLUICE_TRY(read_metadata(in, entry_count, header));
-  SLUICE_TRY(refuse_splits(header, source.label()));
+  SLUICE_ASSIGN(header.split, read_split(header, source.label()));
   SLUICE_ASSIGN(const uint64_t alignment, alignment_of(header, source.label()));
   for (uint64_t i = 0; i < tensor_count; ++i) {
     SLUICE_ASSIGN(StoredTensor tensor, read_tensor(in, file));

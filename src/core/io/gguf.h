@@ -38,7 +38,8 @@ enum class GgufType : uint32_t {
   kF64 = 12,
 };
 
-// Elements of one type, kept as compactly as in the file: a tokenizer has 250,000 of them.
+// Elements of one type, kept as compactly as in the file: a tokenizer has 250,000 of them. Arrays
+// of arrays, which nothing here needs, are skipped when read: element() is kArray, size() 0.
 class GgufArray {
  public:
   GgufArray(GgufType element, std::string bytes) : element_(element), bytes_(std::move(bytes)) {}
@@ -51,6 +52,7 @@ class GgufArray {
   std::optional<std::string_view> text(size_t index) const;
   std::optional<int64_t> integer(size_t index) const;  // any integer type that fits, or bool
   std::optional<double> number(size_t index) const;    // f32 or f64
+  bool operator==(const GgufArray&) const = default;
 
  private:
   GgufType element_;
@@ -62,12 +64,20 @@ class GgufArray {
 // decimal that an f32 was written from is found from the f32.
 using GgufValue = std::variant<uint64_t, int64_t, float, double, bool, std::string, GgufArray>;
 
+// What a file says about the set it is part of; a file of its own is part 0 of 1.
+struct GgufSplit {
+  uint32_t index = 0;               // split.no
+  uint32_t count = 1;               // split.count
+  std::optional<uint64_t> tensors;  // split.tensors.count: of the whole model
+};
+
 struct GgufHeader {
   uint32_t version = 0;
   std::map<std::string, GgufValue, std::less<>> metadata;
   // In the file's order. Shapes row-major (the reverse of GGUF's); offsets from the file's start.
   std::vector<StoredTensor> tensors;
   uint64_t data_start = 0;
+  GgufSplit split;
   Digest digest;  // of every byte before the data section's padding
 
   // nullptr when the key is absent.
@@ -75,9 +85,9 @@ struct GgufHeader {
   const StoredTensor* find_tensor(std::string_view name) const;
 };
 
-// file: the index to record in each StoredTensor. kCorrupt for bytes that contradict the format;
-// kUnsupported for version 1, big-endian and split files, nested arrays and tensor types that
-// Sluice does not decode.
+// One file, whatever part of a model it is (gguf_set.h opens models). file: the index to record in
+// each StoredTensor. kCorrupt for bytes that contradict the format; kUnsupported for version 1,
+// big-endian files and tensor types that Sluice does not decode.
 Result<GgufHeader> read_gguf_header(const ByteSource& source, uint32_t file);
 
 }  // namespace sluice::io

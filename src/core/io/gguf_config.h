@@ -12,9 +12,10 @@
 
 namespace sluice::io {
 
-// Architectures llama, qwen2, qwen3 and qwen3moe. source: for rope_freqs.weight, whose values tell
-// the llama3 scaling. kUnsupported for other architectures and for parameters that the rebuilt
-// configuration could not express; kCorrupt for values that contradict the tensors.
+// Architectures llama, qwen2, qwen3 and qwen3moe. source: the file with rope_freqs.weight, if there
+// is one, whose values tell the llama3 scaling. kUnsupported for other architectures and for
+// parameters that the rebuilt configuration could not express; kCorrupt for values that contradict
+// the tensors.
 Result<Json> rebuild_config(const GgufHeader& header, const ByteSource& source);
 
 // Token ids that begin and end text, and how to pad.

@@ -101,12 +101,33 @@ constexpr const char* kQwen2Regex =
 constexpr const char* kTekkenRegex =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+constexpr const char* kQwen35Regex =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kGpt4oRegex =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kSeedCoderRegex =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kDeepseekCoderRegexes[] = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
+                                                 "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"};
+constexpr const char* kDeepseekV3Regexes[] = {
+    R"(\p{N}{1,3})", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
+// Words between Latin, Chinese, Devanagari and Arabic punctuation.
+constexpr const char* kPoroRegex = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+";
+
 enum class Split {
   kGpt2,        // ByteLevel's own expression
   kDigitsGpt2,  // every digit alone first
   kLlama3,
   kQwen2,
   kTekken,
+  kQwen35,
+  kGpt4o,
+  kSeedCoder,
+  kDeepseekCoder,
+  kDeepseekV3,
+  kPoro,
+  kViking,        // as Poro, then every digit alone
   kLlamaDefault,  // what llama.cpp does when the file does not say
 };
 
@@ -122,7 +143,14 @@ constexpr PreTokenizer kPreTokenizers[] = {
     {"llama-bpe", Split::kLlama3, false, true, true},
     {"llama3", Split::kLlama3, false, true, true},
     {"llama-v3", Split::kLlama3, false, true, true},
+    {"falcon3", Split::kLlama3, false, true, true},
+    {"midm-2.0", Split::kLlama3, false, true, true},
+    {"smaug-bpe", Split::kLlama3, false, false, false},
+    {"dbrx", Split::kLlama3, false, false, false},
     {"qwen2", Split::kQwen2, true, false, false},
+    {"qwen35", Split::kQwen35, true, false, false},
+    {"megrez", Split::kQwen2, false, false, false},
+    {"kormo", Split::kQwen2, false, false, false},
     {"deepseek-r1-qwen", Split::kQwen2, false, false, false},
     {"stablelm2", Split::kQwen2, false, false, false},
     {"smollm", Split::kDigitsGpt2, false, false, false},
@@ -130,11 +158,21 @@ constexpr PreTokenizer kPreTokenizers[] = {
     {"refact", Split::kDigitsGpt2, false, false, false},
     {"codeshell", Split::kDigitsGpt2, false, false, false},
     {"exaone", Split::kDigitsGpt2, false, false, false},
+    {"command-r", Split::kDigitsGpt2, false, false, false},
+    {"minerva-7b", Split::kDigitsGpt2, false, false, false},
     {"gpt-2", Split::kGpt2, false, false, false},
     {"phi-2", Split::kGpt2, false, false, false},
     {"olmo", Split::kGpt2, false, false, false},
     {"mpt", Split::kGpt2, false, false, false},
     {"jais", Split::kGpt2, false, false, false},
+    {"trillion", Split::kGpt2, false, false, false},
+    {"mellum", Split::kGpt2, false, false, false},
+    {"deepseek-coder", Split::kDeepseekCoder, false, false, false},
+    {"deepseek-v3", Split::kDeepseekV3, false, false, false},
+    {"gpt-4o", Split::kGpt4o, false, false, false},
+    {"seed-coder", Split::kSeedCoder, false, false, false},
+    {"poro-chat", Split::kPoro, false, false, false},
+    {"viking", Split::kViking, false, false, false},
     {"tekken", Split::kTekken, false, true, true},
     {"default", Split::kLlamaDefault, false, false, false},
 };
@@ -145,6 +183,8 @@ Json split_json(const char* regex) {
           {"behavior", "Isolated"},
           {"invert", false}};
 }
+
+Json digits_json() { return {{"type", "Digits"}, {"individual_digits", true}}; }
 
 Json byte_level_json(bool use_regex) {
   return {{"type", "ByteLevel"},
@@ -158,12 +198,27 @@ Json pre_tokenizer_json(Split split) {
   switch (split) {
     case Split::kGpt2: return byte_level_json(true);
     case Split::kDigitsGpt2:
-      steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
+      steps.push_back(digits_json());
       steps.push_back(byte_level_json(true));
       break;
     case Split::kLlama3: steps.push_back(split_json(kLlama3Regex)); break;
     case Split::kQwen2: steps.push_back(split_json(kQwen2Regex)); break;
     case Split::kTekken: steps.push_back(split_json(kTekkenRegex)); break;
+    case Split::kQwen35: steps.push_back(split_json(kQwen35Regex)); break;
+    case Split::kGpt4o: steps.push_back(split_json(kGpt4oRegex)); break;
+    case Split::kSeedCoder: steps.push_back(split_json(kSeedCoderRegex)); break;
+    case Split::kPoro: steps.push_back(split_json(kPoroRegex)); break;
+    case Split::kViking:
+      steps.push_back(split_json(kPoroRegex));
+      steps.push_back(digits_json());
+      break;
+    case Split::kDeepseekCoder:
+      for (const char* regex : kDeepseekCoderRegexes) steps.push_back(split_json(regex));
+      steps.push_back(digits_json());
+      break;
+    case Split::kDeepseekV3:
+      for (const char* regex : kDeepseekV3Regexes) steps.push_back(split_json(regex));
+      break;
     case Split::kLlamaDefault:
       for (const char* regex :
            {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Regex, R"(\p{N}+)", "[0-9][0-9][0-9]"})

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/uniform_plan.h"
+#include "numerics/block_codec.h"
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
@@ -17,6 +18,7 @@ struct Options {
 
 struct Size {
   uint64_t modules = 0, elements = 0, bytes = 0;
+  std::string lossless;  // of a dtype: the format its blocks move to unchanged, in a float16 model
 };
 
 struct UniformSize {
@@ -107,6 +109,8 @@ Result<Inspection> inspect(const OpenedModel& model) {
     ++dtype.modules;
     dtype.bytes += tensor.bytes;
     result.source_bytes += tensor.bytes;
+    if (const auto format = numerics::lossless_affine(tensor.info.dtype))
+      dtype.lossless = numerics::format_text(*format);
   }
   SLUICE_ASSIGN(result.uniform, uniform_sizes(model));
   return result;
@@ -117,8 +121,10 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
        devices = Json::object();
   for (const auto& [name, size] : result.roles)
     roles[name] = {{"modules", size.modules}, {"elements", size.elements}};
-  for (const auto& [name, size] : result.dtypes)
+  for (const auto& [name, size] : result.dtypes) {
     dtypes[name] = {{"tensors", size.modules}, {"bytes", size.bytes}};
+    if (!size.lossless.empty()) dtypes[name]["lossless"] = size.lossless;
+  }
   for (const UniformSize& size : result.uniform)
     uniform[numerics::format_text(size.format)] = size.bytes;
   for (const allocate::DeviceProfile& device : allocate::builtin_devices())
@@ -140,6 +146,26 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
           {"notes", model.map.notes}};
 }
 
+// "1.2 GB in 3 GGUF files (64 × F32, 32 × Q4_K)".
+std::string source_text(const OpenedModel& model, const Inspection& result) {
+  std::string dtypes;
+  for (const auto& [name, size] : result.dtypes)
+    dtypes += fmt::format("{}{} × {}", dtypes.empty() ? "" : ", ", size.modules, name);
+  const size_t files = model.checkpoint->files.size();
+  return fmt::format("{} in {} {}{} ({})", bytes_text(result.source_bytes), files,
+                     model.checkpoint->kind == io::SourceKind::kGguf ? "GGUF " : "",
+                     files == 1 ? "file" : "files", dtypes);
+}
+
+// What a GGUF model is stored as, type by type.
+std::string stored_text(const Inspection& result) {
+  Table stored({Align::kLeft, Align::kRight, Align::kRight, Align::kLeft});
+  stored.add({"stored as", "tensors", "bytes", "moves without loss to"});
+  for (const auto& [name, size] : result.dtypes)
+    stored.add({name, fmt::format("{}", size.modules), bytes_text(size.bytes), size.lossless});
+  return stored.text("  ") + "\n";
+}
+
 std::string to_text(const OpenedModel& model, const Inspection& result) {
   Table facts({Align::kLeft, Align::kLeft});
   facts.add({"family", model.map.family});
@@ -147,13 +173,7 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
   facts.add({"layers", fmt::format("{}", model.map.layers)});
   if (result.experts > 1) facts.add({"experts", fmt::format("{}", result.experts)});
   facts.add({"head", model.map.tied ? "tied to the embedding" : "its own"});
-  std::string dtypes;
-  for (const auto& [name, size] : result.dtypes)
-    dtypes += fmt::format("{}{} × {}", dtypes.empty() ? "" : ", ", size.modules, name);
-  facts.add(
-      {"source", fmt::format("{} in {} {} ({})", bytes_text(result.source_bytes),
-                             model.checkpoint->files.size(),
-                             model.checkpoint->files.size() == 1 ? "file" : "files", dtypes)});
+  facts.add({"source", source_text(model, result)});
   facts.add({"output dtype", model.map.dtype_name});
 
   Table roles({Align::kLeft, Align::kRight, Align::kRight});
@@ -175,8 +195,10 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
     if (is_yardstick(size.format))
       devices.add({numerics::format_text(size.format), bytes_text(size.bytes),
                    smallest_device(size.bytes)});
-  return fmt::format("{}\n{}\nWeight files at each uniform format:\n{}\n{}", facts.text("  "),
-                     roles.text("  "), uniform.text("  "), devices.text("  "));
+  const bool gguf = model.checkpoint->kind == io::SourceKind::kGguf;
+  return fmt::format("{}\n{}{}\nWeight files at each uniform format:\n{}\n{}", facts.text("  "),
+                     gguf ? stored_text(result) : "", roles.text("  "), uniform.text("  "),
+                     devices.text("  "));
 }
 
 Result<int> run(Context& context, const Options& options) {
