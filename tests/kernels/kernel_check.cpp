@@ -15,12 +15,14 @@
 #include "numerics/affine.h"
 #include "numerics/affine_price.h"
 #include "numerics/float_types.h"
+#include "support/affine_rows.h"
 
 namespace {
 
 using namespace sluice;
 using namespace sluice::numerics;
 using kernels::KernelTable;
+using test::make_row;
 
 constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 constexpr const char* kTypeNames[] = {"f32", "f16", "bf16"};
@@ -36,47 +38,7 @@ int failures = 0;
     }                                           \
   } while (false)
 
-float to_type(float value, DType dtype) {
-  if (dtype == DType::kF16) return f16_to_f32(f32_to_f16(value));
-  if (dtype == DType::kBF16) return bf16_to_f32(f32_to_bf16(value));
-  return value;
-}
-
 size_t type_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
-
-// A row of groups of many characters: bell-shaped, heavy-tailed, tiny, huge, constant, one-sided,
-// zero, with ties, with outliers, subnormal.
-std::vector<float> make_row(std::mt19937_64& random, size_t columns, DType dtype, bool rounded) {
-  std::normal_distribution<float> bell(0, 1);
-  std::student_t_distribution<float> heavy(2.5f);
-  std::vector<float> row(columns);
-  for (size_t start = 0; start < columns; start += 32) {
-    const unsigned kind = static_cast<unsigned>(random() % 16);
-    const float scale = std::exp2(static_cast<float>(static_cast<int>(random() % 12) - 10));
-    const float centre = bell(random) * scale;
-    for (size_t i = start; i < std::min(start + 32, columns); ++i) {
-      float x = bell(random) * scale;
-      switch (kind) {
-        case 0: x = 0; break;
-        case 1: x = centre; break;
-        case 2: x = std::fabs(x) + 3 * scale; break;
-        case 3: x = -std::fabs(x) - 0.01f * scale; break;
-        case 4: x = heavy(random) * scale; break;
-        case 5: x = static_cast<float>(static_cast<int>(random() % 9) - 4) * 0.25f; break;
-        case 6: x *= 1e-7f; break;
-        case 7: x *= dtype == DType::kF16 ? 3000.0f : 1e12f; break;
-        case 8: x = i % 2 ? -0.0f : 0.0f; break;
-        case 9: x = i % 32 == 5 ? 40 * scale : x; break;
-        case 10: x = i % 2 ? scale : -scale; break;
-        case 11: x *= 1e-40f; break;
-        case 12: x = x > 0 ? 5e-8f : -5e-8f; break;
-        default: break;
-      }
-      row[i] = rounded ? to_type(x, dtype) : x;
-    }
-  }
-  return row;
-}
 
 struct Row {
   std::vector<std::byte> weight, scales, biases;

@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <utility>
 
-#include "numerics/affine.h"
+#include "kernels/decode.h"
 #include "numerics/block_codec.h"
 #include "stream/output_layout.h"
 #include "stream/stream.h"
 #include "stream/values.h"
+#include "verify/affine_proof.h"
+#include "verify/block_rows.h"
 #include "verify/output.h"
 
 namespace sluice::verify {
@@ -48,14 +49,15 @@ struct BlockResult {
 class VerifyVisitor : public stream::Visitor {
  public:
   VerifyVisitor(const io::Checkpoint& checkpoint, const ModelMap& map, const allocate::Plan& plan,
-                const Output& output, Findings& findings, unsigned workers)
+                const Output& output, Findings& findings, const VerifyOptions& options)
       : checkpoint_(checkpoint),
         map_(map),
         plan_(plan),
         output_(output),
         findings_(findings),
-        scratch_(workers),
-        states_(map.modules.size()) {}
+        states_(map.modules.size()) {
+    for (unsigned i = 0; i < options.workers; ++i) scratch_.emplace_back(options.simd);
+  }
 
   // Modules whose tensors are there in the right shapes; the others have their finding already.
   std::vector<uint32_t> comparable_modules();
@@ -67,21 +69,17 @@ class VerifyVisitor : public stream::Visitor {
 
  private:
   struct Scratch {
+    explicit Scratch(SimdLevel simd) : affine(simd) {}
     std::vector<std::byte> weight, scales, biases;  // as found
-    std::vector<std::byte> expected_weight, expected_scales, expected_biases;
-    std::vector<float> decoded, parity, rounded;
+    std::vector<std::byte> expected;                // a plain tensor's in another type
+    std::vector<float> decoded, rounded;
+    AffineProof affine;
     Findings findings;  // of the block at hand
   };
 
   Status read_output(const RowBlock& block, Scratch& scratch) const;
   ErrorStats check_affine(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
   ErrorStats check_plain(const RowBlock& block, Scratch& scratch);
-  void check_reencoding(const RowBlock& block, const PlannedTensor& planned, uint64_t row,
-                        std::span<const float> source, const numerics::ConstAffineRow& found,
-                        Scratch& scratch);
-  void check_not_worse(const RowBlock& block, const PlannedTensor& planned, uint64_t row,
-                       std::span<const float> source, Scratch& scratch);
-  void check_lossless(const RowBlock& block, uint64_t row, Scratch& scratch);
   void check_digests(const OutputModule& module, const std::vector<BlockResult>& blocks,
                      bool affine);
   void check_error(const OutputModule& module, const PlannedTensor& planned,
@@ -146,128 +144,38 @@ Status VerifyVisitor::read_output(const RowBlock& block, Scratch& scratch) const
   return read(place.biases, scratch.biases);
 }
 
-std::span<const std::byte> row_of(const std::vector<std::byte>& bytes, uint64_t row,
-                                  uint64_t rows) {
-  const uint64_t row_bytes = bytes.size() / rows;
-  return std::span(bytes).subspan(row * row_bytes, row_bytes);
-}
-
-bool equal_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
-  return std::ranges::equal(a, b);
-}
-
-std::string place_text(const RowBlock& block, uint64_t row) {
-  const uint64_t absolute = block.block.first_row + row;
-  if (block.grid.experts == 1) return fmt::format("row {}", absolute);
-  return fmt::format("expert {}, row {}", absolute / block.grid.expert_rows,
-                     absolute % block.grid.expert_rows);
-}
-
-void VerifyVisitor::check_reencoding(const RowBlock& block, const PlannedTensor& planned,
-                                     uint64_t row, std::span<const float> source,
-                                     const numerics::ConstAffineRow& found, Scratch& scratch) {
-  scratch.expected_weight.resize(found.weight.size());
-  scratch.expected_scales.resize(found.scales.size());
-  scratch.expected_biases.resize(found.biases.size());
-  const auto rule =
-      plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu : numerics::ParityRule::kCpu;
-  numerics::encode_affine_parity(
-      source, planned.format, map_.dtype, rule,
-      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases});
-  const auto compare = [&](std::string_view part, std::span<const std::byte> expected,
-                           std::span<const std::byte> actual) {
-    if (!equal_bytes(expected, actual))
-      scratch.findings.add(
-          block.module.path + "." + std::string(part),
-          fmt::format("{} differs from the source encoded anew", place_text(block, row)));
-  };
-  compare(block.module.parameter, scratch.expected_weight, found.weight);
-  compare("scales", scratch.expected_scales, found.scales);
-  compare("biases", scratch.expected_biases, found.biases);
-}
-
-// Every group of a searched encoding must be at least as close as MLX's own.
-void VerifyVisitor::check_not_worse(const RowBlock& block, const PlannedTensor& planned,
-                                    uint64_t row, std::span<const float> source, Scratch& scratch) {
-  const uint64_t one_row[] = {1, block.module.columns()};
-  const auto bytes = numerics::encoded_bytes(planned.format, one_row, map_.dtype);
-  scratch.expected_weight.resize(bytes.weight);
-  scratch.expected_scales.resize(bytes.scales);
-  scratch.expected_biases.resize(bytes.biases);
-  scratch.parity.resize(source.size());
-  numerics::encode_affine_parity(
-      source, planned.format, map_.dtype, numerics::ParityRule::kCpu,
-      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases});
-  numerics::decode_affine(
-      {scratch.expected_weight, scratch.expected_scales, scratch.expected_biases}, planned.format,
-      map_.dtype, scratch.parity);
-  const size_t group = planned.format.group_size;
-  for (size_t start = 0; start < source.size(); start += group) {
-    const auto part = [&](std::span<const float> all) { return all.subspan(start, group); };
-    const double ours = numerics::error_between(part(source), part(scratch.decoded)).squared_error;
-    const double parity = numerics::error_between(part(source), part(scratch.parity)).squared_error;
-    if (ours <= parity) continue;
-    scratch.findings.add(
-        block.module.tensor_name(),
-        fmt::format("{}, columns from {}: squared error {:.6g} exceeds {:.6g} of MLX's "
-                    "own encoding",
-                    place_text(block, row), start, ours, parity));
-    return;
-  }
-}
-
-void VerifyVisitor::check_lossless(const RowBlock& block, uint64_t row, Scratch& scratch) {
-  const std::span<const float> source = block.row(row);
-  const auto [expected, found] = std::ranges::mismatch(source, scratch.decoded);
-  if (expected != source.end())
-    scratch.findings.add(
-        block.module.tensor_name(),
-        fmt::format("{}, column {}: a lossless copy should decode to {}, gives {}",
-                    place_text(block, row), expected - source.begin(), *expected, *found));
-}
-
 ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTensor& planned,
                                        Scratch& scratch) {
-  const uint64_t rows = block.block.rows;
-  const uint64_t columns = block.module.columns();
-  scratch.decoded.resize(columns);
   const std::span<const float> values =
       planned.encoder == Encoder::kLossless
           ? block.values
           : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
-  ErrorStats stats;
-  for (uint64_t r = 0; r < rows; ++r) {
-    const std::span<const float> source = values.subspan(r * columns, columns);
-    const numerics::ConstAffineRow found{row_of(scratch.weight, r, rows),
-                                         row_of(scratch.scales, r, rows),
-                                         row_of(scratch.biases, r, rows)};
-    numerics::decode_affine(found, planned.format, map_.dtype, scratch.decoded);
-    if (planned.encoder == Encoder::kParity)
-      check_reencoding(block, planned, r, source, found, scratch);
-    if (planned.encoder == Encoder::kBest) check_not_worse(block, planned, r, source, scratch);
-    if (planned.encoder == Encoder::kLossless) check_lossless(block, r, scratch);
-    stats.merge(numerics::affine_row_error(source, found, planned.format, map_.dtype));
-  }
-  return stats;
+  const auto rule =
+      plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu : numerics::ParityRule::kCpu;
+  return scratch.affine.check(
+      {block, planned, map_.dtype, rule, values, {scratch.weight, scratch.scales, scratch.biases}},
+      scratch.findings);
 }
 
 ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
   const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
   const uint64_t rows = block.block.rows;
-  if (output == block.source_dtype) {
-    scratch.expected_weight.assign(block.source.begin(), block.source.end());
-    scratch.decoded.assign(block.values.begin(), block.values.end());
-  } else {
-    scratch.expected_weight.resize(scratch.weight.size());
+  std::span<const std::byte> expected = block.source;
+  std::span<const float> decoded = block.values;
+  if (output != block.source_dtype) {
+    scratch.expected.resize(scratch.weight.size());
     scratch.decoded.resize(block.values.size());
-    numerics::encode_elements(output, block.values, scratch.expected_weight);
-    numerics::decode_elements(output, scratch.expected_weight, scratch.decoded);
+    numerics::encode_elements(output, block.values, scratch.expected);
+    numerics::decode_elements(output, scratch.expected, scratch.decoded);
+    expected = scratch.expected;
+    decoded = scratch.decoded;
   }
-  for (uint64_t r = 0; r < rows; ++r)
-    if (!equal_bytes(row_of(scratch.expected_weight, r, rows), row_of(scratch.weight, r, rows)))
-      scratch.findings.add(block.module.tensor_name(),
-                           fmt::format("{} differs from the source", place_text(block, r)));
-  return numerics::error_between(block.values, scratch.decoded);
+  if (!equal_bytes(expected, scratch.weight))
+    for (uint64_t r = 0; r < rows; ++r)
+      if (!equal_bytes(row_of(expected, r, rows), row_of(scratch.weight, r, rows)))
+        scratch.findings.add(block.module.tensor_name(),
+                             fmt::format("{} differs from the source", place_text(block, r)));
+  return numerics::error_between(block.values, decoded);
 }
 
 Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
@@ -396,12 +304,12 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
     SLUICE_TRY(check_sidecars(storage, out, checkpoint, findings));
   }
 
-  VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options.workers);
+  VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options);
   const std::vector<uint32_t> comparable = visitor.comparable_modules();
   const auto modules = stream::modules_of_part(checkpoint, map, comparable, options.part);
   stream::StreamOptions stream_options;
   stream_options.workers = options.workers;
-  stream_options.decode = numerics::decode_elements;
+  stream_options.decode = kernels::element_decoder(kernels::kernel_table(options.simd));
   stream_options.cancel = options.cancel;
   stream_options.progress = options.progress;
   SLUICE_TRY(stream::stream_modules(checkpoint, map, modules, visitor, stream_options));

@@ -20,6 +20,7 @@ namespace sluice::verify {
 struct VerifyOptions {
   stream::Part part;  // whose modules to check; the first part also checks everything else
   unsigned workers = 1;
+  SimdLevel simd = SimdLevel::kScalar;  // changes the time, never the findings
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;
 };

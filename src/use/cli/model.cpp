@@ -238,6 +238,7 @@ Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& 
   verify::VerifyOptions options;
   options.part = part;
   options.workers = context.workers;
+  options.simd = context.simd;
   options.cancel = context.cancel;
   options.progress = context.console.get();
   SLUICE_ASSIGN(const std::string dtype, verify::recorded_dtype(*context.storage, out));
