@@ -267,9 +267,14 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
 Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
                                              const ProblemSettings& settings,
                                              const SensitivityTable& sensitivity, size_t count) {
+  return budget_curve(items, settings, module_weights(sensitivity, items), count);
+}
+
+Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
+                                             const ProblemSettings& settings,
+                                             std::span<const double> weights, size_t count) {
   if (count < 2 || count > 10'000)
     return fail(ErrorCode::kInvalidArgument, "a curve takes 2 to 10000 points, not {}", count);
-  const std::vector<double> weights = module_weights(sensitivity, items);
   SLUICE_ASSIGN(Problem problem, build_problem(items, weights, settings));
   const double elements = static_cast<double>(problem.elements);
   SLUICE_ASSIGN(const Solver solver, Solver::create(std::move(problem)));
@@ -278,6 +283,18 @@ Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
     curve.push_back({solution.bytes, solution.cost, solution.gap(),
                      elements > 0 ? 8 * static_cast<double>(solution.bytes) / elements : 0});
   return curve;
+}
+
+Result<std::vector<UniformPlan>> uniform_plans(std::span<const Item> items,
+                                               const ProblemSettings& settings,
+                                               const SensitivityTable& sensitivity,
+                                               const ExactSize& exact_size) {
+  SLUICE_ASSIGN(const Problem problem,
+                build_problem(items, module_weights(sensitivity, items), settings));
+  SLUICE_ASSIGN(const std::vector<PricedUniform> priced, price_uniform(problem, items, exact_size));
+  std::vector<UniformPlan> plans;
+  for (const PricedUniform& plan : priced) plans.push_back(plan.row);
+  return plans;
 }
 
 }  // namespace sluice::allocate

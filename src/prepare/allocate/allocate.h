@@ -65,5 +65,15 @@ struct CurvePoint {
 Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
                                              const ProblemSettings& settings,
                                              const SensitivityTable& sensitivity, size_t count);
+// The same under given weights, one α per item, such as those a plan recorded.
+Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
+                                             const ProblemSettings& settings,
+                                             std::span<const double> weights, size_t count);
+
+// Every uniform plan under the same measure, as make_plan records them beside a plan.
+Result<std::vector<UniformPlan>> uniform_plans(std::span<const Item> items,
+                                               const ProblemSettings& settings,
+                                               const SensitivityTable& sensitivity,
+                                               const ExactSize& exact_size);
 
 }  // namespace sluice::allocate

@@ -27,10 +27,11 @@ using numerics::QuantFormat;
 using numerics::QuantMode;
 using stream::OutputLayout;
 
-// Beside shards and sidecars. The last two are fit's.
+// Beside shards and sidecars. The last four are fit's.
 constexpr std::string_view kOutputFiles[] = {"config.json",    "model.safetensors.index.json",
                                              "README.md",      "sluice.json",
-                                             "analysis.jsonl", "run.json"};
+                                             "analysis.jsonl", "verify.json",
+                                             "report.html",    "run.json"};
 
 // The plan's entry for every module, in module order. The plan must name exactly the map's modules.
 Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const Plan& plan) {

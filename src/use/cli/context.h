@@ -5,12 +5,14 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/thread.h"
 #include "cli/console.h"
+#include "cli/settings.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
 #include "io/storage.h"
@@ -45,6 +47,8 @@ struct Context {
   std::unique_ptr<io::Storage> storage;
   std::unique_ptr<Console> console;
   const CancelToken* cancel = nullptr;
+  std::vector<Setting> settings;  // what every option is, and why
+  std::string command_line;       // as it was typed, quoted for a shell
 
   // Results go to stdout: as JSON with --json, as text otherwise.
   void print_json(const Json& json) const;
@@ -63,6 +67,8 @@ void add_verify(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
 void add_fit(CLI::App& app, Action& action);
 void add_devices(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
 
 int exit_code_of(ErrorCode code);
 

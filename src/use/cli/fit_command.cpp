@@ -2,8 +2,11 @@
 #include <CLI/CLI.hpp>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/report_data.h"
+#include "report/page.h"
 
 namespace sluice::cli {
 namespace {
@@ -14,7 +17,7 @@ struct Options {
 };
 
 struct Timings {
-  double analyze = 0, plan = 0, quantize_and_verify = 0;
+  double analyze = 0, plan = 0, quantize = 0, verify = 0;
 };
 
 // Whether an earlier run was stopped after the folder got its name and before the journal went.
@@ -31,12 +34,21 @@ std::string analysis_path(const Options& options, const std::string& folder) {
 Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
                      verify::VerifyReport& report) {
   SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder));
+  SLUICE_TRY(write_verify_record(context, folder, report));
   if (report.passed()) return {};
   const verify::Finding& first = report.findings.front();
   return fail(ErrorCode::kCorrupt,
               "{} failed verification with {} findings, the first of them {}: {}; it was kept "
               "under that name, remove it and the journal beside it to start anew",
               folder, report.finding_count, first.subject, first.message);
+}
+
+// Without times, so that a repeated run gives the same page.
+Status write_report(Context& context, const std::string& folder,
+                    const analyze::Analysis& analysis) {
+  SLUICE_ASSIGN(const report::ReportInput input, load_report(context, {folder, &analysis, false}));
+  return io::write_file_atomically(*context.storage, folder + "/report.html",
+                                   report::report_page(input));
 }
 
 std::string summary_text(const Options& options, const allocate::Plan& plan,
@@ -52,9 +64,9 @@ std::string summary_text(const Options& options, const allocate::Plan& plan,
       {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
   table.add({"verified", fmt::format("{} tensors, {} of {} modules byte for byte", report.tensors,
                                      report.reencoded_modules, report.modules)});
-  table.add({"time", fmt::format("analyze {}, plan {}, quantize and verify {}",
+  table.add({"time", fmt::format("analyze {}, plan {}, quantize {}, verify {}",
                                  duration_text(timings.analyze), duration_text(timings.plan),
-                                 duration_text(timings.quantize_and_verify))});
+                                 duration_text(timings.quantize), duration_text(timings.verify))});
   table.add({"peak memory", bytes_text(peak_resident_bytes())});
   return fmt::format("\n{}\n\n{}\n{}\nnext: mlx_lm.generate --model {} --prompt \"Hello\"\n",
                      options.out, table.text("  "), plan_tables(plan), shell_word(options.out));
@@ -63,7 +75,12 @@ std::string summary_text(const Options& options, const allocate::Plan& plan,
 Json run_record(const Timings& timings, const Context& context) {
   return {{"analyze_s", timings.analyze},
           {"plan_s", timings.plan},
-          {"quantize_and_verify_s", timings.quantize_and_verify},
+          {"quantize_s", timings.quantize},
+          {"verify_s", timings.verify},
+          {"command", context.command_line},
+          {"processor", processor_name()},
+          {"system", system_name()},
+          {"memory_bytes", detect_memory().usable()},
           {"threads", context.workers},
           {"simd", simd_level_name(context.simd)},
           {"peak_resident_bytes", peak_resident_bytes()}};
@@ -92,8 +109,10 @@ Result<int> run(Context& context, const Options& options) {
   verify::VerifyReport report;
   const auto verify_and_record = [&](const std::string& partial) -> Status {
     context.console->end();
+    timings.quantize = convert_watch.seconds();
     SLUICE_TRY(verify_folder(context, model, partial, report));
-    timings.quantize_and_verify = convert_watch.seconds();
+    timings.verify = convert_watch.seconds() - timings.quantize;
+    SLUICE_TRY(write_report(context, partial, analysis));
     return io::write_file_atomically(storage, partial + "/run.json",
                                      dump_json(run_record(timings, context), 1) + "\n");
   };

@@ -83,6 +83,8 @@ int run(int argument_count, char** arguments) {
   });
   app.fallthrough();
   Context context;
+  context.command_line = "sluice";
+  for (int i = 1; i < argument_count; ++i) context.command_line += " " + shell_word(arguments[i]);
   add_global_options(app, context.options);
   Action action;
   add_fit(app, action);
@@ -93,6 +95,8 @@ int run(int argument_count, char** arguments) {
   add_verify(app, action);
   add_merge(app, action);
   add_devices(app, action);
+  add_report(app, action);
+  add_doctor(app, action);
   for (CLI::App* command : app.get_subcommands({}))
     command->footer(command->get_footer() +
                     "\n\nEvery command also takes --json, --quiet, --threads N and --simd NAME.");

@@ -3,20 +3,27 @@
 
 #include "cli/model.h"
 #include "cli/part_option.h"
+#include "cli/report_data.h"
 
 namespace sluice::cli {
 namespace {
 
 struct Options {
   std::string model, out, part;
+  bool record = false;
 };
 
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   SLUICE_ASSIGN(const auto checkpoint, io::open_checkpoint(options.model));
+  if (options.record && !part.whole()) {
+    context.console->error("--record takes the verdict on the whole output, not on a part");
+    return kExitUsage;
+  }
   SLUICE_ASSIGN(const verify::VerifyReport report,
                 run_verify(context, *checkpoint, options.out, part));
   context.console->end();
+  if (options.record) SLUICE_TRY(write_verify_record(context, options.out, report));
   if (context.options.json) {
     Json json = verify_json(report);
     if (!part.whole()) json["part"] = stream::part_text(part);
@@ -40,6 +47,8 @@ void add_verify(CLI::App& app, Action& action) {
   command->add_option("MODEL", options->model, "the source it was made from")->required();
   command->add_option("OUT", options->out, "the output folder")->required();
   add_part_option(*command, options->part);
+  command->add_flag("--record", options->record,
+                    "keep the result in OUT/verify.json, where `sluice report` finds it");
   command->footer("Example: sluice verify ./Qwen3-8B Qwen3-8B-6GB");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
