@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/cpu.h"
@@ -15,6 +16,7 @@
 #include "numerics/affine.h"
 #include "numerics/affine_price.h"
 #include "numerics/float_types.h"
+#include "numerics/fp.h"
 #include "support/affine_rows.h"
 
 namespace {
@@ -121,6 +123,90 @@ void check_prices(const KernelTable& table, std::span<const float> row, DType dt
   }
 }
 
+struct FpBytes {
+  std::vector<std::byte> weight, scales;
+  FpBytes(size_t columns, const QuantFormat& format)
+      : weight(columns / 8 * format.bits, std::byte{0xa5}),
+        scales(columns / format.group_size, std::byte{0xa5}) {}
+  FpRow view() { return {weight, scales}; }
+  ConstFpRow view() const { return {weight, scales}; }
+  bool operator==(const FpBytes&) const = default;
+};
+
+// row: rounded to dtype, as the fp encoders want it.
+void check_fp(const KernelTable& table, std::span<const float> row, DType dtype, const char* what) {
+  for (const QuantFormat& format : kFpFormats) {
+    if (row.size() % format.group_size != 0) continue;
+    const std::string name = format_text(format);
+    for (const bool best : {false, true}) {
+      FpBytes expected(row.size(), format), got(row.size(), format);
+      ErrorStats stats, price;
+      if (best) {
+        encode_fp_best(row, format, dtype, expected.view());
+        stats = table.encode_fp_best(row, format, dtype, got.view());
+        price = table.encode_fp_best(row, format, dtype, {});
+      } else {
+        encode_fp_parity(row, format, dtype, expected.view());
+        stats = table.encode_fp_parity(row, format, dtype, got.view());
+        price = table.encode_fp_parity(row, format, dtype, {});
+      }
+      EXPECT_SAME(expected.scales == got.scales, "%s scales, best %d %s %zu columns", name.c_str(),
+                  best, what, row.size());
+      EXPECT_SAME(expected.weight == got.weight, "%s weight, best %d %s %zu columns", name.c_str(),
+                  best, what, row.size());
+      const ConstFpRow encoded = std::as_const(expected).view();
+      const ErrorStats wanted = fp_row_error(row, encoded, format);
+      EXPECT_SAME(same_stats(wanted, stats), "%s stats, best %d %s", name.c_str(), best, what);
+      EXPECT_SAME(same_stats(wanted, price), "%s price, best %d %s", name.c_str(), best, what);
+      EXPECT_SAME(same_stats(wanted, table.fp_row_error(row, encoded, format)),
+                  "fp_row_error %s %s", what, name.c_str());
+    }
+  }
+  const FpPrices expected = price_fp_row(row, dtype), got = table.price_fp(row, dtype);
+  for (size_t i = 0; i < kFpCandidates; ++i) {
+    EXPECT_SAME(same_bits(expected.squared_error[i], got.squared_error[i]),
+                "price %s %s %zu columns: %.17g, reference %.17g", what,
+                format_text(kFpFormats[i]).c_str(), row.size(), got.squared_error[i],
+                expected.squared_error[i]);
+    EXPECT_SAME(same_bits(expected.error_max[i], got.error_max[i]), "price max %s %s", what,
+                format_text(kFpFormats[i]).c_str());
+  }
+}
+
+// Random bytes hold every code under every scale; NaNs may differ in sign and payload.
+void check_decode_fp(const KernelTable& table, std::mt19937_64& random) {
+  for (const QuantFormat& format : kFpFormats)
+    for (const size_t columns : {32u, 96u, 512u, 65536u + 32u}) {
+      FpBytes row(columns, format);
+      for (std::byte& b : row.weight) b = static_cast<std::byte>(random());
+      for (std::byte& b : row.scales) b = static_cast<std::byte>(random());
+      std::vector<float> expected(columns), got(columns);
+      decode_fp(std::as_const(row).view(), format, expected);
+      table.decode_fp(std::as_const(row).view(), format, got);
+      for (size_t i = 0; i < columns; ++i)
+        EXPECT_SAME(std::bit_cast<uint32_t>(expected[i]) == std::bit_cast<uint32_t>(got[i]) ||
+                        (std::isnan(expected[i]) && std::isnan(got[i])),
+                    "decode_fp %s: %a, reference %a", format_text(format).c_str(),
+                    static_cast<double>(got[i]), static_cast<double>(expected[i]));
+    }
+}
+
+// Every bfloat16 pattern as a group's largest, which drives every scale byte and both kinds of
+// special group.
+void check_fp_scales(const KernelTable& table) {
+  std::vector<float> row(32 * 256);
+  for (uint32_t high = 0; high < 128; ++high) {
+    for (uint32_t low = 0; low < 256; ++low) {
+      const uint32_t bits = high << 8 | low;
+      const float largest = bf16_to_f32(static_cast<uint16_t>(bits < 0x7f80 ? bits : 0x3f80));
+      for (uint32_t i = 0; i < 32; ++i)
+        row[low * 32 + i] =
+            to_type(largest * (static_cast<float>(i % 2 ? 32 - i : i - 31.0) / 31), DType::kBF16);
+    }
+    check_fp(table, row, DType::kBF16, "scales bf16");
+  }
+}
+
 // Every 16-bit pattern, at every remainder of the vector length.
 void check_decode_floats(const KernelTable& table) {
   std::vector<uint16_t> bits(65536 + 13);
@@ -154,6 +240,10 @@ void check_table(const KernelTable& table, uint64_t seed) {
   std::mt19937_64 random(seed);
   check_decode_floats(table);
   check_find_unencodable(table, random);
+  check_decode_fp(table, random);
+  check_fp_scales(table);
+  check_fp(table, make_row(random, 16, DType::kBF16, true), DType::kBF16, "one group");
+  check_fp(table, make_row(random, 2096, DType::kF16, true), DType::kF16, "odd groups");
   for (const size_t columns : {32u, 64u, 96u, 128u, 160u, 384u, 896u, 1056u, 2048u, 2176u, 4160u})
     for (int type = 0; type < 3; ++type)
       for (int round = 0; round < 2; ++round) {
@@ -161,12 +251,14 @@ void check_table(const KernelTable& table, uint64_t seed) {
         const std::vector<float> row = make_row(random, columns, kTypes[type], rounded);
         check_encoders(table, row, kTypes[type], kTypeNames[type]);
         check_prices(table, row, kTypes[type], kTypeNames[type]);
+        if (rounded) check_fp(table, row, kTypes[type], kTypeNames[type]);
       }
   // The ends of f32, which overflow products and sums on the way.
   for (const float size : {3e38f, 1e35f, 1e20f, 1e-30f, 1e-44f}) {
     std::vector<float> row(256);
     for (float& x : row) x = size * (static_cast<float>(random() % 1000) / 1000.0f);
     check_encoders(table, row, DType::kF32, "extreme f32");
+    check_fp(table, row, DType::kF32, "extreme f32");
     check_encoders(table, row, DType::kBF16, "extreme bf16");
     check_prices(table, row, DType::kBF16, "extreme bf16");
   }

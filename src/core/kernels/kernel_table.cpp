@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/raw_ops.h"
@@ -61,10 +62,22 @@ ErrorStats from_raw(const RawStats& stats) {
   return {stats.squared_error, stats.squared_weight, stats.error_max};
 }
 
-const RawOps* or_scalar(const RawOps* ops) { return ops ? ops : scalar_ops(); }
+KernelTable make_table(SimdLevel level, const RawOps* ops, const RawFpOps* fp_ops) {
+  if (ops == nullptr) return KernelTable(SimdLevel::kScalar, scalar_ops(), scalar_fp_ops());
+  return KernelTable(level, ops, fp_ops);
+}
 
-KernelTable make_table(SimdLevel level, const RawOps* ops) {
-  return KernelTable(ops ? level : SimdLevel::kScalar, or_scalar(ops));
+FpMode fp_mode_of(const QuantFormat& format) {
+  SLUICE_CHECK(numerics::is_fp(format));
+  if (format.mode == QuantMode::kMxfp4) return kFpMxfp4;
+  return format.mode == QuantMode::kMxfp8 ? kFpMxfp8 : kFpNvfp4;
+}
+
+template <class Row>
+void check_fp_row(size_t columns, const Row& row, const QuantFormat& format) {
+  SLUICE_CHECK(columns % format.group_size == 0);
+  SLUICE_CHECK(row.weight.size() == columns / 8 * format.bits);
+  SLUICE_CHECK(row.scales.size() == columns / format.group_size);
 }
 
 constexpr QuantFormat affine(uint8_t bits, uint16_t group) {
@@ -141,15 +154,72 @@ void KernelTable::price_best(std::span<const float> row, std::span<const QuantFo
   }
 }
 
+ErrorStats KernelTable::encode_fp(std::span<const float> row, const QuantFormat& format,
+                                  DType dtype, bool searched, const numerics::FpRow& out) const {
+  const FpMode mode = fp_mode_of(format);
+  const bool priced_only = out.weight.empty() && out.scales.empty();
+  if (!priced_only) check_fp_row(row.size(), out, format);
+  SLUICE_CHECK(row.size() % format.group_size == 0);
+  RawStats stats{};
+  if (fp_ops_->encode(row.data(), row.size(), mode, element_of(dtype), searched,
+                      {raw_bytes(out.weight), raw_bytes(out.scales)}, &stats))
+    return from_raw(stats);
+  std::vector<std::byte> spare(priced_only ? row.size() / 8 * format.bits : 0);
+  std::vector<std::byte> spare_scales(priced_only ? row.size() / format.group_size : 0);
+  const numerics::FpRow to = priced_only ? numerics::FpRow{spare, spare_scales} : out;
+  if (searched)
+    numerics::encode_fp_best(row, format, dtype, to);
+  else
+    numerics::encode_fp_parity(row, format, dtype, to);
+  return numerics::fp_row_error(row, {to.weight, to.scales}, format);
+}
+
+ErrorStats KernelTable::encode_fp_parity(std::span<const float> row, const QuantFormat& format,
+                                         DType dtype, const numerics::FpRow& out) const {
+  return encode_fp(row, format, dtype, false, out);
+}
+
+ErrorStats KernelTable::encode_fp_best(std::span<const float> row, const QuantFormat& format,
+                                       DType dtype, const numerics::FpRow& out) const {
+  return encode_fp(row, format, dtype, true, out);
+}
+
+void KernelTable::decode_fp(const numerics::ConstFpRow& in, const QuantFormat& format,
+                            std::span<float> out) const {
+  const FpMode mode = fp_mode_of(format);
+  check_fp_row(out.size(), in, format);
+  fp_ops_->decode({raw_bytes(in.weight), raw_bytes(in.scales)}, out.size(), mode, out.data());
+}
+
+ErrorStats KernelTable::fp_row_error(std::span<const float> row, const numerics::ConstFpRow& in,
+                                     const QuantFormat& format) const {
+  const FpMode mode = fp_mode_of(format);
+  check_fp_row(row.size(), in, format);
+  return from_raw(fp_ops_->row_error(row.data(), row.size(),
+                                     {raw_bytes(in.weight), raw_bytes(in.scales)}, mode));
+}
+
+numerics::FpPrices KernelTable::price_fp(std::span<const float> row, DType dtype) const {
+  SLUICE_CHECK(!row.empty() && row.size() % 16 == 0);
+  numerics::FpPrices prices{};
+  for (size_t index = 0; index < numerics::kFpCandidates; ++index) {
+    if (row.size() % numerics::kFpFormats[index].group_size == 0) continue;
+    prices.squared_error[index] = std::numeric_limits<double>::infinity();
+    prices.error_max[index] = std::numeric_limits<float>::infinity();
+  }
+  fp_ops_->price(row.data(), row.size(), element_of(dtype), prices.squared_error, prices.error_max);
+  return prices;
+}
+
 size_t KernelTable::find_unencodable(std::span<const float> row) const {
   return ops_->find_unencodable(row.data(), row.size());
 }
 
 const KernelTable& kernel_table(SimdLevel level) {
-  static const KernelTable kScalar = make_table(SimdLevel::kScalar, scalar_ops());
-  static const KernelTable kNeon = make_table(SimdLevel::kNeon, neon_ops());
-  static const KernelTable kAvx2 = make_table(SimdLevel::kAvx2, avx2_ops());
-  static const KernelTable kAvx512 = make_table(SimdLevel::kAvx512, avx512_ops());
+  static const KernelTable kScalar = make_table(SimdLevel::kScalar, scalar_ops(), scalar_fp_ops());
+  static const KernelTable kNeon = make_table(SimdLevel::kNeon, neon_ops(), neon_fp_ops());
+  static const KernelTable kAvx2 = make_table(SimdLevel::kAvx2, avx2_ops(), avx2_fp_ops());
+  static const KernelTable kAvx512 = make_table(SimdLevel::kAvx512, avx512_ops(), avx512_fp_ops());
   switch (level) {
     case SimdLevel::kNeon: return kNeon;
     case SimdLevel::kAvx2: return kAvx2;

@@ -10,18 +10,21 @@
 #include "numerics/affine_price.h"
 #include "numerics/dtype.h"
 #include "numerics/error_stats.h"
+#include "numerics/fp.h"
 #include "numerics/quant_format.h"
 
 namespace sluice::kernels {
 
 struct RawOps;
+struct RawFpOps;
 
-// Immutable; thread-safe; functions are reentrant, do not allocate, and need no alignment. Sizes
-// that do not fit together are bugs (SLUICE_CHECK). Inputs as the functions of the same name in
-// numerics want them.
+// Immutable; thread-safe; functions are reentrant, do not allocate (but where said), and need no
+// alignment. Sizes that do not fit together are bugs (SLUICE_CHECK). Inputs as the functions of the
+// same name in numerics want them.
 class KernelTable {
  public:
-  constexpr KernelTable(SimdLevel level, const RawOps* ops) : level_(level), ops_(ops) {}
+  constexpr KernelTable(SimdLevel level, const RawOps* ops, const RawFpOps* fp_ops)
+      : level_(level), ops_(ops), fp_ops_(fp_ops) {}
 
   // The set in use: the scalar one where the asked one was not built.
   SimdLevel level() const { return level_; }
@@ -55,11 +58,32 @@ class KernelTable {
   void price_best(std::span<const float> row, std::span<const numerics::QuantFormat> formats,
                   numerics::DType dtype, std::span<numerics::ErrorStats> prices) const;
 
+  // Of the fp modes. Both encoders return what numerics::fp_row_error says of the result; without
+  // room for it (empty spans) they only price. A rare row with a group that MLX treats specially
+  // goes through the scalar reference, which allocates.
+  numerics::ErrorStats encode_fp_parity(std::span<const float> row,
+                                        const numerics::QuantFormat& format, numerics::DType dtype,
+                                        const numerics::FpRow& out) const;
+  numerics::ErrorStats encode_fp_best(std::span<const float> row,
+                                      const numerics::QuantFormat& format, numerics::DType dtype,
+                                      const numerics::FpRow& out) const;
+  void decode_fp(const numerics::ConstFpRow& in, const numerics::QuantFormat& format,
+                 std::span<float> out) const;
+  numerics::ErrorStats fp_row_error(std::span<const float> row, const numerics::ConstFpRow& in,
+                                    const numerics::QuantFormat& format) const;
+  // numerics::price_fp_row.
+  numerics::FpPrices price_fp(std::span<const float> row, numerics::DType dtype) const;
+
   size_t find_unencodable(std::span<const float> row) const;
 
  private:
+  numerics::ErrorStats encode_fp(std::span<const float> row, const numerics::QuantFormat& format,
+                                 numerics::DType dtype, bool searched,
+                                 const numerics::FpRow& out) const;
+
   SimdLevel level_;
   const RawOps* ops_;
+  const RawFpOps* fp_ops_;
 };
 
 // level must be one that the processor offers (detect_cpu, parse_simd_level).

@@ -48,10 +48,38 @@ struct RawOps {
   size_t (*find_unencodable)(const float* row, size_t columns);
 };
 
+enum FpMode { kFpMxfp4, kFpMxfp8, kFpNvfp4 };
+
+struct RawFpRow {
+  uint8_t* weight;
+  uint8_t* scales;
+};
+struct ConstRawFpRow {
+  const uint8_t* weight;
+  const uint8_t* scales;
+};
+
+struct RawFpOps {
+  // Null out.weight: only the figures are wanted. False, with nothing promised of what was written,
+  // when the row holds a group that is left to the scalar reference.
+  bool (*encode)(const float* row, size_t columns, FpMode mode, Element element, bool searched,
+                 RawFpRow out, RawStats* stats);
+  RawStats (*row_error)(const float* row, size_t columns, ConstRawFpRow in, FpMode mode);
+  void (*decode)(ConstRawFpRow in, size_t columns, FpMode mode, float* out);
+  // Adds to squared_error[3] and raises error_max[3]; infinities where a group is special. Modes
+  // whose group does not divide the row are left alone.
+  void (*price)(const float* row, size_t columns, Element element, double* squared_error,
+                float* error_max);
+};
+
 // Null where the set was not built.
 const RawOps* scalar_ops();
 const RawOps* neon_ops();
 const RawOps* avx2_ops();
 const RawOps* avx512_ops();
+const RawFpOps* scalar_fp_ops();
+const RawFpOps* neon_fp_ops();
+const RawFpOps* avx2_fp_ops();
+const RawFpOps* avx512_fp_ops();
 
 }  // namespace sluice::kernels

@@ -4,5 +4,6 @@
 namespace sluice::kernels {
 
 const RawOps* avx2_ops() { return nullptr; }
+const RawFpOps* avx2_fp_ops() { return nullptr; }
 
 }  // namespace sluice::kernels

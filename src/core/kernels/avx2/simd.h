@@ -73,6 +73,28 @@ inline __m256 round_bf16_8(__m256 x) {
       _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 inline F round_bf16(F x) { return {round_bf16_8(x.a), round_bf16_8(x.b)}; }
+inline __m256 round_4_bits_8(__m256 x) {
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 20), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7ffff)), odd);
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xfff00000u))));
+}
+inline F round_4_bits(F x) { return {round_4_bits_8(x.a), round_4_bits_8(x.b)}; }
+inline F high_12(F x) {
+  return {_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(x.a), 20)),
+          _mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(x.b), 20))};
+}
+inline F from_high_12(F n) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtps_epi32(n.a), 20)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtps_epi32(n.b), 20))};
+}
+inline __m256 floor_8_8(__m256 n) {
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_cvtps_epi32(n), _mm256_set1_epi32(~7)));
+}
+inline F floor_8(F n) { return {floor_8_8(n.a), floor_8_8(n.b)}; }
+inline M sign_bit(F x) { return {x.a, x.b}; }  // all that a blend looks at
+
 inline __m128i to_f16_8(__m256 x) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 inline F round_f16(F x) { return {_mm256_cvtph_ps(to_f16_8(x.a)), _mm256_cvtph_ps(to_f16_8(x.b))}; }
 inline __m128i load_8x16(const uint8_t* p) {

@@ -4,5 +4,6 @@
 namespace sluice::kernels {
 
 const RawOps* avx512_ops() { return nullptr; }
+const RawFpOps* avx512_fp_ops() { return nullptr; }
 
 }  // namespace sluice::kernels

@@ -49,6 +49,23 @@ inline F round_bf16(F a) {
   return {
       _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
+inline F round_4_bits(F a) {
+  const __m512i u = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 20), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7ffff)), odd);
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xfff00000u))))};
+}
+inline F high_12(F a) {
+  return {_mm512_cvtepi32_ps(_mm512_srli_epi32(_mm512_castps_si512(a.v), 20))};
+}
+inline F from_high_12(F n) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 20))};
+}
+inline F floor_8(F n) {
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(~7)))};
+}
+inline M sign_bit(F a) { return {_mm512_movepi32_mask(_mm512_castps_si512(a.v))}; }
 inline F round_f16(F a) {
   return {_mm512_cvtph_ps(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};
 }

@@ -319,17 +319,7 @@ Encoded best_tile(const Tile& tile, const Params& p, F sum_w, RawFormat format, 
   const M won = gt(load(wins), splat(0));
   out.scale = select(won, best.scale, parity_scale);
   out.bias = select(won, best.bias, parity_bias);
-  if (codes) {
-    Byte16 m;
-    memcpy(&m, mask, 16);
-    for (int j = 0; j < tile.group; ++j) {
-      Byte16 a, b;
-      memcpy(&a, codes->q + j * kLanes, 16);
-      memcpy(&b, searched_codes.q + j * kLanes, 16);
-      a = (a & ~m) | (b & m);
-      memcpy(codes->q + j * kLanes, &a, 16);
-    }
-  }
+  if (codes) take_codes(*codes, searched_codes, mask, tile.group);
   return out;
 }
 

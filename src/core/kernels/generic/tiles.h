@@ -163,6 +163,19 @@ inline void read_codes(const uint8_t* in, int group, int lanes, int bits, Codes&
     transpose_bytes(rows + j, group, codes.q + j * kLanes, kLanes);
 }
 
+// Replaces the codes of the lanes whose mask is 0xff, others being 0.
+inline void take_codes(Codes& codes, const Codes& from, const uint8_t* mask, int group) {
+  Byte16 m;
+  memcpy(&m, mask, 16);
+  for (int j = 0; j < group; ++j) {
+    Byte16 a, b;
+    memcpy(&a, codes.q + j * kLanes, 16);
+    memcpy(&b, from.q + j * kLanes, 16);
+    a = (a & ~m) | (b & m);
+    memcpy(codes.q + j * kLanes, &a, 16);
+  }
+}
+
 // ---- errors, in f64 on decoded values ----
 
 struct ErrorSum {

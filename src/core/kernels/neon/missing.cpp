@@ -4,5 +4,6 @@
 namespace sluice::kernels {
 
 const RawOps* neon_ops() { return nullptr; }
+const RawFpOps* neon_fp_ops() { return nullptr; }
 
 }  // namespace sluice::kernels

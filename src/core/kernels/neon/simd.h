@@ -128,6 +128,32 @@ inline F round_f16(F a) {
   F r;
   SLUICE_QUADS(vcvt_f32_f16(vcvt_f16_f32(a.v[i])));
 }
+inline float32x4_t round_4_bits_4(float32x4_t a) {
+  const uint32x4_t u = vreinterpretq_u32_f32(a);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 20), vdupq_n_u32(1));
+  const uint32x4_t sum = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7ffff)), odd);
+  return vreinterpretq_f32_u32(vandq_u32(sum, vdupq_n_u32(0xfff00000u)));
+}
+inline F round_4_bits(F a) {
+  F r;
+  SLUICE_QUADS(round_4_bits_4(a.v[i]));
+}
+inline F high_12(F a) {
+  F r;
+  SLUICE_QUADS(vcvtq_f32_u32(vshrq_n_u32(vreinterpretq_u32_f32(a.v[i]), 20)));
+}
+inline F from_high_12(F n) {
+  F r;
+  SLUICE_QUADS(vreinterpretq_f32_u32(vshlq_n_u32(vcvtq_u32_f32(n.v[i]), 20)));
+}
+inline F floor_8(F n) {
+  F r;
+  SLUICE_QUADS(vcvtq_f32_u32(vandq_u32(vcvtq_u32_f32(n.v[i]), vdupq_n_u32(~7u))));
+}
+inline M sign_bit(F a) {
+  M r;
+  SLUICE_QUADS(vcltzq_s32(vreinterpretq_s32_f32(a.v[i])));
+}
 inline uint16x4_t load_4x16(const uint8_t* p) { return vreinterpret_u16_u8(vld1_u8(p)); }
 inline void store_4x16(uint8_t* p, uint16x4_t a) { vst1_u8(p, vreinterpret_u8_u16(a)); }
 inline F load_bf16(const uint8_t* p) {

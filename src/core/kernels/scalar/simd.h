@@ -142,6 +142,34 @@ inline F round_f16(F a) {
   SLUICE_LANES(from_f16(to_f16(a.v[l])));
 }
 
+// ---- f32's upper twelve bits: what small floats are made of. Not for negative numbers. ----
+
+// To four significant bits, half to even.
+inline F round_4_bits(F a) {
+  F r;
+  SLUICE_LANES(
+      float_of((bits_of(a.v[l]) + 0x7ffffu + ((bits_of(a.v[l]) >> 20) & 1u)) & 0xfff00000u));
+}
+// Exponent and three bits of mantissa as a number, and back.
+inline F high_12(F a) {
+  F r;
+  SLUICE_LANES(static_cast<float>(bits_of(a.v[l]) >> 20));
+}
+inline F from_high_12(F n) {
+  F r;
+  SLUICE_LANES(float_of(static_cast<uint32_t>(n.v[l]) << 20));
+}
+// The largest multiple of eight that is no more; whole numbers below 2²⁴.
+inline F floor_8(F n) {
+  F r;
+  SLUICE_LANES(static_cast<float>(static_cast<uint32_t>(n.v[l]) & ~7u));
+}
+// Also of −0.
+inline M sign_bit(F a) {
+  M r;
+  SLUICE_LANES((bits_of(a.v[l]) >> 31) != 0);
+}
+
 inline F load_bf16(const uint8_t* p) {
   uint16_t h[16];
   memcpy(h, p, 32);
