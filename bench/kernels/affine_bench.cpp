@@ -53,7 +53,9 @@ void add_table(const KernelTable& table) {
       [&] { benchmark::DoNotOptimize(table.price_affine(row, DType::kBF16)); });
   add(table, "price_best/default", [&] {
     ErrorStats stats[kAffineCandidates];
-    const auto formats = kernels::default_best_formats();
+    std::vector<QuantFormat> formats;
+    for (const QuantFormat& format : kernels::default_best_formats())
+      if (!is_fp(format)) formats.push_back(format);
     table.price_best(row, formats, DType::kBF16, std::span(stats).first(formats.size()));
     benchmark::DoNotOptimize(stats);
   });

@@ -26,7 +26,8 @@ inline Subject subject_of(const ModelBuilder& model, std::string_view dtype = ""
 
 inline analyze::AnalyzeOptions analyze_options(unsigned workers = 2) {
   analyze::AnalyzeOptions options;
-  options.best_formats = {affine(3, 32), affine(4, 64)};
+  options.best_formats = {affine(3, 32), affine(4, 64), numerics::kFpFormats[0],
+                          numerics::kFpFormats[2]};
   options.workers = workers;
   options.simd = widest_simd();
   return options;

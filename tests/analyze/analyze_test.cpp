@@ -4,11 +4,14 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <cstring>
+#include <set>
 
 #include "analyze/analyses.h"
 #include "numerics/affine.h"
 #include "numerics/block_codec.h"
+#include "numerics/fp.h"
 #include "stream/output_layout.h"
 
 namespace sluice::analyze {
@@ -73,7 +76,7 @@ BruteForce brute_force(const Subject& subject, const families::OutputModule& mod
   const uint64_t columns = module.columns();
   const uint64_t expert_rows = module.rows() / module.experts();
   const std::vector<float> seen =
-      candidate.format.mode == QuantMode::kAffine && candidate.encoder != Encoder::kLossless
+      candidate.format.mode != QuantMode::kFloat && candidate.encoder != Encoder::kLossless
           ? rounded(source, model)
           : source;
   const DType plain = stream::plain_dtype(*subject.checkpoint, subject.map, module);
@@ -88,12 +91,19 @@ BruteForce brute_force(const Subject& subject, const families::OutputModule& mod
         const uint64_t shape[] = {1, columns};
         const auto bytes = numerics::encoded_bytes(candidate.format, shape, model);
         std::vector<std::byte> w(bytes.weight), s(bytes.scales), b(bytes.biases);
-        if (candidate.encoder == Encoder::kBest)
+        if (is_fp(candidate.format) && candidate.encoder == Encoder::kBest)
+          numerics::encode_fp_best(row, candidate.format, model, {w, s});
+        else if (is_fp(candidate.format))
+          numerics::encode_fp_parity(row, candidate.format, model, {w, s});
+        else if (candidate.encoder == Encoder::kBest)
           numerics::encode_affine_best(row, candidate.format, model, {w, s, b});
         else
           numerics::encode_affine_parity(row, candidate.format, model, numerics::ParityRule::kCpu,
                                          {w, s, b});
-        numerics::decode_affine({w, s, b}, candidate.format, model, decoded);
+        if (is_fp(candidate.format))
+          numerics::decode_fp({w, s}, candidate.format, decoded);
+        else
+          numerics::decode_affine({w, s, b}, candidate.format, model, decoded);
       }
       const ErrorStats error = numerics::error_between(row, decoded);
       result.worst_row = std::max(result.worst_row, nrmse_squared(error));
@@ -144,6 +154,16 @@ void check_against_brute_force(const Subject& subject, const Analysis& analysis,
           if (std::ranges::find(best_formats, format) != best_formats.end())
             expected.emplace_back(format, Encoder::kBest);
         }
+    if (module.quantizable)
+      for (const QuantFormat& format : numerics::kFpFormats) {
+        if (module.columns() % format.group_size != 0) continue;
+        const std::vector<float> seen = rounded(values_of(subject, module), subject.map.dtype);
+        // Groups are whole in a row, so the rows of a module may stand in a line.
+        if (numerics::find_unscalable(seen, format, subject.map.dtype) == seen.size())
+          expected.emplace_back(format, Encoder::kParity);
+        if (std::ranges::find(best_formats, format) != best_formats.end())
+          expected.emplace_back(format, Encoder::kBest);
+      }
     std::vector<std::pair<QuantFormat, Encoder>> found;
     for (const Candidate& candidate : item.candidates) {
       if (candidate.encoder == Encoder::kLossless) continue;
@@ -199,6 +219,31 @@ TEST(Analyze, EqualsBruteForceWhenRoundedFirst) {
   check_against_brute_force(subject, analyzed(subject), test::analyze_options().best_formats);
 }
 
+// MLX wraps the scale of such a group around; the format is then not offered, its best form is.
+TEST(Analyze, UnscalableModulesHaveNoFpParity) {
+  test::ModelBuilder model = test::tiny_llama({.dtype = DType::kF32, .vocab = 8, .layers = 1});
+  const float tiny = 0x1p-127f;
+  std::vector<std::byte>& bytes = model.bytes("model.layers.0.mlp.up_proj.weight");
+  for (size_t i = 0; i < 32; ++i) std::memcpy(&bytes[i * 4], &tiny, 4);
+  const Subject subject = test::subject_of(model);
+  AnalyzeOptions options = test::analyze_options();
+  options.best_formats = {numerics::kFpFormats[0]};
+  const Analysis analysis = analyzed(subject, options);
+  for (const ModuleRecord& record : analysis.records) {
+    if (!record.item.quantizable) continue;
+    const bool hit = record.item.path.ends_with("up_proj");
+    std::set<std::pair<std::string, Encoder>> offered;
+    for (const Candidate& candidate : record.item.candidates) {
+      offered.emplace(format_text(candidate.format), candidate.encoder);
+      EXPECT_TRUE(std::isfinite(candidate.error.squared_error));
+    }
+    EXPECT_EQ(offered.contains({"mxfp4", Encoder::kParity}), !hit) << record.item.path;
+    EXPECT_EQ(offered.contains({"mxfp8", Encoder::kParity}), !hit) << record.item.path;
+    EXPECT_TRUE(offered.contains({"mxfp4", Encoder::kBest}));
+    EXPECT_TRUE(offered.contains({"nvfp4", Encoder::kParity}));
+  }
+}
+
 TEST(Analyze, GgufBlocksMoveWithoutLoss) {
   test::ModelBuilder model = test::tiny_gguf({.vocab = 8, .layers = 1});
   const uint16_t large = 0x7bff;  // 65504: −8 of them do not fit into f16
@@ -238,7 +283,8 @@ TEST(Analyze, WorstExpertIsThePlantedOne) {
     const auto index =
         test::module_index(subject.map, "model.layers.0.mlp.switch_mlp.up_proj.weight");
     for (const Candidate& candidate : analysis.records[index].item.candidates) {
-      if (candidate.format.bits < 4) continue;  // plain, or so coarse that every expert is bad
+      // Plain, or so coarse that every expert is bad, or with errors relative to each weight.
+      if (candidate.format.bits < 4 || is_fp(candidate.format)) continue;
       EXPECT_EQ(candidate.worst_expert, static_cast<uint32_t>(planted));
       EXPECT_LT(candidate.worst_expert_sqnr_db, sqnr_db(candidate.error));
     }

@@ -217,6 +217,27 @@ def decode_affine(weight, scales, biases, bits, group_size):
     return values.reshape(codes.shape)
 
 
+# ---- MLX's fp modes, docs/formats.md#fp-modes ----
+
+FP_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+E2M1 = np.concatenate([E2M1, -E2M1])
+E4M3 = np.array([(m / 512 if e == 0 else (8 + m) * 2.0 ** (e - 10)) for e in range(16)
+                 for m in range(8)], np.float32)
+E4M3[127] = np.nan
+E4M3 = np.concatenate([E4M3, -E4M3])
+
+
+def decode_fp(weight, scales, mode):
+    """float32 values: one product, exact for any scale a model holds."""
+    bits, group_size = FP_MODES[mode]
+    values = (E2M1 if bits == 4 else E4M3)[unpack_codes(weight.array(), bits)]
+    factors = E4M3[scales.array()] if mode == "nvfp4" else \
+        np.exp2(scales.array().astype(np.float32) - 127)
+    grouped = values.reshape(*values.shape[:-1], -1, group_size) * factors[..., None]
+    return grouped.reshape(values.shape).astype(np.float32)
+
+
 def decoded_folder(folder):
     """name → float32 array of every parameter, quantized modules decoded by config.json."""
     tensors = read_folder(folder)
@@ -228,6 +249,9 @@ def decoded_folder(folder):
             continue
         if f"{path}.scales" in tensors and parameter == "weight":
             setting = quantization.get(path, quantization)
+            if setting.get("mode", "affine") != "affine":
+                decoded[name] = decode_fp(tensor, tensors[f"{path}.scales"], setting["mode"])
+                continue
             decoded[name] = decode_affine(tensor, tensors[f"{path}.scales"],
                                           tensors[f"{path}.biases"], setting["bits"],
                                           setting["group_size"])

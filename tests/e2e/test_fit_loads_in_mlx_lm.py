@@ -60,6 +60,36 @@ class FitLoadsInMlxLm(support.TestCase):
             self.fit_at_three_budgets(family, source)
 
 
+class FitWithFpModes(support.TestCase):
+    """Affine and fp modules in one model, each with its mode in config.json."""
+
+    def test_mixed_modes_load(self):
+        for family in ("llama", "qwen3_moe"):
+            source = self.folder / family
+            make_checkpoint(source, family, seed=SEED)
+            analysis = self.folder / f"{family}.analysis"
+            sluice("analyze", source, "-o", analysis, "--quiet")
+            for configs in ("mxfp4,mxfp8,nvfp4", "mxfp4,nvfp4,8/64", "3/64,mxfp4,mxfp8"):
+                with self.subTest(family=family, configs=configs):
+                    out = self.folder / f"{family}-{configs.replace('/', '-')}"
+                    made = sluice_json("plan", analysis, "--min-safe", "--configs", configs)
+                    smallest = made["summary"]["weight_file_bytes"]
+                    sluice("fit", source, "--budget", f"{smallest * 13 // 10}B", "--configs",
+                           configs, "--analysis", analysis, "-o", out, "--quiet")
+                    self.check_output(out)
+
+    def check_output(self, out):
+        config = read_json(out / "config.json")
+        formats = {record["format"]["mode"]
+                   for record in read_json(out / "sluice.json")["plan"]["tensors"]}
+        self.assertTrue(formats & set(support.FP_MODES), formats)
+        ids = np.random.default_rng(SEED).integers(3, config["vocab_size"], PROMPT_TOKENS).tolist()
+        stock = logits(load_stock(out), ids)
+        reference = logits(model_from_arrays(config, decoded_folder(out)), ids)
+        self.assertTrue(np.isfinite(stock).all())
+        self.assertLessEqual(relative_difference(stock, reference), TOLERANCE)
+
+
 class QualitySurvives(support.TestCase):
     """A recipe that is wrong in convert and verify alike shows here: the text turns to noise."""
 

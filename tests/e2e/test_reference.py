@@ -2,8 +2,8 @@
 
 import numpy as np
 import support
-from support import (BITS, FAMILIES, GROUPS, Tensor, decode_affine, load_stock, logits,
-                     make_checkpoint)
+from support import (BITS, FAMILIES, FP_MODES, GROUPS, Tensor, decode_affine, decode_fp, load_stock,
+                     logits, make_checkpoint)
 
 SEED = support.fresh_seed()
 
@@ -23,6 +23,20 @@ class NumpyDecoder(support.TestCase):
                 found = decode_affine(*tensors, bits, group)
                 with self.subTest(bits=bits, group=group):
                     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+    def test_equals_mlx_dequantize_of_fp_modes(self):
+        import mlx.core as mx
+
+        mx.set_default_device(mx.cpu)
+        values = np.random.default_rng(SEED).standard_normal((7, 256)).astype(np.float32)
+        for mode in FP_MODES:
+            packed = mx.quantize(mx.array(values), mode=mode)
+            tensors = [Tensor("U32" if p.dtype == mx.uint32 else "U8", p.shape,
+                              np.array(p).tobytes()) for p in packed]
+            expected = np.array(mx.dequantize(*packed, mode=mode, dtype=mx.float32))
+            with self.subTest(mode=mode):
+                np.testing.assert_array_equal(decode_fp(*tensors, mode), expected)
 
 
 class MadeCheckpoints(support.TestCase):

@@ -5,17 +5,17 @@ import contextlib
 import io
 
 import support
-from support import BITS, FAMILIES, GROUPS, make_checkpoint, read_folder, read_json, sluice, sluice_json
+from support import BITS, FAMILIES, FP_MODES, GROUPS, make_checkpoint, read_folder, read_json, sluice, sluice_json
 
 SEED = support.fresh_seed()
 
 
-def convert_stock(source, out, bits, group, dtype=None):
+def convert_stock(source, out, bits, group, dtype=None, mode="affine"):
     import mlx_lm
 
     with contextlib.redirect_stdout(io.StringIO()):
         mlx_lm.convert(str(source), str(out), quantize=True, q_bits=bits, q_group_size=group,
-                       dtype=dtype)
+                       q_mode=mode, dtype=dtype)
 
 
 class UniformAgainstMlxLm(support.TestCase):
@@ -26,6 +26,18 @@ class UniformAgainstMlxLm(support.TestCase):
         extra = ["--dtype", dtype] if dtype else []
         sluice("quantize", source, "--bits", bits, "--group-size", group, *extra, "-o", ours,
                "--quiet")
+        self.compare_folders(ours, theirs, dtype)
+
+    def compare_mode(self, source, mode, dtype=None):
+        theirs, ours = (self.folder / f"{source.name}-{mode}-{dtype}-{who}"
+                        for who in ("mlx", "ours"))
+        convert_stock(source, theirs, None, None, dtype, mode)
+        extra = ["--dtype", dtype] if dtype else []
+        sluice("quantize", source, "--mode", mode, *extra, "-o", ours, "--quiet")
+        self.compare_folders(ours, theirs, dtype)
+        return ours
+
+    def compare_folders(self, ours, theirs, dtype):
         expected, found = read_folder(theirs), read_folder(ours)
         self.assertEqual(sorted(found), sorted(expected), "tensor names")
         wrong = [n for n in expected if found[n] != expected[n]]
@@ -61,6 +73,46 @@ class UniformAgainstMlxLm(support.TestCase):
                     with self.subTest(family=family, bits=bits, group=group):
                         self.compare(source, bits, group)
 
+    def test_every_family_and_fp_mode(self):
+        for number, family in enumerate(FAMILIES):
+            source = self.source(family, shards=1 + number % 2, tied=number % 2 == 1)
+            for mode in FP_MODES:
+                with self.subTest(family=family, mode=mode):
+                    ours = self.compare_mode(source, mode)
+                    report = sluice_json("verify", source, ours)
+                    self.assertTrue(report["passed"], report["findings"])
+                    self.assertEqual(report["reencoded_modules"], report["modules"])
+
+    def test_fp_modes_of_other_types(self):
+        for source_dtype, dtype in [("f16", None), ("f32", None), ("f32", "bfloat16"),
+                                    ("bf16", "float16")]:
+            source = self.source("qwen3", dtype=source_dtype)
+            for mode in FP_MODES:
+                with self.subTest(source=source_dtype, output=dtype, mode=mode):
+                    self.compare_mode(source, mode, dtype)
+
+    def test_fp_groups_that_do_not_divide(self):
+        """As mlx_lm leaves them: unquantized, for want of another group."""
+        source = self.source("llama", intermediate_size=176)
+        for mode in FP_MODES:
+            with self.subTest(mode=mode):
+                self.compare_mode(source, mode)
+
+    def test_options_of_a_mode_must_agree(self):
+        source = self.source("llama")
+        for options, sentence in [(("--mode", "mxfp4", "--bits", 8), "mxfp4 has 4 bits"),
+                                  (("--mode", "nvfp4", "--group-size", 32), "groups of 16"),
+                                  (("--mode", "mxfp8", "--parity", "gpu"), "CPU rule"),
+                                  (("--mode", "affine",), "needs --bits"),
+                                  (("--bits", 4, "--group-size", 16), "nvfp4")]:
+            with self.subTest(options=options):
+                out = self.folder / "refused"
+                result = sluice("quantize", source, *options, "-o", out, expect=2)
+                self.assertIn(sentence, result.stderr)
+                self.assertFalse(out.exists())
+        sluice("quantize", source, "--mode", "nvfp4", "--bits", 4, "--group-size", 16, "-o",
+               self.folder / "agreed", "--quiet")
+
     def test_other_types(self):
         for dtype in ("f16", "f32"):
             source = self.source("qwen3", dtype=dtype)
@@ -89,6 +141,10 @@ class UniformAgainstMlxLm(support.TestCase):
     def test_inspect_promises_what_quantize_writes(self):
         source = self.source("qwen3_moe")
         sizes = sluice_json("inspect", source)["uniform_bytes"]
+        for mode in FP_MODES:
+            made = sluice_json("quantize", source, "--mode", mode, "-o",
+                               self.folder / f"inspected-{mode}")
+            self.assertEqual(made["weight_file_bytes"], sizes[mode], mode)
         for bits, group in ((4, 32), (3, 64), (8, 128)):
             out = self.folder / f"inspected-{bits}-{group}"
             made = sluice_json("quantize", source, "--bits", bits, "--group-size", group, "-o", out)

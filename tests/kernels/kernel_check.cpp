@@ -200,8 +200,8 @@ void check_fp_scales(const KernelTable& table) {
       const uint32_t bits = high << 8 | low;
       const float largest = bf16_to_f32(static_cast<uint16_t>(bits < 0x7f80 ? bits : 0x3f80));
       for (uint32_t i = 0; i < 32; ++i)
-        row[low * 32 + i] =
-            to_type(largest * (static_cast<float>(i % 2 ? 32 - i : i - 31.0) / 31), DType::kBF16);
+        row[low * 32 + i] = test::to_type(
+            largest * (static_cast<float>(i % 2 ? 32 - i : i - 31.0) / 31), DType::kBF16);
     }
     check_fp(table, row, DType::kBF16, "scales bf16");
   }

@@ -113,6 +113,14 @@ TEST(OutputLayout, TensorsOfAnAffineModule) {
   EXPECT_EQ(tensors[2], (io::TensorInfo{"m.biases", DType::kF16, {4, 96, 4}}));
 }
 
+TEST(OutputLayout, TensorsOfAnFpModule) {
+  const auto tensors =
+      output_tensors(linear("m", {2, 3, 64}), {QuantMode::kNvfp4, 4, 16}, DType::kBF16);
+  ASSERT_EQ(tensors.size(), 2u);
+  EXPECT_EQ(tensors[0], (io::TensorInfo{"m.weight", DType::kU32, {2, 3, 8}}));
+  EXPECT_EQ(tensors[1], (io::TensorInfo{"m.scales", DType::kU8, {2, 3, 4}}));
+}
+
 TEST(OutputLayout, EveryFormatTakesWhatNumericsSays) {
   const LayoutModule module = linear("m", {33, 384});
   for (const uint8_t bits : numerics::kAffineBits)

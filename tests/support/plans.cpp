@@ -25,10 +25,10 @@ allocate::Plan plan_of(const io::Checkpoint& checkpoint, const families::ModelMa
     tensor.quantizable = module.quantizable;
     tensor.format = planned.format;
     tensor.encoder = planned.encoder;
-    const bool is_affine = planned.format.mode == QuantMode::kAffine;
+    const bool quantized = planned.format.mode != QuantMode::kFloat;
     tensor.bytes = numerics::encoded_bytes(
                        planned.format, module.shape,
-                       is_affine ? map.dtype : stream::plain_dtype(checkpoint, map, module))
+                       quantized ? map.dtype : stream::plain_dtype(checkpoint, map, module))
                        .total();
     formats.push_back(planned.format);
     data.elements += tensor.elements;
@@ -61,8 +61,9 @@ allocate::Plan mixed_plan(const io::Checkpoint& checkpoint, const families::Mode
   const bool f16 = map.dtype == numerics::DType::kF16;
   return plan_of(checkpoint, map, [&](const families::OutputModule& module, size_t index) {
     const auto source = checkpoint.tensors[module.recipe.sources.at(0).tensor].info.dtype;
-    const auto lossless = numerics::lossless_affine(source);
-    if (f16 && lossless && index % 3 != 0) return Planned{*lossless, Encoder::kLossless};
+    const auto fp = numerics::lossless_fp(source);
+    const auto lossless = fp ? fp : numerics::lossless_affine(source);
+    if ((f16 || fp) && lossless && index % 3 != 0) return Planned{*lossless, Encoder::kLossless};
     Planned planned = kCycle[index % std::size(kCycle)];
     if (module.bits_floor > planned.format.bits)
       planned = {affine(static_cast<uint8_t>(module.bits_floor), 32), Encoder::kParity};

@@ -2,8 +2,12 @@
 // report says of it.
 #include <gmock/gmock.h>
 
+#include <random>
+
 #include "allocate/allocate.h"
 #include "analyze/analyze.h"
+#include "numerics/block_codec.h"
+#include "stream/output_layout.h"
 #include "verify/outputs.h"
 
 namespace sluice::verify {
@@ -42,6 +46,83 @@ TEST(Chain, MixedPlansPass) {
 TEST(Chain, RoundedToAnotherType) {
   const Job job = test::job_of(test::tiny_llama({.dtype = DType::kF32, .layers = 1}), "bfloat16");
   expect_passes(job, test::converted(job));
+}
+
+// Fp modes beside affine, parity and best.
+allocate::Plan plan_with_fp(const io::Checkpoint& checkpoint, const families::ModelMap& map) {
+  return test::plan_of(checkpoint, map, [](const families::OutputModule& module, size_t index) {
+    if (index % 5 == 4 || module.bits_floor > 4)
+      return test::Planned{test::affine(8, 32), Encoder::kParity};
+    const numerics::QuantFormat& format = numerics::kFpFormats[index % 3];
+    return test::Planned{format, index % 2 ? Encoder::kBest : Encoder::kParity};
+  });
+}
+
+TEST(Chain, FpModesPass) {
+  for (const test::ModelBuilder& model :
+       {test::tiny_llama({.layers = 1}), test::tiny_llama({.dtype = DType::kF16, .layers = 1}),
+        test::tiny_llama({.dtype = DType::kF32, .layers = 1}), test::tiny_moe({.layers = 1})}) {
+    const auto checkpoint = model.build();
+    const auto map = test::map_of(*checkpoint);
+    const Job job{checkpoint, map, plan_with_fp(*checkpoint, map)};
+    const Files files = test::converted(job);
+    expect_passes(job, files);
+    EXPECT_THAT(files.at("config.json"), HasSubstr("\"mode\": \"nvfp4\""));
+  }
+}
+
+// A nibble or a scale byte that differs is found although its module still decodes.
+TEST(Chain, FpModesAreHeldAgainstTheSource) {
+  const auto checkpoint = test::tiny_llama({.layers = 1}).build();
+  const auto map = test::map_of(*checkpoint);
+  const Job job{checkpoint, map, plan_with_fp(*checkpoint, map)};
+  const Files files = test::converted(job);
+  std::vector<numerics::QuantFormat> formats;
+  for (const allocate::PlannedTensor& tensor : job.plan.data().tensors)
+    formats.push_back(tensor.format);
+  const auto layout =
+      stream::layout_output(stream::layout_modules(*checkpoint, map), map.dtype, formats);
+  ASSERT_TRUE(layout);
+  for (size_t i = 0; i < formats.size(); ++i) {
+    if (!is_fp(formats[i])) continue;
+    for (const uint64_t place : {layout->places[i].weight, layout->places[i].scales}) {
+      Files damaged = files;
+      damaged.at(test::kShard).at(place) ^= 1;
+      const auto report = test::verify_files(job, damaged);
+      ASSERT_TRUE(report) << report.error().message;
+      EXPECT_THAT(test::findings_text(*report), HasSubstr(map.modules[i].path));
+    }
+  }
+}
+
+// MXFP4 blocks become mxfp4 groups of the same values, in a model of any type.
+TEST(Chain, BlocksOfMxfp4MoveWithoutLoss) {
+  test::ModelBuilder model = test::tiny_gguf({.layers = 1});
+  const numerics::Shape shape = {96, 128};
+  std::vector<std::byte> bytes(*numerics::tensor_bytes(DType::kMXFP4, shape));
+  std::mt19937 random(4);
+  for (size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::byte>(i % 17 == 0 ? 118 + random() % 4 : random());
+  model.remove("blk.0.ffn_up.weight");
+  model.add_bytes("blk.0.ffn_up.weight", DType::kMXFP4, shape, std::move(bytes));
+  const auto checkpoint = model.build();
+  for (const char* dtype : {"float16", "bfloat16"}) {
+    const auto map = test::map_of(*checkpoint, dtype);
+    size_t moved = 0;
+    const auto plan =
+        test::plan_of(*checkpoint, map, [&](const families::OutputModule& module, size_t) {
+          const auto source = checkpoint->tensors[module.recipe.sources.at(0).tensor].info.dtype;
+          const auto fp = numerics::lossless_fp(source);
+          if (!fp) return test::Planned{test::affine(8, 32), Encoder::kParity};
+          ++moved;
+          return test::Planned{*fp, Encoder::kLossless};
+        });
+    EXPECT_EQ(moved, 1u);
+    const Job job{checkpoint, map, plan};
+    const Files files = test::converted(job);
+    expect_passes(job, files);
+    EXPECT_THAT(files.at("sluice.json"), HasSubstr("\"encoder\": \"lossless\""));
+  }
 }
 
 TEST(Chain, NothingQuantizedAndGpuRule) {

@@ -83,9 +83,9 @@ void check_fp_row(size_t columns, const Row& row, const QuantFormat& format) {
 constexpr QuantFormat affine(uint8_t bits, uint16_t group) {
   return {QuantMode::kAffine, bits, group};
 }
-constexpr QuantFormat kDefaultBest[] = {affine(2, 32), affine(2, 64), affine(2, 128),
-                                        affine(3, 32), affine(3, 64), affine(3, 128),
-                                        affine(4, 32), affine(4, 64), affine(4, 128)};
+constexpr QuantFormat kDefaultBest[] = {
+    affine(2, 32),  affine(2, 64), affine(2, 128), affine(3, 32),  affine(3, 64),
+    affine(3, 128), affine(4, 32), affine(4, 64),  affine(4, 128), numerics::kFpFormats[0]};
 
 }  // namespace
 

@@ -257,4 +257,61 @@ bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& 
   return true;
 }
 
+namespace {
+
+// How the blocks of an fp type lie: scales first, then groups whose low nibbles are the first half
+// of the elements. ggml's values are doubled and its scales halved, which cancels out.
+struct FpBlocks {
+  QuantFormat format;
+  size_t groups;
+};
+
+std::optional<FpBlocks> fp_blocks_of(DType dtype) {
+  switch (dtype) {
+    case DType::kMXFP4: return FpBlocks{{QuantMode::kMxfp4, 4, 32}, 1};
+    case DType::kNVFP4: return FpBlocks{{QuantMode::kNvfp4, 4, 16}, 4};
+    default: return std::nullopt;
+  }
+}
+
+// Scales that both sides read alike. ggml takes E4M3 for unsigned and its NaN for 0.
+bool same_scale(uint8_t scale, QuantMode mode) {
+  return mode == QuantMode::kMxfp4 ? scale != 0xff : scale < 0x7f;
+}
+
+// ggml has no −0: code 8 is 0 to it.
+uint8_t without_negative_zero(uint8_t code) { return code == 8 ? uint8_t{0} : code; }
+
+}  // namespace
+
+std::optional<QuantFormat> lossless_fp(DType dtype) {
+  const auto blocks = fp_blocks_of(dtype);
+  if (!blocks) return std::nullopt;
+  return blocks->format;
+}
+
+bool move_lossless_fp(DType dtype, std::span<const std::byte> in, const FpRow& out) {
+  const auto layout = fp_blocks_of(dtype);
+  SLUICE_CHECK(layout.has_value());
+  const size_t block_bytes = dtype_info(dtype).block_bytes;
+  const size_t blocks = in.size() / block_bytes, size = layout->format.group_size;
+  SLUICE_CHECK(in.size() % block_bytes == 0);
+  SLUICE_CHECK(out.scales.size() == blocks * layout->groups);
+  SLUICE_CHECK(out.weight.size() == out.scales.size() * size / 2);
+  uint8_t codes[32];
+  for (size_t group = 0; group < out.scales.size(); ++group) {
+    Bytes block = in.data() + group / layout->groups * block_bytes;
+    const size_t place = group % layout->groups;
+    out.scales[group] = block[place];
+    if (!same_scale(load_u8(block + place), layout->format.mode)) return false;
+    Bytes nibbles = block + layout->groups + place * (size / 2);
+    for (size_t j = 0; j < size / 2; ++j) {
+      codes[j] = without_negative_zero(load_u8(nibbles + j) & 0x0f);
+      codes[j + size / 2] = without_negative_zero(load_u8(nibbles + j) >> 4);
+    }
+    pack_codes({codes, size}, 4, out.weight.subspan(group * (size / 2), size / 2));
+  }
+  return true;
+}
+
 }  // namespace sluice::numerics

@@ -7,6 +7,7 @@
 
 #include "numerics/affine.h"
 #include "numerics/dtype.h"
+#include "numerics/fp.h"
 
 namespace sluice::numerics {
 
@@ -25,5 +26,13 @@ std::optional<QuantFormat> lossless_affine(DType dtype);
 // Moves one row of blocks. False when some bias (−d, −8d, −16d, −128d) does not fit in f16, or a
 // scale is not finite; out is then unspecified.
 bool move_lossless(DType dtype, std::span<const std::byte> in, const AffineRow& out);
+
+// The fp mode a block type maps onto without loss: MXFP4 → mxfp4, NVFP4 → nvfp4; in models of any
+// type. Both lay out codes otherwise and store halved scales of doubled values.
+std::optional<QuantFormat> lossless_fp(DType dtype);
+
+// Moves one row of blocks. False for a scale that MLX reads otherwise (E8M0's 255, E4M3's NaN and
+// sign bit); out is then unspecified. Codes of −0, which ggml decodes to 0, become 0.
+bool move_lossless_fp(DType dtype, std::span<const std::byte> in, const FpRow& out);
 
 }  // namespace sluice::numerics

@@ -26,13 +26,13 @@ bool is_affine_format(const QuantFormat& format) {
              std::end(numerics::kAffineGroups);
 }
 
-// Codes, and one scale and one bias per group. Nothing on overflow or a part group.
-std::optional<uint64_t> affine_bytes(const PlannedTensor& tensor, uint64_t dtype_bytes) {
+// Codes, and per group one scale and one bias, or one byte. Nothing on overflow or a part group.
+std::optional<uint64_t> quantized_bytes(const PlannedTensor& tensor, uint64_t dtype_bytes) {
   const QuantFormat& format = tensor.format;
   if (tensor.elements % format.group_size != 0) return std::nullopt;
   const uint64_t groups = tensor.elements / format.group_size;
   const auto codes = checked_mul(groups, format.group_size / 8u * format.bits);
-  const auto parameters = checked_mul(groups, 2 * dtype_bytes);
+  const auto parameters = checked_mul(groups, is_fp(format) ? 1 : 2 * dtype_bytes);
   if (!codes || !parameters) return std::nullopt;
   return checked_add(*codes, *parameters);
 }
@@ -62,13 +62,14 @@ Status check_tensor(const PlannedTensor& tensor, const PlanData& data) {
                   tensor.bytes, tensor.elements);
     return {};
   }
-  if (!is_affine_format(tensor.format))
+  if (!is_affine_format(tensor.format) && !is_fp(tensor.format))
     return fail(ErrorCode::kInvalidArgument,
-                "plan: {}: affine with {} bits in groups of {} does not exist", name,
-                tensor.format.bits, tensor.format.group_size);
+                "plan: {}: {} with {} bits in groups of {} does not exist", name,
+                numerics::quant_mode_name(tensor.format.mode), tensor.format.bits,
+                tensor.format.group_size);
   if (tensor.encoder == Encoder::kCast) return bad("a quantized tensor needs an encoder");
   if (!tensor.quantizable) return bad("is not quantizable but has a quantized format");
-  const auto expected = affine_bytes(tensor, float_bytes(data.dtype));
+  const auto expected = quantized_bytes(tensor, float_bytes(data.dtype));
   if (!expected || *expected != tensor.bytes)
     return fail(ErrorCode::kInvalidArgument,
                 "plan: {}: {} elements at {} take {} bytes in a {} model, not {}", name,
@@ -179,8 +180,8 @@ Result<Plan> Plan::create(PlanData data) {
   SLUICE_TRY(check_cost(data));
   for (const UniformPlan& uniform : data.uniform) {
     const bool encoder = uniform.encoder == Encoder::kParity || uniform.encoder == Encoder::kBest;
-    if (!is_affine_format(uniform.format) || !encoder || !non_negative(uniform.cost) ||
-        uniform.exact_bytes > static_cast<uint64_t>(INT64_MAX))
+    if ((!is_affine_format(uniform.format) && !is_fp(uniform.format)) || !encoder ||
+        !non_negative(uniform.cost) || uniform.exact_bytes > static_cast<uint64_t>(INT64_MAX))
       return fail(ErrorCode::kInvalidArgument, "plan: uniform comparison with {} is malformed",
                   numerics::format_text(uniform.format));
   }

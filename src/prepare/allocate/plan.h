@@ -89,7 +89,7 @@ class Plan {
   // nullptr when absent. tensor_name: path.parameter.
   const PlannedTensor* find(std::string_view tensor_name) const;
 
-  // The affine format of most modules, which config.json names as the global one (ties: the one
+  // The quantized format of most modules, which config.json names as the global one (ties: the one
   // with more elements, then the smaller format); nothing when no module is quantized.
   std::optional<numerics::QuantFormat> default_format() const { return state_->default_format; }
   // Of the plan's content; also what the file carries to notice damage.

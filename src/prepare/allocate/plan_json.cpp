@@ -99,12 +99,14 @@ Result<QuantFormat> format_at(const Json& object, std::string_view label) {
     SLUICE_TRY(only_keys(*json, {"mode"}, label));
     return format;
   }
-  if (mode != numerics::quant_mode_name(QuantMode::kAffine))
+  format.mode = QuantMode::kAffine;
+  for (const QuantFormat& fp : numerics::kFpFormats)
+    if (mode == numerics::quant_mode_name(fp.mode)) format.mode = fp.mode;
+  if (mode != numerics::quant_mode_name(format.mode))
     return fail(ErrorCode::kCorrupt, "{}: mode \"{}\" is not known", label, mode);
   SLUICE_TRY(only_keys(*json, {"mode", "bits", "group_size"}, label));
   SLUICE_ASSIGN(const int64_t bits, json_int(*json, "bits", 1, 16, label));
   SLUICE_ASSIGN(const int64_t group, json_int(*json, "group_size", 1, 1024, label));
-  format.mode = QuantMode::kAffine;
   format.bits = static_cast<uint8_t>(bits);
   format.group_size = static_cast<uint16_t>(group);
   return format;

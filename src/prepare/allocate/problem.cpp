@@ -212,6 +212,8 @@ Result<Problem> build_problem(std::span<const Item> items, std::span<const doubl
         if (!settings.configs.allows(candidate.format)) continue;
         if (candidate.encoder == Encoder::kBest && !settings.allow_best) continue;
         if (!is_float && candidate.format.bits < item.bits_floor) continue;
+        // A floor means that width of affine: eight bits of a float err several times as much.
+        if (is_fp(candidate.format) && item.bits_floor > 0) continue;
         if (!passes_floor(item, candidate, settings.sqnr_floor_db)) continue;
       } else if (!is_float) {
         continue;

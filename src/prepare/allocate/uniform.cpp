@@ -32,13 +32,16 @@ int find_float(const Item& item) {
   return 0;
 }
 
-// Groups in the order in which a module takes them: the wanted one, smaller ones, larger ones.
-std::vector<uint16_t> group_preference(uint16_t wanted) {
+// Groups in the order in which a module takes them: the wanted one, smaller ones, larger ones. An
+// fp mode has but one.
+std::vector<uint16_t> group_preference(const QuantFormat& wanted) {
+  if (is_fp(wanted)) return {wanted.group_size};
   std::vector<uint16_t> order;
   for (size_t g = std::size(numerics::kAffineGroups); g-- > 0;)
-    if (numerics::kAffineGroups[g] <= wanted) order.push_back(numerics::kAffineGroups[g]);
+    if (numerics::kAffineGroups[g] <= wanted.group_size)
+      order.push_back(numerics::kAffineGroups[g]);
   for (const uint16_t group : numerics::kAffineGroups)
-    if (group > wanted) order.push_back(group);
+    if (group > wanted.group_size) order.push_back(group);
   return order;
 }
 
@@ -49,7 +52,7 @@ std::vector<UniformChoice> uniform_choices(std::span<const Item> items) {
   for (const Item& item : items) {
     if (!item.quantizable) continue;
     for (const Candidate& candidate : item.candidates)
-      if (candidate.format.mode == QuantMode::kAffine &&
+      if (candidate.format.mode != QuantMode::kFloat &&
           (candidate.encoder == Encoder::kParity || candidate.encoder == Encoder::kBest))
         kinds.insert({candidate.format, candidate.encoder});
   }
@@ -63,15 +66,13 @@ std::vector<UniformChoice> uniform_choices(std::span<const Item> items) {
         plan.choice.push_back(static_cast<uint32_t>(find_float(item)));
         continue;
       }
-      const bool raised = format.bits < item.bits_floor;
+      const bool raised = format.bits < item.bits_floor || (is_fp(format) && item.bits_floor > 0);
       QuantFormat wanted = format;
-      if (raised) {
-        wanted.bits = static_cast<uint8_t>(item.bits_floor);
-        wanted.group_size = kFloorGroup;
-      }
+      if (raised) wanted = {QuantMode::kAffine, static_cast<uint8_t>(item.bits_floor), kFloorGroup};
       int chosen = -1;
-      for (const uint16_t group : group_preference(wanted.group_size)) {
-        chosen = find_candidate(item, {QuantMode::kAffine, wanted.bits, group}, encoder);
+      for (const uint16_t group : group_preference(wanted)) {
+        wanted.group_size = group;
+        chosen = find_candidate(item, wanted, encoder);
         if (chosen >= 0) break;
       }
       if (chosen < 0) chosen = find_float(item);

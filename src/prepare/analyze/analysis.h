@@ -15,7 +15,7 @@
 
 namespace sluice::analyze {
 
-inline constexpr int kAnalysisVersion = 1;
+inline constexpr int kAnalysisVersion = 2;
 
 // What an analysis was made from and how; two with equal headers give equal records.
 struct AnalysisHeader {

@@ -43,7 +43,8 @@ struct CandidateSums {
 struct BlockSums {
   std::vector<CandidateSums> candidates;
   double squared_weight = 0;
-  bool movable = true;  // every row moves losslessly
+  bool movable = true;                                          // every row moves losslessly
+  bool scalable[numerics::kFpCandidates] = {true, true, true};  // MLX can encode every row
   Digest source;
 };
 
@@ -56,6 +57,12 @@ size_t affine_index(const QuantFormat& format) {
       static_cast<size_t>(group - std::begin(numerics::kAffineGroups)));
 }
 
+// The place of a format among kFpFormats.
+size_t fp_index(const QuantFormat& format) {
+  return static_cast<size_t>(std::ranges::find(numerics::kFpFormats, format) -
+                             std::begin(numerics::kFpFormats));
+}
+
 double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 
 // The candidates of one module, and what its blocks found so far. Blocks are written by different
@@ -63,7 +70,8 @@ double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 struct ModuleState {
   std::vector<Candidate> candidates;      // formats, encoders and bytes; errors still zero
   int lossless = -1;                      // index of the lossless candidate
-  std::vector<QuantFormat> best_formats;  // of the best candidates, in their order
+  std::vector<QuantFormat> best_formats;  // of the affine best candidates, in their order
+  bool has_fp = false;
   std::vector<BlockSums> blocks;
 };
 
@@ -91,6 +99,9 @@ class AnalyzeVisitor : public stream::Visitor {
   ModuleState& state_of(const RowBlock& block);
   void price_row(std::span<const float> row, const ModuleState& state, Scratch& scratch,
                  BlockSums& sums) const;
+  ErrorStats fp_error(std::span<const float> row, const Candidate& candidate,
+                      const numerics::FpPrices& prices, bool priced, double squared_weight,
+                      BlockSums& sums) const;
   ErrorStats encoded_error(std::span<const float> row, const QuantFormat& format,
                            Scratch& scratch) const;
   static void price_cast(const RowBlock& block, std::span<const float> rounded, BlockSums& sums);
@@ -113,7 +124,7 @@ DType source_dtype(const io::Checkpoint& checkpoint, const OutputModule& module)
   return checkpoint.tensors[module.recipe.sources.at(0).tensor].info.dtype;
 }
 
-// 16-bit first, then lossless, then parity and best of each legal affine format.
+// 16-bit first, then lossless, then parity and best of each legal affine format and fp mode.
 ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                             const OutputModule& module, std::span<const QuantFormat> best_formats) {
   ModuleState state;
@@ -128,8 +139,9 @@ ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::Mo
   add({}, Encoder::kCast, stream::plain_dtype(checkpoint, map, module));
   if (!module.quantizable) return state;
 
-  const auto lossless = numerics::lossless_affine(source);
-  if (lossless && map.dtype == DType::kF16 && can_encode(*lossless, module.shape)) {
+  auto lossless = numerics::lossless_fp(source);
+  if (!lossless && map.dtype == DType::kF16) lossless = numerics::lossless_affine(source);
+  if (lossless && can_encode(*lossless, module.shape)) {
     state.lossless = static_cast<int>(state.candidates.size());
     add(*lossless, Encoder::kLossless, map.dtype);
   }
@@ -142,6 +154,13 @@ ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::Mo
       add(format, Encoder::kBest, map.dtype);
       state.best_formats.push_back(format);
     }
+  }
+  for (const QuantFormat& format : numerics::kFpFormats) {
+    if (!can_encode(format, module.shape)) continue;
+    state.has_fp = true;
+    add(format, Encoder::kParity, map.dtype);
+    if (std::ranges::find(best_formats, format) != best_formats.end())
+      add(format, Encoder::kBest, map.dtype);
   }
   return state;
 }
@@ -174,9 +193,31 @@ ErrorStats AnalyzeVisitor::encoded_error(std::span<const float> row, const Quant
       encoded_row(scratch.encoded, format, row.size(), map_.dtype));
 }
 
+// Prices are what the encoder does but for groups that it treats specially; it then says itself.
+ErrorStats AnalyzeVisitor::fp_error(std::span<const float> row, const Candidate& candidate,
+                                    const numerics::FpPrices& prices, bool priced,
+                                    double squared_weight, BlockSums& sums) const {
+  if (candidate.encoder == Encoder::kBest)
+    return kernels_.encode_fp_best(row, candidate.format, map_.dtype, {});
+  const size_t index = fp_index(candidate.format);
+  if (priced && std::isfinite(prices.squared_error[index]))
+    return {prices.squared_error[index], squared_weight, prices.error_max[index]};
+  if (numerics::find_unscalable(row, candidate.format, map_.dtype) != row.size()) {
+    sums.scalable[index] = false;
+    return {};
+  }
+  return kernels_.encode_fp_parity(row, candidate.format, map_.dtype, {});
+}
+
 void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& state,
                                Scratch& scratch, BlockSums& sums) const {
-  const numerics::AffinePrices prices = kernels_.price_affine(row, map_.dtype);
+  numerics::AffinePrices prices{};
+  if (row.size() % numerics::kAffineGroups[0] == 0)
+    prices = kernels_.price_affine(row, map_.dtype);
+  else  // nvfp4 alone
+    for (const float w : row) prices.squared_weight += double{w} * double{w};
+  const numerics::FpPrices fp_prices =
+      state.has_fp ? kernels_.price_fp(row, map_.dtype) : numerics::FpPrices{};
   const double mean_square = prices.squared_weight / static_cast<double>(row.size());
   const bool priced = mean_square >= kMeanSquareMin && mean_square <= kMeanSquareMax;
   ErrorStats best_prices[numerics::kAffineCandidates];
@@ -186,7 +227,9 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
   for (size_t i = 0; i < state.candidates.size(); ++i) {
     const Candidate& candidate = state.candidates[i];
     ErrorStats error;
-    if (candidate.encoder == Encoder::kParity) {
+    if (is_fp(candidate.format) && candidate.encoder != Encoder::kLossless) {
+      error = fp_error(row, candidate, fp_prices, priced, prices.squared_weight, sums);
+    } else if (candidate.encoder == Encoder::kParity) {
       const size_t price = affine_index(candidate.format);
       error = priced ? ErrorStats{prices.squared_error[price], prices.squared_weight,
                                   prices.error_max[price]}
@@ -222,8 +265,13 @@ bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& 
                                       Scratch& scratch) const {
   const numerics::AffineRow row =
       encoded_row(scratch.encoded, format, block.module.columns(), map_.dtype);
-  for (uint64_t r = 0; r < block.block.rows; ++r)
-    if (!numerics::move_lossless(block.source_dtype, block.source_row(r), row)) return false;
+  for (uint64_t r = 0; r < block.block.rows; ++r) {
+    const auto source = block.source_row(r);
+    const bool moved = is_fp(format) ? numerics::move_lossless_fp(block.source_dtype, source,
+                                                                  {row.weight, row.scales})
+                                     : numerics::move_lossless(block.source_dtype, source, row);
+    if (!moved) return false;
+  }
   return true;
 }
 
@@ -300,15 +348,22 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
   record.shape = module.shape;
   record.plain_dtype = stream::plain_dtype(checkpoint_, map_, module);
   bool movable = true;
+  bool scalable[numerics::kFpCandidates] = {true, true, true};
   Hasher source;
   for (const BlockSums& block : state->blocks) {
     movable = movable && block.movable;
+    for (size_t i = 0; i < numerics::kFpCandidates; ++i)
+      scalable[i] = scalable[i] && block.scalable[i];
     source.update(block.source);
   }
   record.item.source = source.finish();
-  for (size_t i = 0; i < state->candidates.size(); ++i)
-    if (static_cast<int>(i) != state->lossless || movable)
-      record.item.candidates.push_back(merged(*state, grid, i));
+  for (size_t i = 0; i < state->candidates.size(); ++i) {
+    const Candidate& candidate = state->candidates[i];
+    if (static_cast<int>(i) == state->lossless && !movable) continue;
+    const bool fp_parity = is_fp(candidate.format) && candidate.encoder == Encoder::kParity;
+    if (fp_parity && !scalable[fp_index(candidate.format)]) continue;
+    record.item.candidates.push_back(merged(*state, grid, i));
+  }
   SLUICE_TRY(journal_.append(record_to_json(record)));
   if (++unsynced_ < kRecordsPerSync) return {};
   unsynced_ = 0;

@@ -279,20 +279,23 @@ Result<bool> Conversion::matches_record(uint32_t index, std::vector<std::byte>& 
   const stream::ModulePlace& place = layout_.places[index];
   SLUICE_ASSIGN(const auto file, storage_.open_source(inside(layout_.shards[place.shard].name)));
   SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
-  const bool affine = planned_[index]->format.mode == QuantMode::kAffine;
+  const QuantMode mode = planned_[index]->format.mode;
+  const bool quantized = mode != QuantMode::kFloat;
   const auto bytes =
       row_bytes(module, planned_[index]->format,
-                affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, module));
+                quantized ? map_.dtype : stream::plain_dtype(checkpoint_, map_, module));
   const ModuleResult& recorded = *results_[index];
   SLUICE_ASSIGN(const Digest weight,
                 digest_written(*file, place.weight, bytes.weight, grid, buffer));
   if (weight != recorded.weight) return false;
-  if (!affine) return true;
+  if (!quantized) return true;
   SLUICE_ASSIGN(const Digest scales,
                 digest_written(*file, place.scales, bytes.scales, grid, buffer));
+  if (scales != recorded.scales) return false;
+  if (mode != QuantMode::kAffine) return true;
   SLUICE_ASSIGN(const Digest biases,
                 digest_written(*file, place.biases, bytes.biases, grid, buffer));
-  return scales == recorded.scales && biases == recorded.biases;
+  return biases == recorded.biases;
 }
 
 // What an earlier run recorded is read back; anything that is not there as recorded is redone.

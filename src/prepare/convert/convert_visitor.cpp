@@ -80,6 +80,47 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
   return stats;
 }
 
+Result<ErrorStats> ConvertVisitor::encode_fp(const RowBlock& block, const PlannedTensor& planned,
+                                             Scratch& scratch) const {
+  const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
+  const uint64_t rows = block.block.rows, columns = block.module.columns();
+  scratch.weight.resize(rows * bytes.weight);
+  scratch.scales.resize(rows * bytes.scales);
+  scratch.biases.clear();
+  const std::span<const float> values =
+      planned.encoder == Encoder::kLossless
+          ? block.values
+          : stream::values_in_dtype(block, map_.dtype, scratch.decoded);
+  ErrorStats stats;
+  for (uint64_t r = 0; r < rows; ++r) {
+    const numerics::FpRow out{std::span(scratch.weight).subspan(r * bytes.weight, bytes.weight),
+                              std::span(scratch.scales).subspan(r * bytes.scales, bytes.scales)};
+    const std::span<const float> row = values.subspan(r * columns, columns);
+    if (planned.encoder == Encoder::kLossless) {
+      if (!numerics::move_lossless_fp(block.source_dtype, block.source_row(r), out))
+        return fail(ErrorCode::kCorrupt,
+                    "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
+                    "says so",
+                    checkpoint_.path, block.module.tensor_name(), block.block.first_row + r,
+                    numerics::format_text(planned.format));
+      stats.merge(kernels_.fp_row_error(row, {out.weight, out.scales}, planned.format));
+    } else if (planned.encoder == Encoder::kBest) {
+      stats.merge(kernels_.encode_fp_best(row, planned.format, map_.dtype, out));
+    } else {
+      const size_t tiny = numerics::find_unscalable(row, planned.format, map_.dtype);
+      if (tiny != row.size())
+        return fail(ErrorCode::kUnsupported,
+                    "{}: tensor {}, row {}, column {}: weights this small (below 2^-125) have no "
+                    "scale in {}, where MLX would write an enormous one; choose another format or "
+                    "the best encoder",
+                    checkpoint_.path, block.module.tensor_name(), block.block.first_row + r, tiny,
+                    numerics::format_text(planned.format));
+      stats.merge(kernels_.encode_fp_parity(row, planned.format, map_.dtype, out));
+    }
+  }
+  return stats;
+}
+
 // Tensors that stay as they are: copied when the type is kept, rounded otherwise.
 ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch) const {
   const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
@@ -98,13 +139,15 @@ ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch)
 
 Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratch) const {
   const PlannedTensor& planned = *planned_[block.block.module];
-  const bool affine = planned.format.mode == QuantMode::kAffine;
-  const DType output = affine ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
+  const bool quantized = planned.format.mode != QuantMode::kFloat;
+  const DType output =
+      quantized ? map_.dtype : stream::plain_dtype(checkpoint_, map_, block.module);
   if (!block.values.empty())
     SLUICE_TRY(stream::check_values(checkpoint_, block, output, [this](std::span<const float> row) {
       return kernels_.find_unencodable(row);
     }));
-  if (affine) return encode_affine(block, planned, scratch);
+  if (numerics::is_fp(planned.format)) return encode_fp(block, planned, scratch);
+  if (quantized) return encode_affine(block, planned, scratch);
   return encode_plain(block, scratch);
 }
 
@@ -160,10 +203,9 @@ Status ConvertVisitor::finish_module(uint32_t module) {
   }
   result.source = source.finish();
   result.weight = weight.finish();
-  if (planned_[module]->format.mode == QuantMode::kAffine) {
-    result.scales = scales.finish();
-    result.biases = biases.finish();
-  }
+  const QuantMode mode = planned_[module]->format.mode;
+  if (mode != QuantMode::kFloat) result.scales = scales.finish();
+  if (mode == QuantMode::kAffine) result.biases = biases.finish();
   SLUICE_TRY(check_source(module, result.source));
   pending_.push_back({module, result});
   pending_bytes_ += planned_[module]->bytes;

@@ -78,6 +78,9 @@ class ConvertVisitor : public stream::Visitor {
   Result<numerics::ErrorStats> encode_affine(const stream::RowBlock& block,
                                              const allocate::PlannedTensor& planned,
                                              Scratch& scratch) const;
+  Result<numerics::ErrorStats> encode_fp(const stream::RowBlock& block,
+                                         const allocate::PlannedTensor& planned,
+                                         Scratch& scratch) const;
   numerics::ErrorStats encode_plain(const stream::RowBlock& block, Scratch& scratch) const;
   Status write(const stream::RowBlock& block, const Scratch& scratch) const;
   Status check_source(uint32_t module, const Digest& found) const;

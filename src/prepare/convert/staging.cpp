@@ -13,9 +13,11 @@ using allocate::Plan;
 using numerics::QuantFormat;
 using numerics::QuantMode;
 
+// An override without a mode is affine to mlx_lm, whatever the global mode is.
 Json format_to_config(const QuantFormat& format, bool with_mode) {
   Json json{{"group_size", format.group_size}, {"bits", format.bits}};
-  if (with_mode) json["mode"] = numerics::quant_mode_name(format.mode);
+  if (with_mode || format.mode != QuantMode::kAffine)
+    json["mode"] = numerics::quant_mode_name(format.mode);
   return json;
 }
 
@@ -94,10 +96,9 @@ Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& m
                {"squared_error", result.error.squared_error},
                {"squared_weight", result.error.squared_weight},
                {"error_max", result.error.error_max}};
-    if (plan.find(module.tensor_name())->format.mode != QuantMode::kFloat) {
-      entry["scales_xxh3"] = result.scales.hex();
-      entry["biases_xxh3"] = result.biases.hex();
-    }
+    const QuantMode mode = plan.find(module.tensor_name())->format.mode;
+    if (mode != QuantMode::kFloat) entry["scales_xxh3"] = result.scales.hex();
+    if (mode == QuantMode::kAffine) entry["biases_xxh3"] = result.biases.hex();
     modules[module.tensor_name()] = std::move(entry);
   }
   // The plan is text that parses: plan_to_json wrote it.

@@ -60,6 +60,9 @@ std::vector<io::TensorInfo> output_tensors(const LayoutModule& module, const Qua
   Shape codes(module.shape), groups(module.shape);
   codes.back() = module.shape.back() * format.bits / 32;
   groups.back() = module.shape.back() / format.group_size;
+  if (numerics::is_fp(format))
+    return {{module.tensor_name(), DType::kU32, codes},
+            {module.path + ".scales", DType::kU8, groups}};
   return {{module.tensor_name(), DType::kU32, codes},
           {module.path + ".scales", model_dtype, groups},
           {module.path + ".biases", model_dtype, groups}};
@@ -108,10 +111,8 @@ Result<OutputLayout> layout_output(std::span<const LayoutModule> modules, DType 
   for (size_t i = 0; i < formats.size(); ++i) {
     const uint32_t shard = shard_of[i];
     ModulePlace place{shard, offsets[shard][next[shard]++], 0, 0};
-    if (formats[i].mode == QuantMode::kAffine) {
-      place.scales = offsets[shard][next[shard]++];
-      place.biases = offsets[shard][next[shard]++];
-    }
+    if (formats[i].mode != QuantMode::kFloat) place.scales = offsets[shard][next[shard]++];
+    if (formats[i].mode == QuantMode::kAffine) place.biases = offsets[shard][next[shard]++];
     layout.places.push_back(place);
   }
   return layout;

@@ -22,7 +22,7 @@ inline constexpr uint64_t kShardBytesMax = 5ull << 30;
 struct ModulePlace {
   uint32_t shard = 0;
   uint64_t weight = 0;
-  uint64_t scales = 0, biases = 0;  // only for affine
+  uint64_t scales = 0, biases = 0;  // where there are any; biases only for affine
 };
 
 struct OutputShard {
@@ -60,7 +60,8 @@ LayoutModule layout_module(const io::Checkpoint& checkpoint, const families::Mod
 std::vector<LayoutModule> layout_modules(const io::Checkpoint& checkpoint,
                                          const families::ModelMap& map);
 
-// The tensors a module becomes: its weight alone, or weight, scales and biases in model_dtype.
+// The tensors a module becomes: its weight alone; weight, scales and biases in model_dtype for
+// affine; weight and scales of one byte for the fp modes.
 std::vector<io::TensorInfo> output_tensors(const LayoutModule& module,
                                            const numerics::QuantFormat& format,
                                            numerics::DType model_dtype);

@@ -51,6 +51,8 @@ Result<RecordedModule> parse_recorded(const Json& entry, std::string_view label)
   SLUICE_ASSIGN(module.weight, digest_at(entry, "weight_xxh3", label));
   if (entry.contains("scales_xxh3")) {
     SLUICE_ASSIGN(module.scales, digest_at(entry, "scales_xxh3", label));
+  }
+  if (entry.contains("biases_xxh3")) {
     SLUICE_ASSIGN(module.biases, digest_at(entry, "biases_xxh3", label));
   }
   SLUICE_ASSIGN(module.error.squared_error, json_number(entry, "squared_error", label));
@@ -72,10 +74,13 @@ std::optional<QuantFormat> configured_format(const Json& quantization, const std
   const auto bits = json_int(settings, "bits", 1, 8, "config.json");
   const auto group = json_int(settings, "group_size", 1, 1024, "config.json");
   if (!bits || !group) return std::nullopt;
-  const Json* mode = json_find(settings, "mode");
-  if (mode != nullptr && *mode != "affine") return std::nullopt;
-  return QuantFormat{QuantMode::kAffine, static_cast<uint8_t>(*bits),
+  QuantFormat format{QuantMode::kAffine, static_cast<uint8_t>(*bits),
                      static_cast<uint16_t>(*group)};
+  const Json* mode = json_find(settings, "mode");
+  if (mode == nullptr || *mode == "affine") return format;
+  for (const QuantFormat& fp : numerics::kFpFormats)
+    if (*mode == numerics::quant_mode_name(fp.mode)) format.mode = fp.mode;
+  return is_fp(format) ? std::optional(format) : std::nullopt;
 }
 
 void check_config(const Output& output, const families::ModelMap& map, const Plan& plan,

@@ -13,6 +13,7 @@
 #include "stream/values.h"
 #include "verify/affine_proof.h"
 #include "verify/block_rows.h"
+#include "verify/fp_proof.h"
 #include "verify/output.h"
 
 namespace sluice::verify {
@@ -33,7 +34,7 @@ constexpr double kPredictionToleranceDb = 0.1;
 constexpr double kSmallPredictionToleranceDb = 0.5;
 constexpr uint64_t kSmallElements = 65536;
 
-// One module's tensors in the output; scales and biases only for affine.
+// One module's tensors in the output; scales and biases where there are any.
 struct OutputPlace {
   const io::StoredTensor* weight = nullptr;
   const io::StoredTensor* scales = nullptr;
@@ -74,14 +75,16 @@ class VerifyVisitor : public stream::Visitor {
     std::vector<std::byte> expected;                // a plain tensor's in another type
     std::vector<float> decoded, rounded;
     AffineProof affine;
+    FpProof fp;
     Findings findings;  // of the block at hand
   };
 
   Status read_output(const RowBlock& block, Scratch& scratch) const;
   ErrorStats check_affine(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
+  ErrorStats check_fp(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
   ErrorStats check_plain(const RowBlock& block, Scratch& scratch);
   void check_digests(const OutputModule& module, const std::vector<BlockResult>& blocks,
-                     bool affine);
+                     QuantMode mode);
   void check_error(const OutputModule& module, const PlannedTensor& planned,
                    const ErrorStats& error);
   void note_quality(const OutputModule& module, const ErrorStats& error);
@@ -157,6 +160,16 @@ ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTenso
       scratch.findings);
 }
 
+ErrorStats VerifyVisitor::check_fp(const RowBlock& block, const PlannedTensor& planned,
+                                   Scratch& scratch) {
+  const std::span<const float> values =
+      planned.encoder == Encoder::kLossless
+          ? block.values
+          : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
+  return scratch.fp.check({block, planned, map_.dtype, values, {scratch.weight, scratch.scales}},
+                          scratch.findings);
+}
+
 ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
   const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
   const uint64_t rows = block.block.rows;
@@ -183,8 +196,12 @@ Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   const PlannedTensor& planned = *plan_.find(block.module.tensor_name());
   SLUICE_TRY(read_output(block, scratch));
   BlockResult result;
-  result.error = planned.format.mode == QuantMode::kAffine ? check_affine(block, planned, scratch)
-                                                           : check_plain(block, scratch);
+  if (numerics::is_fp(planned.format))
+    result.error = check_fp(block, planned, scratch);
+  else if (planned.format.mode == QuantMode::kAffine)
+    result.error = check_affine(block, planned, scratch);
+  else
+    result.error = check_plain(block, scratch);
   result.source = digest_of(block.source);
   result.weight = digest_of(scratch.weight);
   result.scales = digest_of(scratch.scales);
@@ -199,7 +216,7 @@ Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
 }
 
 void VerifyVisitor::check_digests(const OutputModule& module,
-                                  const std::vector<BlockResult>& blocks, bool affine) {
+                                  const std::vector<BlockResult>& blocks, QuantMode mode) {
   const auto recorded = output_.recorded.find(module.tensor_name());
   if (recorded == output_.recorded.end()) {
     findings_.add(module.tensor_name(), "sluice.json has no record of it");
@@ -215,8 +232,9 @@ void VerifyVisitor::check_digests(const OutputModule& module,
   };
   compare(module.tensor_name(), "its source's", &BlockResult::source, recorded->second.source);
   compare(module.tensor_name(), "its", &BlockResult::weight, recorded->second.weight);
-  if (!affine) return;
+  if (mode == QuantMode::kFloat) return;
   compare(module.path + ".scales", "its", &BlockResult::scales, recorded->second.scales);
+  if (mode != QuantMode::kAffine) return;
   compare(module.path + ".biases", "its", &BlockResult::biases, recorded->second.biases);
 }
 
@@ -263,13 +281,13 @@ Status VerifyVisitor::finish_module(uint32_t index) {
     blocks = std::move(states_[index]);
   }
   if (blocks == nullptr) blocks = std::make_unique<std::vector<BlockResult>>();
-  const bool affine = planned.format.mode == QuantMode::kAffine;
-  check_digests(module, *blocks, affine);
+  const QuantMode mode = planned.format.mode;
+  check_digests(module, *blocks, mode);
   ErrorStats error;
   for (const BlockResult& block : *blocks) error.merge(block.error);
   check_error(module, planned, error);
   for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
-  if (affine) note_quality(module, error);
+  if (mode != QuantMode::kFloat) note_quality(module, error);
   if (planned.encoder != Encoder::kBest) ++reencoded_;
   return {};
 }

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/uniform_plan.h"
+#include "numerics/affine_price.h"
 #include "numerics/block_codec.h"
 #include "stream/output_layout.h"
 
@@ -45,6 +46,10 @@ Result<std::vector<UniformSize>> uniform_sizes(const OpenedModel& model) {
       SLUICE_ASSIGN(const uint64_t bytes, uniform_bytes(model, format));
       sizes.push_back({format, bytes});
     }
+  for (const numerics::QuantFormat& format : numerics::kFpFormats) {
+    SLUICE_ASSIGN(const uint64_t bytes, uniform_bytes(model, format));
+    sizes.push_back({format, bytes});
+  }
   SLUICE_ASSIGN(const uint64_t plain, uniform_bytes(model, {}));
   sizes.push_back({{}, plain});
   return sizes;
@@ -184,11 +189,13 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
                                            static_cast<double>(result.parameters))});
   Table uniform({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
   uniform.add({"bits", "group 32", "group 64", "group 128"});
-  for (size_t i = 0; i + 2 < result.uniform.size(); i += 3)
+  for (size_t i = 0; i < numerics::kAffineCandidates; i += 3)
     uniform.add({fmt::format("{}", result.uniform[i].format.bits),
                  bytes_text(result.uniform[i].bytes), bytes_text(result.uniform[i + 1].bytes),
                  bytes_text(result.uniform[i + 2].bytes)});
-  uniform.add({"16-bit", bytes_text(result.uniform.back().bytes)});
+  for (size_t i = numerics::kAffineCandidates; i < result.uniform.size(); ++i)
+    uniform.add(
+        {numerics::format_text(result.uniform[i].format), bytes_text(result.uniform[i].bytes)});
   Table devices({Align::kLeft, Align::kRight, Align::kLeft});
   devices.add({"uniform", "bytes", "fits from"});
   for (const UniformSize& size : result.uniform)

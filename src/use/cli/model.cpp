@@ -129,11 +129,13 @@ Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text) {
     for (const uint8_t bits : numerics::kAffineBits)
       for (const uint16_t group : numerics::kAffineGroups)
         formats.push_back({numerics::QuantMode::kAffine, bits, group});
+    formats.insert(formats.end(), std::begin(numerics::kFpFormats), std::end(numerics::kFpFormats));
   } else {
     for (const std::string& word : CLI::detail::split(text, ',')) {
       SLUICE_ASSIGN(const numerics::QuantFormat format, numerics::parse_format(word));
-      if (format.mode != numerics::QuantMode::kAffine)
-        return fail(ErrorCode::kInvalidArgument, "--best takes affine formats, found \"{}\"", word);
+      if (format.mode == numerics::QuantMode::kFloat)
+        return fail(ErrorCode::kInvalidArgument, "--best takes quantized formats, found \"{}\"",
+                    word);
       formats.push_back(format);
     }
   }
@@ -190,7 +192,7 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
       ->capture_default_str();
   command
       .add_option("--configs", options.configs,
-                  "formats to choose from: all, mint-v1, or a list such as 4/64,8/64,16-bit")
+                  "formats to choose from: all, mint-v1, or a list such as 4/64,mxfp4,16-bit")
       ->check(usage_check(allocate::parse_configs, "LIST"))
       ->capture_default_str();
   command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")

@@ -22,7 +22,26 @@ Result<allocate::Plan> load_plan(Context& context, const std::string& path) {
   return allocate::plan_from_json(text, path);
 }
 
+// What is wrong with the options that name a uniform format; empty when nothing is.
+std::string format_problem(const Options& options, bool group_size_given) {
+  if (options.mode == "affine") {
+    if (options.bits == 0 && options.plan.empty()) return "--mode affine needs --bits";
+    return options.group_size == 16 ? "--group-size 16 is for --mode nvfp4" : "";
+  }
+  if (!options.plan.empty()) return "--plan says which modes to use; leave out --mode";
+  const numerics::QuantFormat format = *numerics::parse_format(options.mode);
+  if (options.bits != 0 && options.bits != format.bits)
+    return fmt::format("{} has {} bits, not --bits {}", options.mode, format.bits, options.bits);
+  if (group_size_given && options.group_size != format.group_size)
+    return fmt::format("{} has groups of {}, not --group-size {}", options.mode, format.group_size,
+                       options.group_size);
+  if (options.parity != "cpu")
+    return fmt::format("{} is made by MLX's CPU rule; --parity gpu is for affine", options.mode);
+  return "";
+}
+
 Result<numerics::QuantFormat> wanted_format(const Options& options) {
+  if (options.mode != "affine") return numerics::parse_format(options.mode);
   return numerics::parse_format(fmt::format("{}/{}", options.bits, options.group_size));
 }
 
@@ -88,13 +107,19 @@ void add_quantize(CLI::App& app, Action& action) {
       ->required()
       ->check(name_check());
   CLI::App* formats = command->add_option_group("what to write, exactly one");
-  formats->require_option(1);
+  formats->require_option(1, 2);
   formats->add_option("--plan", options->plan, "what `sluice plan -o` wrote")->check(name_check());
   formats->add_option("--bits", options->bits, "uniform width")
-      ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}));
-  command->add_option("--group-size", options->group_size, "weights that share a scale")
-      ->check(CLI::IsMember({32, 64, 128}))
-      ->capture_default_str();
+      ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
+      ->excludes("--plan");
+  formats
+      ->add_option("--mode", options->mode,
+                   "affine (the default, with --bits), or a mode with its own width and group")
+      ->check(CLI::IsMember({"affine", "mxfp4", "mxfp8", "nvfp4"}));
+  CLI::Option* group_size =
+      command->add_option("--group-size", options->group_size, "weights that share a scale")
+          ->check(CLI::IsMember({16, 32, 64, 128}))
+          ->capture_default_str();
   command
       ->add_option("--encoder", options->encoder,
                    "parity: MLX's own bytes; best: codes and scales searched")
@@ -108,8 +133,12 @@ void add_quantize(CLI::App& app, Action& action) {
   command->footer(
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"
-      "  sluice quantize ./Qwen3-8B --bits 4 --group-size 64 -o Qwen3-8B-4bit");
-  command->callback([&action, options] {
+      "  sluice quantize ./Qwen3-8B --bits 4 --group-size 64 -o Qwen3-8B-4bit\n"
+      "  sluice quantize ./Qwen3-8B --mode mxfp4 -o Qwen3-8B-mxfp4");
+  command->callback([&action, options, group_size] {
+    if (const std::string problem = format_problem(*options, group_size->count() > 0);
+        !problem.empty())
+      throw CLI::ValidationError(problem);
     action = [options](Context& context) { return run(context, *options); };
   });
 }

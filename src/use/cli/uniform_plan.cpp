@@ -17,6 +17,7 @@ QuantFormat uniform_format(const families::OutputModule& module, QuantFormat wan
   if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   if (module.bits_floor > 0)
     wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
+  if (is_fp(wanted)) return can_encode(wanted, module.shape) ? wanted : QuantFormat{};
   for (uint16_t group = wanted.group_size; group >= numerics::kAffineGroups[0]; group /= 2) {
     const QuantFormat format{wanted.mode, wanted.bits, group};
     if (can_encode(format, module.shape)) return format;
@@ -39,16 +40,16 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.elements = module.elements();
     tensor.quantizable = module.quantizable;
     tensor.format = uniform_format(module, format);
-    const bool affine = tensor.format.mode == QuantMode::kAffine;
-    tensor.encoder = affine ? encoder : Encoder::kCast;
+    const bool quantized = tensor.format.mode != QuantMode::kFloat;
+    tensor.encoder = quantized ? encoder : Encoder::kCast;
     tensor.bytes =
         numerics::encoded_bytes(
             tensor.format, module.shape,
-            affine ? model.map.dtype : stream::plain_dtype(*model.checkpoint, model.map, module))
+            quantized ? model.map.dtype : stream::plain_dtype(*model.checkpoint, model.map, module))
             .total();
-    if (module.quantizable && format.mode == QuantMode::kAffine) {
-      unquantized += !affine;
-      smaller_group += affine && module.bits_floor == 0 && tensor.format != format;
+    if (module.quantizable && format.mode != QuantMode::kFloat) {
+      unquantized += !quantized;
+      smaller_group += quantized && module.bits_floor == 0 && tensor.format != format;
     }
     formats.push_back(tensor.format);
     data.elements += tensor.elements;
