@@ -16,9 +16,10 @@
 #   sluice_python_test(NAME x SCRIPT x.py [ARGS ...] [REFERENCES] [LABELS ...] [TIMEOUT s] [SERIAL])
 #     A Python script; exit code 77 means skipped. REFERENCES: runs in .venv (numpy, mlx ...).
 #
-#   sluice_fuzz(NAME gguf_fuzz SOURCES gguf_fuzz.cpp DEPENDS io [CORPUS folder])
+#   sluice_fuzz(NAME gguf_fuzz SOURCES gguf_fuzz.cpp DEPENDS io [CORPUS folder] [DICTIONARY file])
 #     A LLVMFuzzerTestOneInput in fuzz/<module>. libFuzzer in the fuzz preset; elsewhere a plain
-#     program that runs the corpus once, registered with CTest.
+#     program that runs the corpus once and then mutations of it, for seconds under a sanitizer.
+#     Registered with CTest.
 #
 #   sluice_bench(NAME read_bench SOURCES read_bench.cpp DEPENDS io)   Google Benchmark.
 #
@@ -156,7 +157,7 @@ function(sluice_python_test)
 endfunction()
 
 function(sluice_fuzz)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;CORPUS" "SOURCES;DEPENDS;LIBS")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;CORPUS;DICTIONARY" "SOURCES;DEPENDS;LIBS")
   _sluice_require_all_parsed()
   _sluice_prefixed(name "${arg_NAME}")
   if(SLUICE_LIBFUZZER)
@@ -165,19 +166,35 @@ function(sluice_fuzz)
   else()
     add_executable(${name} ${arg_SOURCES} "${PROJECT_SOURCE_DIR}/fuzz/corpus_main.cpp")
   endif()
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/fuzz")
   _sluice_link_libs(${name} PRIVATE ${arg_LIBS})
   _sluice_link(${name} PRIVATE ${arg_DEPENDS})
+  set(corpus)
   if(arg_CORPUS)
     get_filename_component(corpus "${arg_CORPUS}" ABSOLUTE)
+  endif()
+  set(dictionary)
+  if(arg_DICTIONARY)
+    get_filename_component(dictionary "${arg_DICTIONARY}" ABSOLUTE)
+    set(dictionary "-dict=${dictionary}")
   endif()
   if(SLUICE_LIBFUZZER)
     # New inputs go to the build folder, never into the committed corpus.
     set(found "${PROJECT_BINARY_DIR}/corpus/${name}")
     file(MAKE_DIRECTORY "${found}")
-    add_test(NAME ${name} COMMAND ${name} -max_total_time=20 -rss_limit_mb=1024 -timeout=10
-             "${found}" ${corpus})
+    set(arguments -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 ${dictionary} "${found}"
+        ${corpus})
+    add_test(NAME ${name} COMMAND ${name} -max_total_time=20 ${arguments})
+    # For scripts/fuzz_long.
+    list(JOIN arguments "\n" lines)
+    file(WRITE "${PROJECT_BINARY_DIR}/fuzz/${name}.arguments" "${lines}\n")
   else()
-    add_test(NAME ${name} COMMAND ${name} ${corpus})
+    if(SLUICE_SANITIZE)
+      set(seconds 5)
+    else()
+      set(seconds 0.3)
+    endif()
+    add_test(NAME ${name} COMMAND ${name} -seconds=${seconds} ${corpus})
   endif()
   _sluice_test_properties(${name} "fuzz" "120" "")
   add_dependencies(sluice-fuzzers ${name})

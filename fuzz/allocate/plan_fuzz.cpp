@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "allocate/plan.h"
+#include "allocation_bound.h"
 #include "base/json.h"
 
 namespace {
@@ -20,6 +21,7 @@ std::string expected_digest(const std::string& message) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const sluice::fuzz::AllocationBound bound(size);
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   auto plan = sluice::allocate::plan_from_json(text, "fuzz");
   if (!plan) {

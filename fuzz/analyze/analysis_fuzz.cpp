@@ -5,11 +5,13 @@
 #include <string_view>
 #include <vector>
 
+#include "allocation_bound.h"
 #include "analyze/analysis.h"
 #include "base/json.h"
 #include "stream/journal.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const sluice::fuzz::AllocationBound bound(size);
   using namespace sluice;
   std::string_view text(reinterpret_cast<const char*>(data), size);
   std::string file;

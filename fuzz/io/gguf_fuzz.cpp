@@ -1,9 +1,11 @@
 // The GGUF reader and everything rebuilt from its metadata, over arbitrary bytes. Accepted tensors
 // must lie inside the file.
+#include "allocation_bound.h"
 #include "io/gguf.h"
 #include "io/gguf_config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const sluice::fuzz::AllocationBound bound(size);
   const auto* bytes = reinterpret_cast<const std::byte*>(data);
   const auto source = sluice::io::memory_source("fuzz", {bytes, bytes + size});
   const auto header = sluice::io::read_gguf_header(*source, 0);

@@ -1,10 +1,12 @@
 // The shard index over arbitrary bytes. Every file it names must be safe to join to a folder.
 #include <string_view>
 
+#include "allocation_bound.h"
 #include "io/names.h"
 #include "io/safetensors_index.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const sluice::fuzz::AllocationBound bound(size);
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const auto index = sluice::io::parse_safetensors_index(text, "fuzz");
   if (!index) return 0;

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "allocation_bound.h"
 #include "io/fault.h"
 #include "stream/journal.h"
 
@@ -14,6 +15,7 @@ using sluice::Status;
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const sluice::fuzz::AllocationBound bound(size);
   const auto bytes = std::as_bytes(std::span(data, size));
   std::vector<Json> records;
   const auto keep = [&](const Json& record) -> Status {

@@ -3,6 +3,8 @@
 #include <string>
 #include <string_view>
 
+#include "allocation_bound.h"
+#include "base/sealed_json.h"
 #include "verify/output.h"
 #include "verify/outputs.h"
 
@@ -15,9 +17,11 @@ struct Good {
   Good() : job(test::job_of(test::tiny_llama({.vocab = 2, .layers = 1}))) {
     files = test::converted(job);
     test::write_files(folder.path(), files);
+    for (const auto& [name, text] : files) bytes += text.size();
   }
   test::Job job;
   test::Files files;
+  size_t bytes = 0;
   test::TemporaryFolder folder;
 };
 
@@ -58,7 +62,7 @@ class Replaced : public io::Storage {
   std::shared_ptr<io::ByteSource> source_;
 };
 
-// sluice.json as this version spells it, with the plan's digest mended.
+// sluice.json as this version spells it, with its own digest and the plan's mended.
 std::string mended_record(std::string_view text) {
   auto json = parse_json(text, "fuzz");
   if (!json) return std::string(text);
@@ -72,7 +76,7 @@ std::string mended_record(std::string_view text) {
         (*json)["plan"]["digest"] = parsed.error().message.substr(place + kFound.size(), 32);
     }
   }
-  return dump_json(*json, 1) + "\n";
+  return dump_json(json->is_object() ? sealed(*json) : *json, 1) + "\n";
 }
 
 }  // namespace
@@ -83,6 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view name = names[data[0] % std::size(names)];
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   const std::string& out = good().folder.path();
+  // The output's own tensors and files, and what mends the input for the first look.
+  const fuzz::AllocationBound bound(size + good().bytes);
   Replaced storage(fmt::format("{}/{}", out, name),
                    name == "sluice.json" ? mended_record(text) : std::string(text));
   const auto record = verify::read_record(storage, out);

@@ -360,6 +360,8 @@ TEST(Resume, FromEveryRecordAndFromRandomBytes) {
     if (whole[i] == '\n') cuts.insert(cuts.end(), {i, i + 1, i + 2});
   test::Random random(9);
   for (int i = 0; i < 60; ++i) cuts.push_back(random.below(whole.size()));
+  if (test::number_from("SLUICE_TEST_CASES", 0) > whole.size())
+    for (size_t i = 0; i < whole.size(); ++i) cuts.push_back(i);
   for (const size_t cut : cuts) {
     SCOPED_TRACE(cut);
     io::MemoryStorage storage;
@@ -430,6 +432,35 @@ TEST(Resume, EveryFailingOperation) {
       ASSERT_TRUE(resumed) << resumed.error().message;
       ASSERT_TRUE(test::get(storage, test::kFile) == whole);
     }
+  }
+}
+
+// Up to three power cuts in a row, each losing another random part of what was not synced.
+// SLUICE_TEST_CASES=10000 runs as many as promised.
+TEST(Resume, AfterPowerCuts) {
+  const std::string whole = test::analyzed_text(test::subject_of(small_model()));
+  const uint64_t cases = test::number_from("SLUICE_TEST_CASES", 100);
+  test::Random random(test::number_from("SLUICE_TEST_SEED", 12));
+  for (uint64_t cut = 0; cut < cases;) {
+    SCOPED_TRACE(cut);
+    io::MemoryStorage storage;
+    test::make_work_folder(storage);
+    for (uint64_t cuts = 1 + random.below(3); cuts > 0; --cuts, ++cut) {
+      io::FaultInjector injector({.at = 1 + random.below(70), .persistent = true, .torn = true});
+      const Subject failing =
+          test::subject_of(small_model(), "", [&](std::shared_ptr<io::ByteSource> base) {
+            return io::faulty_source(std::move(base), injector);
+          });
+      const auto faulty = io::faulty_storage(storage, injector);
+      (void)test::analyze_into(*faulty, failing, test::analyze_options());
+      storage.cut_power(1 + random.below(UINT64_MAX));
+    }
+    const auto resumed =
+        test::analyze_into(storage, test::subject_of(small_model()), test::analyze_options());
+    ASSERT_TRUE(resumed) << resumed.error().message;
+    storage.cut_power(0);
+    ASSERT_TRUE(storage.exists(test::kFile)) << "success, but not durable";
+    ASSERT_TRUE(test::get(storage, test::kFile) == whole);
   }
 }
 

@@ -131,26 +131,66 @@ TEST(PowerCut, AtEveryOperation) {
   }
 }
 
-// Two interruptions in a row at random places, the second while resuming.
+// Up to three interruptions in a row at random places, the later ones while resuming, each losing
+// another random part of what was not synced. SLUICE_TEST_CASES=10000 runs as many as promised.
 TEST(PowerCut, WhileResuming) {
-  test::Random random(11);
-  for (int round = 0; round < 60; ++round) {
-    SCOPED_TRACE(round);
+  const uint64_t cases = test::number_from("SLUICE_TEST_CASES", 100);
+  test::Random random(test::number_from("SLUICE_TEST_SEED", 11));
+  for (uint64_t cut = 0; cut < cases;) {
+    SCOPED_TRACE(cut);
     MemoryStorage storage;
     test::make_work_folder(storage);
-    for (int cut = 0; cut < 3; ++cut) {
-      FaultInjector injector({.at = 1 + random.below(220), .persistent = true, .torn = true});
-      (void)convert_with(storage, injector, 30'000);
-      storage.cut_power(1 + random.below(1000));
+    const uint64_t bytes_per_checkpoint = 1 + random.below(40'000);
+    for (uint64_t cuts = 1 + random.below(3); cuts > 0 && !storage.exists(kOut); --cuts, ++cut) {
+      FaultInjector injector({.at = 1 + random.below(260), .persistent = true, .torn = true});
+      (void)convert_with(storage, injector, bytes_per_checkpoint);
+      storage.cut_power(1 + random.below(UINT64_MAX));
       expect_whole_or_absent(storage);
-      if (storage.exists(kOut)) break;
     }
-    if (!storage.exists(kOut)) {
+    if (!storage.exists(kOut) || storage.exists(journal_path(kOut))) {
       FaultInjector none;
-      const auto resumed = convert_with(storage, none, 30'000);
+      const auto resumed = convert_with(storage, none, bytes_per_checkpoint);
       ASSERT_TRUE(resumed) << resumed.error().message;
     }
     ASSERT_TRUE(test::files_under(storage, kOut) == reference());
+    ASSERT_FALSE(storage.exists(partial_path(kOut)));
+  }
+}
+
+// The journal cut at every byte, as a torn append would leave it, and with every one of its bytes
+// damaged in one bit.
+TEST(DamagedJournal, AtEveryByte) {
+  MemoryStorage storage;
+  test::make_work_folder(storage);
+  const test::Job job = test::job_of(small_model());
+  NullLog log;
+  ConvertOptions options = test::convert_options(log);
+  options.bytes_per_checkpoint = 1;
+  options.before_publishing = [](const std::string&) -> Status {
+    return fail(ErrorCode::kIo, "stop");
+  };
+  ASSERT_FALSE(test::convert_into(storage, job, options));
+  const std::string journal = *io::read_text(**storage.open_source(journal_path(kOut)), UINT64_MAX);
+  const Files partial = test::files_under(storage, partial_path(kOut));
+  // Every journal is tried on the folder as it was; a prime step keeps this fast and visits every
+  // part of a line, SLUICE_TEST_CASES above the default visits all.
+  const bool all = test::number_from("SLUICE_TEST_CASES", 0) > 0;
+  for (size_t byte = 0; byte < journal.size(); byte += all ? 1 : 13) {
+    for (const bool flip : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} at byte {}", flip ? "flipped" : "cut", byte));
+      MemoryStorage damaged;
+      test::make_work_folder(damaged);
+      ASSERT_TRUE(damaged.create_directory(partial_path(kOut)));
+      for (const auto& [name, text] : partial)
+        test::write_text(damaged, partial_path(kOut) + "/" + name, text);
+      std::string text = flip ? journal : journal.substr(0, byte);
+      if (flip) text[byte] = static_cast<char>(text[byte] ^ (1 << (byte % 8)));
+      test::write_text(damaged, journal_path(kOut), text);
+      FaultInjector none;
+      const auto resumed = convert_with(damaged, none, 1);
+      ASSERT_TRUE(resumed) << resumed.error().message;
+      ASSERT_TRUE(test::files_under(damaged, kOut) == reference());
+    }
   }
 }
 

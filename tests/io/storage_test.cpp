@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/thread.h"
 #include "build_files.h"
 #include "io/fault.h"
 
@@ -84,6 +85,32 @@ TEST(StorageTest, Memory) {
   MemoryStorage storage;
   ASSERT_TRUE(storage.create_directory("/d"));
   exercise(storage, "/d");
+}
+
+// A holder removes its lock file before it lets go, as conversion does with its journal. Whoever
+// opened the file just before must not take a lock on what no longer has a name.
+TEST(StorageTest, ALockFileMayBeRemovedByItsHolder) {
+  const TemporaryFolder folder;
+  const auto storage = local_storage();
+  const std::string path = folder.file("lock");
+  std::atomic<int> inside{0}, entered{0}, crowded{0};
+  {
+    std::vector<Thread> threads;
+    for (int thread = 0; thread < 4; ++thread)
+      threads.emplace_back([&] {
+        for (int round = 0; round < 600; ++round) {
+          const auto lock = storage->lock(path);
+          if (!lock) continue;
+          if (inside.fetch_add(1) != 0) ++crowded;
+          ++entered;
+          std::this_thread::yield();
+          inside.fetch_sub(1);
+          EXPECT_TRUE(storage->remove(path));
+        }
+      });
+  }
+  EXPECT_EQ(crowded, 0);
+  EXPECT_GT(entered, 100);
 }
 
 TEST(StorageTest, LocalRefusals) {

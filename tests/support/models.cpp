@@ -1,6 +1,7 @@
 #include "support/models.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -34,6 +35,18 @@ std::vector<float> Random::normals(uint64_t count, float scale) {
   std::vector<float> values(count);
   for (float& value : values) value = normal() * scale;
   return values;
+}
+
+uint64_t number_from(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  const uint64_t number = text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+  fmt::print("{}={}\n", name, number);
+  return number;
+}
+
+void write_text(io::Storage& storage, const std::string& path, std::string_view text) {
+  auto file = storage.open(path, io::OpenMode::kCreateNew);
+  SLUICE_CHECK(file && (*file)->write_at(0, std::as_bytes(std::span(text))));
 }
 
 std::vector<SimdLevel> simd_levels() {

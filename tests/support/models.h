@@ -32,6 +32,12 @@ class Random {
   uint64_t state_;
 };
 
+// A number from the environment, or another; printed, so that a failure can be repeated.
+uint64_t number_from(const char* name, uint64_t otherwise);
+
+// A new file with that content.
+void write_text(io::Storage& storage, const std::string& path, std::string_view text);
+
 // Every instruction set of this machine that kernels exist for, and the widest of them.
 std::vector<SimdLevel> simd_levels();
 SimdLevel widest_simd();

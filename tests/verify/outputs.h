@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/digest.h"
+#include "base/sealed_json.h"
 #include "convert/conversions.h"
 #include "io/safetensors.h"
 #include "verify/verify.h"
@@ -83,6 +84,11 @@ inline std::span<char> tensor_bytes(Files& files, const std::string& name) {
   return std::span(files.at(kShard)).subspan(tensor.offset, tensor.bytes);
 }
 
+// sluice.json with its own digest mended.
+inline void set_record(Files& files, Json record) {
+  files.at("sluice.json") = dump_json(record.is_object() ? sealed(record) : record, 1) + "\n";
+}
+
 // What a converter that wrote the wrong thing would have recorded: digests of what is there. Only
 // for tensors of one block.
 inline void forge_digests(Files& files, const std::string& tensor_name) {
@@ -99,14 +105,19 @@ inline void forge_digests(Files& files, const std::string& tensor_name) {
     entry["scales_xxh3"] = digest(path + ".scales");
     entry["biases_xxh3"] = digest(path + ".biases");
   }
-  files.at("sluice.json") = dump_json(record, 1) + "\n";
+  set_record(files, std::move(record));
 }
 
+// The digests that follow from the edit are mended, so that the edit alone is to be found.
 template <class Edit>
 void edit_json(Files& files, const std::string& name, Edit&& edit) {
   Json json = *parse_json(files.at(name), name);
   edit(json);
+  if (name == "sluice.json") return set_record(files, std::move(json));
   files.at(name) = dump_json(json, 1) + "\n";
+  Json record = *parse_json(files.at("sluice.json"), "sluice.json");
+  record["files"][name] = digest_of(files.at(name)).hex();
+  set_record(files, std::move(record));
 }
 
 }  // namespace sluice::test

@@ -116,19 +116,33 @@ class FaultyStorage : public Storage {
 
 constexpr size_t kPageBytes = 4096;
 
+struct Node;
+using NodePtr = std::shared_ptr<Node>;
+
+// A change of a folder's names that was not synced yet: node goes from one name to another. Without
+// `from` it is new there, without `to` it is gone. Whole or not at all, as file systems have it.
+struct NameChange {
+  std::string from, to;
+  NodePtr node;
+};
+
 // A file or a folder, with the state that would survive a power cut beside the one that programs
 // see.
 struct Node {
   bool is_folder = false;
   std::vector<std::byte> bytes, durable_bytes;
-  std::map<std::string, std::shared_ptr<Node>> names, durable_names;
+  std::map<std::string, NodePtr> names, durable_names;
+  std::vector<NameChange> unsynced;
 };
-using NodePtr = std::shared_ptr<Node>;
 
 NodePtr new_folder() {
   auto node = std::make_shared<Node>();
   node->is_folder = true;
   return node;
+}
+
+void add_name(Node& folder, const std::string& name, const NodePtr& node) {
+  folder.unsynced.push_back({"", name, node});
 }
 
 std::vector<std::string> components(const std::string& path) {
@@ -153,12 +167,24 @@ void lose_file(Node& node, std::mt19937_64* random) {
   node.bytes = node.durable_bytes = std::move(kept);
 }
 
+// Any of the unsynced changes may have reached the disk, in any combination that is possible.
+void lose_names(Node& node, std::mt19937_64* random) {
+  for (const NameChange& change : node.unsynced) {
+    if (random == nullptr || (*random)() % 2 == 0) continue;
+    if (!change.from.empty()) {
+      const auto found = node.durable_names.find(change.from);
+      if (found == node.durable_names.end() || found->second != change.node) continue;
+      node.durable_names.erase(found);
+    }
+    if (!change.to.empty()) node.durable_names[change.to] = change.node;
+  }
+  node.unsynced.clear();
+  node.names = node.durable_names;
+}
+
 void lose(Node& node, std::mt19937_64* random) {
   if (!node.is_folder) return lose_file(node, random);
-  if (random == nullptr || (*random)() % 2 == 0)
-    node.names = node.durable_names;
-  else
-    node.durable_names = node.names;
+  lose_names(node, random);
   for (const auto& [name, child] : node.names) lose(*child, random);
 }
 
@@ -323,7 +349,7 @@ Result<std::unique_ptr<WritableFile>> MemoryStorage::open(const std::string& pat
   SLUICE_ASSIGN(const NodePtr folder, state_->folder_of(path, parts));
   NodePtr& node = folder->names[parts.back()];
   if (node == nullptr)
-    node = std::make_shared<Node>();
+    add_name(*folder, parts.back(), node = std::make_shared<Node>());
   else if (node->is_folder || mode == OpenMode::kCreateNew)
     return fail(ErrorCode::kIo, "{}: open failed: it exists", path);
   return std::make_unique<MemoryFile>(state_, node, path, state_->life);
@@ -357,7 +383,7 @@ Status MemoryStorage::create_directory(const std::string& path) {
   MutexLock lock(state_->mutex);
   SLUICE_ASSIGN(const NodePtr folder, state_->folder_of(path, parts));
   NodePtr& node = folder->names[parts.back()];
-  if (node == nullptr) node = new_folder();
+  if (node == nullptr) add_name(*folder, parts.back(), node = new_folder());
   if (node->is_folder) return {};
   return fail(ErrorCode::kIo, "{}: creating the folder failed: a file has this name", path);
 }
@@ -377,6 +403,12 @@ Status MemoryStorage::rename(const std::string& from, const std::string& to) {
     return fail(ErrorCode::kIo, "{}: renaming to {} failed: that exists", from, to);
   source->names.erase(found);
   target->names[to_parts.back()] = node;
+  if (source == target) {
+    source->unsynced.push_back({from_parts.back(), to_parts.back(), node});
+  } else {
+    source->unsynced.push_back({from_parts.back(), "", node});
+    target->unsynced.push_back({"", to_parts.back(), node});
+  }
   return {};
 }
 
@@ -389,6 +421,7 @@ Status MemoryStorage::remove(const std::string& path) {
     return fail(ErrorCode::kNotFound, "{}: removing failed: no such file", path);
   if (!found->second->names.empty())
     return fail(ErrorCode::kIo, "{}: removing failed: the folder is not empty", path);
+  folder->unsynced.push_back({parts.back(), "", found->second});
   folder->names.erase(found);
   return {};
 }
@@ -399,6 +432,7 @@ Status MemoryStorage::sync_directory(const std::string& path) {
   if (node == nullptr || !node->is_folder)
     return fail(ErrorCode::kNotFound, "{}: syncing failed: no such folder", path);
   node->durable_names = node->names;
+  node->unsynced.clear();
   return {};
 }
 
@@ -413,7 +447,7 @@ Result<std::unique_ptr<LockFile>> MemoryStorage::lock(const std::string& path) {
   MutexLock lock(state_->mutex);
   SLUICE_ASSIGN(const NodePtr folder, state_->folder_of(path, parts));
   NodePtr& node = folder->names[parts.back()];
-  if (node == nullptr) node = std::make_shared<Node>();
+  if (node == nullptr) add_name(*folder, parts.back(), node = std::make_shared<Node>());
   if (!state_->locks.insert(path).second)
     return fail(ErrorCode::kIo, "{}: locked by another process that is working there", path);
   return std::make_unique<MemoryLock>(state_, path, state_->life);

@@ -65,8 +65,8 @@ class MemoryStorage : public Storage {
   Result<uint64_t> free_bytes(const std::string& path) override;
   Result<std::unique_ptr<LockFile>> lock(const std::string& path) override;
 
-  // Everything unsynced is lost (seed 0), or a random part of it survives: 4 KiB pages of files
-  // one by one, the names of each folder together. Open files and locks are dead afterwards.
+  // Everything unsynced is lost (seed 0), or a random part of it survives: 4 KiB pages of files and
+  // changes of names (new, renamed, removed) one by one. Open files and locks are dead afterwards.
   void cut_power(uint64_t seed);
   // kExhausted once the files together would be larger.
   void set_capacity(uint64_t bytes);

@@ -16,6 +16,9 @@ namespace {
 constexpr uint64_t kTokensMax = 1 << 24;
 // A sentencepiece token is a word at most; longer ones would make splitting them quadratic.
 constexpr size_t kPieceBytesMax = 1024;
+// Llama-2 and Gemma have about two merges for each token. "a", "aa", "aaa" … would have hundreds,
+// and half a megabyte of them a tokenizer.json of gigabytes.
+constexpr size_t kMergesPerTokenMax = 16;
 constexpr std::string_view kSpace = "\xe2\x96\x81";  // ▁ U+2581, sentencepiece's visible space
 
 // tokenizer.ggml.token_type.
@@ -303,6 +306,10 @@ Result<std::vector<Merge>> merges_from_scores(const GgufFields& fields,
                         static_cast<uint32_t>(characters(left->first)),
                         static_cast<uint32_t>(characters(right->first))});
     }
+    if (merges.size() > kMergesPerTokenMax * (count + 64))
+      return fail(ErrorCode::kUnsupported,
+                  "{}: its {} tokens can be merged in more than {} ways, as no real vocabulary can",
+                  fields.label(), count, merges.size());
   }
   std::sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
     return std::tie(b.score, b.left_characters, b.right_characters, a.piece, a.left, a.right) <

@@ -79,6 +79,9 @@ Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
       return system_error(error, fmt::format("writing {} bytes at offset {}", bytes.size(), offset),
                           path);
     }
+    if (count == 0)  // would be tried for ever
+      return fail(ErrorCode::kIo, "{}: writing {} bytes at offset {} wrote nothing", path,
+                  bytes.size(), offset);
     bytes = bytes.subspan(static_cast<size_t>(count));
     offset += static_cast<uint64_t>(count);
   }

@@ -101,6 +101,16 @@ class LocalLock : public LockFile {
   const FileDescriptor fd_;  // closing releases the lock
 };
 
+// Whether the open file is the one that path leads to.
+Result<bool> is_named(int fd, const std::string& path) {
+  struct stat open, named;
+  if (::fstat(fd, &open) != 0) return system_error(errno, "stat", path);
+  if (::stat(path.c_str(), &named) == 0)
+    return open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+  if (errno == ENOENT) return false;
+  return system_error(errno, "stat", path);
+}
+
 class LocalStorage : public Storage {
  public:
   Result<std::unique_ptr<WritableFile>> open(const std::string& path, OpenMode mode) override {
@@ -115,7 +125,8 @@ class LocalStorage : public Storage {
 
   bool exists(const std::string& path) override {
     struct stat info;
-    return ::lstat(path.c_str(), &info) == 0;
+    // What cannot be asked for (an I/O error) must not be taken for absent and overwritten.
+    return ::lstat(path.c_str(), &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
   }
 
   Status create_directory(const std::string& path) override {
@@ -153,16 +164,21 @@ class LocalStorage : public Storage {
     return uint64_t{info.f_bavail} * uint64_t{info.f_frsize};
   }
 
+  // A lock file may be removed by its holder between our open and our lock; what is locked then has
+  // no name and keeps nobody out, so the next one is tried.
   Result<std::unique_ptr<LockFile>> lock(const std::string& path) override {
-    SLUICE_ASSIGN(FileDescriptor fd, open_descriptor(path, O_RDWR | O_CREAT, 0666));
-    int result;
-    do {
-      result = ::flock(fd.get(), LOCK_EX | LOCK_NB);
-    } while (result != 0 && errno == EINTR);
-    if (result == 0) return std::make_unique<LocalLock>(std::move(fd));
-    if (errno == EWOULDBLOCK)
-      return fail(ErrorCode::kIo, "{}: locked by another process that is working there", path);
-    return system_error(errno, "locking", path);
+    while (true) {
+      SLUICE_ASSIGN(FileDescriptor fd, open_descriptor(path, O_RDWR | O_CREAT, 0666));
+      int result;
+      do {
+        result = ::flock(fd.get(), LOCK_EX | LOCK_NB);
+      } while (result != 0 && errno == EINTR);
+      if (result != 0 && errno == EWOULDBLOCK)
+        return fail(ErrorCode::kIo, "{}: locked by another process that is working there", path);
+      if (result != 0) return system_error(errno, "locking", path);
+      SLUICE_ASSIGN(const bool named, is_named(fd.get(), path));
+      if (named) return std::make_unique<LocalLock>(std::move(fd));
+    }
   }
 };
 

@@ -432,7 +432,10 @@ Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkp
   SLUICE_ASSIGN(const auto journal, stream::Journal::open(storage, path, [&](const Json& record) {
                   return check_record(record, header, path, progressed);
                 }));
-  if (!progressed.begun) SLUICE_TRY(journal->append(header_to_json(header)));
+  if (!progressed.begun) {
+    SLUICE_TRY(journal->append(header_to_json(header)));
+    SLUICE_TRY(storage.sync_directory(io::parent_folder(path)));
+  }
   std::vector<uint32_t> modules(map.modules.size());
   for (uint32_t i = 0; i < modules.size(); ++i) modules[i] = i;
   modules = stream::modules_of_part(checkpoint, map, modules, options.part);

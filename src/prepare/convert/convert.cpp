@@ -53,22 +53,70 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
   return planned;
 }
 
+// What every run from one checkpoint has in common.
+Json checkpoint_header(const io::Checkpoint& checkpoint) {
+  Hasher modified;
+  for (const auto& file : checkpoint.files)
+    modified.update(fmt::format("{};", file->modified_ns()));
+  return {{"kind", "convert"},
+          {"version", 1},
+          {"tool", kVersion},
+          {"source", checkpoint.identity_digest().hex()},
+          {"modified", modified.finish().hex()}};
+}
+
 // What every run of the same job has in common; a journal with another first record is not ours.
 Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan, const OutputLayout& layout,
                     const stream::Part& part) {
-  Hasher headers, modified;
-  for (const auto& file : checkpoint.files)
-    modified.update(fmt::format("{};", file->modified_ns()));
+  Hasher headers;
   for (const stream::OutputShard& shard : layout.shards) headers.update(shard.header);
-  Json header = {{"kind", "convert"},
-                 {"version", 1},
-                 {"tool", kVersion},
-                 {"source", checkpoint.identity_digest().hex()},
-                 {"modified", modified.finish().hex()},
-                 {"plan", plan.digest().hex()},
-                 {"layout", headers.finish().hex()}};
+  Json header = checkpoint_header(checkpoint);
+  header["plan"] = plan.digest().hex();
+  header["layout"] = headers.finish().hex();
   stream::part_to_json(part, header);
   return header;
+}
+
+// Whether a journal's first record agrees with what this job would write there.
+// path: of that journal.
+Status check_header(const Json& record, const Json& wanted, const std::string& out,
+                    const std::string& path) {
+  for (const auto& [key, what] :
+       {std::pair{"source", "source (or the source has changed since)"},
+        std::pair{"modified", "state of the source, whose files have been written to since"},
+        std::pair{"plan", "plan"}, std::pair{"tool", "version of this program"},
+        std::pair{"layout", "layout"}}) {
+    const Json* expected = json_find(wanted, key);
+    const Json* found = json_find(record, key);
+    if (expected != nullptr && (found == nullptr || *found != *expected))
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} was begun from another {}; remove it and {} to start anew", partial_path(out),
+                  what, path);
+  }
+  return {};
+}
+
+// A weight file of this or another number of shards.
+bool may_be_shard(std::string_view name) {
+  return name.starts_with("model") && name.ends_with(".safetensors");
+}
+
+// Whatever lies in the folder would be published with it, so nothing may that is not ours.
+template <class IsShard>
+Status check_names(io::Storage& storage, const io::Checkpoint& checkpoint,
+                   const std::string& partial, IsShard&& is_shard) {
+  std::set<std::string> ours(std::begin(kOutputFiles), std::end(kOutputFiles));
+  for (const io::Sidecar& sidecar : checkpoint.sidecars) ours.insert(sidecar.name);
+  SLUICE_ASSIGN(const std::vector<std::string> names, storage.list_directory(partial));
+  for (const std::string& found : names) {
+    const bool unfinished = found.ends_with(io::kUnfinishedSuffix);
+    const std::string name =
+        unfinished ? found.substr(0, found.size() - io::kUnfinishedSuffix.size()) : found;
+    if (!ours.contains(name) && !is_shard(name))
+      return fail(ErrorCode::kInvalidArgument,
+                  "{} holds {}, which is not part of this output; remove it", partial, found);
+  }
+  return {};
 }
 
 Result<Digest> digest_at(const Json& record, std::string_view key, std::string_view label) {
@@ -105,13 +153,15 @@ Result<Digest> digest_written(const io::ByteSource& file, uint64_t start, uint64
 class Conversion {
  public:
   Conversion(io::Storage& storage, const io::Checkpoint& checkpoint, const ModelMap& map,
-             const Plan& plan, const std::string& out, const ConvertOptions& options)
+             const Plan& plan, const std::string& out, OutputClaim* claim,
+             const ConvertOptions& options)
       : storage_(storage),
         checkpoint_(checkpoint),
         map_(map),
         plan_(plan),
         out_(output_name(out)),
         partial_(partial_path(out)),
+        claim_(claim),
         options_(options),
         results_(map.modules.size()) {}
 
@@ -142,6 +192,7 @@ class Conversion {
   const ModelMap& map_;
   const Plan& plan_;
   const std::string out_, partial_;
+  OutputClaim* const claim_;  // of one process alone; parts and merging lock their journals
   const ConvertOptions& options_;
 
   std::vector<const PlannedTensor*> planned_;
@@ -172,16 +223,7 @@ Status Conversion::plan_layout() {
 Status Conversion::take_record(const Json& record, const stream::Part& part,
                                const std::string& path) {
   if (!journal_begun_) {
-    const Json wanted = journal_header(checkpoint_, plan_, layout_, part);
-    for (const auto& [key, what] :
-         {std::pair{"source", "source (or the source has changed since)"},
-          std::pair{"modified", "state of the source, whose files have been written to since"},
-          std::pair{"plan", "plan"}, std::pair{"tool", "version of this program"},
-          std::pair{"layout", "layout"}})
-      if (const Json* found = json_find(record, key); found == nullptr || *found != wanted[key])
-        return fail(ErrorCode::kInvalidArgument,
-                    "{} was begun from another {}; remove it and {} to start anew", partial_, what,
-                    path);
+    SLUICE_TRY(check_header(record, journal_header(checkpoint_, plan_, layout_, part), out_, path));
     journal_begun_ = true;
     return {};
   }
@@ -197,7 +239,9 @@ Status Conversion::take_record(const Json& record, const stream::Part& part,
 
 Status Conversion::open_journal() {
   const std::string path = stream::part_path(journal_path(out_), options_.part);
-  SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
+  if (claim_ == nullptr) {
+    SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
+  }
   SLUICE_ASSIGN(journal_, stream::Journal::open(storage_, path, [&](const Json& record) {
                   return take_record(record, options_.part, path);
                 }));
@@ -237,20 +281,11 @@ Status Conversion::check_complete(uint32_t parts) {
   return stream::all_complete(partial_, incomplete);
 }
 
-// Whatever lies in the folder would be published with it, so nothing may that is not ours.
 Status Conversion::check_folder() {
-  std::set<std::string> ours(std::begin(kOutputFiles), std::end(kOutputFiles));
-  for (const stream::OutputShard& shard : layout_.shards) ours.insert(shard.name);
-  for (const io::Sidecar& sidecar : checkpoint_.sidecars) ours.insert(sidecar.name);
-  SLUICE_ASSIGN(const std::vector<std::string> names, storage_.list_directory(partial_));
-  for (const std::string& name : names) {
-    const bool unfinished = name.ends_with(io::kUnfinishedSuffix);
-    if (!ours.contains(unfinished ? name.substr(0, name.size() - io::kUnfinishedSuffix.size())
-                                  : name))
-      return fail(ErrorCode::kInvalidArgument,
-                  "{} holds {}, which is not part of this output; remove it", partial_, name);
-  }
-  return {};
+  return check_names(storage_, checkpoint_, partial_, [this](const std::string& name) {
+    return std::ranges::find(layout_.shards, name, &stream::OutputShard::name) !=
+           layout_.shards.end();
+  });
 }
 
 Status Conversion::check_space() {
@@ -344,12 +379,11 @@ Status Conversion::write_small_files() {
   }
   std::vector<ModuleResult> results;
   for (const auto& result : results_) results.push_back(*result);
-  const std::pair<std::string_view, std::string> files[] = {
-      {"config.json", dump_json(output_config(checkpoint_, map_, plan_), 4)},
-      {"model.safetensors.index.json", dump_json(output_index(layout_), 4)},
-      {"README.md", model_card(checkpoint_, plan_, layout_)},
-      {"sluice.json",
-       dump_json(output_record(checkpoint_, map_, plan_, layout_, results), 1) + "\n"}};
+  NamedTexts files = {{"config.json", dump_json(output_config(checkpoint_, map_, plan_), 4)},
+                      {"model.safetensors.index.json", dump_json(output_index(layout_), 4)},
+                      {"README.md", model_card(checkpoint_, plan_, layout_)}};
+  const Json record = output_record(checkpoint_, map_, plan_, layout_, results, files);
+  files.emplace_back("sluice.json", dump_json(record, 1) + "\n");
   for (const auto& [name, text] : files)
     SLUICE_TRY(io::write_file_atomically(storage_, inside(name), text));
   return {};
@@ -380,6 +414,7 @@ Status Conversion::finish_publishing() {
     }
   }
   SLUICE_TRY(storage_.remove(journal_path(out_)));
+  if (claim_ != nullptr) claim_->finish();
   return in_parts ? storage_.remove(parts_path(out_)) : Status{};
 }
 
@@ -424,13 +459,15 @@ Result<ConvertSummary> Conversion::run() {
     SLUICE_TRY(run_part());
     return summary_;
   }
-  SLUICE_ASSIGN(const bool finished, finish_earlier_publishing());
-  if (finished) return summary_;
+  if (claim_->published()) {
+    SLUICE_ASSIGN(const bool finished, finish_earlier_publishing());
+    SLUICE_CHECK(finished);
+    return summary_;
+  }
   if (storage_.exists(parts_path(out_)))
     return fail(ErrorCode::kInvalidArgument,
                 "{} was begun in parts; finish them and run sluice merge, or remove it and {}",
                 partial_, parts_path(out_));
-  SLUICE_TRY(storage_.create_directory(partial_));
   SLUICE_TRY(check_folder());
   SLUICE_TRY(check_space());
   SLUICE_TRY(open_journal());
@@ -466,16 +503,6 @@ Result<ConvertSummary> Conversion::merge(uint32_t parts) {
 
 }  // namespace
 
-// "a/b/" and "a/b" are one folder, whose neighbours are a/b.partial and a/b.journal.
-std::string output_name(const std::string& out) {
-  std::string name = out;
-  while (name.size() > 1 && name.back() == '/') name.pop_back();
-  return name;
-}
-
-std::string partial_path(const std::string& out) { return output_name(out) + ".partial"; }
-std::string journal_path(const std::string& out) { return output_name(out) + ".journal"; }
-
 namespace {
 
 Status check_source(const io::Checkpoint& checkpoint, const Plan& plan) {
@@ -488,18 +515,38 @@ Status check_source(const io::Checkpoint& checkpoint, const Plan& plan) {
 
 }  // namespace
 
+Status check_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
+                        const std::string& out) {
+  SLUICE_TRY(check_names(storage, checkpoint, partial_path(out), may_be_shard));
+  SLUICE_ASSIGN(const auto journal, storage.open_source(journal_path(out)));
+  bool first = true;
+  const auto end = stream::read_journal(*journal, [&](const Json& record) -> Status {
+    if (std::exchange(first, false))
+      return check_header(record, checkpoint_header(checkpoint), out, journal_path(out));
+    return {};
+  });
+  if (!end) return std::unexpected(end.error());
+  return {};
+}
+
 Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,
                                const ModelMap& map, const Plan& plan, const std::string& out,
                                const ConvertOptions& options) {
   SLUICE_TRY(check_source(checkpoint, plan));
-  return Conversion(storage, checkpoint, map, plan, out, options).run();
+  std::unique_ptr<OutputClaim> own;
+  OutputClaim* claim = options.claim;
+  if (claim == nullptr && options.part.whole()) {
+    SLUICE_ASSIGN(own, OutputClaim::take(storage, out));
+    claim = own.get();
+  }
+  return Conversion(storage, checkpoint, map, plan, out, claim, options).run();
 }
 
 Result<ConvertSummary> merge(io::Storage& storage, const io::Checkpoint& checkpoint,
                              const ModelMap& map, const Plan& plan, uint32_t parts,
                              const std::string& out, const ConvertOptions& options) {
   SLUICE_TRY(check_source(checkpoint, plan));
-  return Conversion(storage, checkpoint, map, plan, out, options).merge(parts);
+  return Conversion(storage, checkpoint, map, plan, out, nullptr, options).merge(parts);
 }
 
 }  // namespace sluice::convert

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "convert/output_claim.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
 #include "io/storage.h"
@@ -30,6 +31,8 @@ struct ConvertOptions {
   // Finished modules are made durable and journalled together after this many bytes of output, so
   // that a killed run repeats little and syncs seldom. Tests make it small.
   uint64_t bytes_per_checkpoint = 256ull << 20;
+  // Of out, for a caller that works there before converting; null: convert takes one itself.
+  OutputClaim* claim = nullptr;
   // Called with the complete, unpublished folder; an error leaves it unpublished.
   std::function<Status(const std::string& partial)> before_publishing;
 };
@@ -40,12 +43,10 @@ struct ConvertSummary {
   uint64_t modules_resumed = 0;  // found complete in an interrupted run's journal
 };
 
-// The output's path as its neighbours' names begin: without slashes at the end.
-std::string output_name(const std::string& out);
-// Where an unfinished output lies: written here, renamed to its own name when complete.
-std::string partial_path(const std::string& out);
-// The journal of an unfinished output.
-std::string journal_path(const std::string& out);
+// What can be said of an unfinished output before there is a plan: it holds nothing of somebody
+// else's, and was begun from this checkpoint by this version. Errors: kInvalidArgument otherwise.
+Status check_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
+                        const std::string& out);
 
 // Creates out from checkpoint. Errors: kInvalidArgument when out exists, or when an unfinished run
 // belongs to another source or plan; kExhausted when the disk is too small (before anything is

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/sealed_json.h"
 #include "base/units.h"
 #include "sluice_version.h"
 #include "stream/blocks.h"
@@ -81,7 +82,9 @@ std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
 
 Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                    const Plan& plan, const stream::OutputLayout& layout,
-                   const std::vector<ModuleResult>& results) {
+                   const std::vector<ModuleResult>& results, const NamedTexts& written) {
+  Json digests = Json::object();
+  for (const auto& [name, text] : written) digests[name] = digest_of(text).hex();
   Json files = Json::array();
   for (const io::SourceFile& file : checkpoint.identity)
     files.push_back(
@@ -104,16 +107,17 @@ Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& m
   // The plan is text that parses: plan_to_json wrote it.
   auto plan_json = parse_json(allocate::plan_to_json(plan), "plan");
   SLUICE_CHECK(plan_json.has_value());
-  return {{"version", 1},
-          {"tool", fmt::format("sluice {}", kVersion)},
-          {"block_elements", stream::kBlockElements},
-          {"source",
-           {{"name", base_name(checkpoint.path)},
-            {"xxh3", checkpoint.identity_digest().hex()},
-            {"files", std::move(files)}}},
-          {"dropped", map.dropped},
-          {"modules", std::move(modules)},
-          {"plan", std::move(*plan_json)}};
+  return sealed({{"version", 1},
+                 {"tool", fmt::format("sluice {}", kVersion)},
+                 {"block_elements", stream::kBlockElements},
+                 {"source",
+                  {{"name", base_name(checkpoint.path)},
+                   {"xxh3", checkpoint.identity_digest().hex()},
+                   {"files", std::move(files)}}},
+                 {"dropped", map.dropped},
+                 {"files", std::move(digests)},
+                 {"modules", std::move(modules)},
+                 {"plan", std::move(*plan_json)}});
 }
 
 }  // namespace sluice::convert

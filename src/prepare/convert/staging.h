@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "allocate/plan.h"
@@ -33,9 +34,12 @@ Json output_index(const stream::OutputLayout& layout);
 std::string model_card(const io::Checkpoint& checkpoint, const allocate::Plan& plan,
                        const stream::OutputLayout& layout);
 
-// sluice.json: what `verify` holds the output against.
+// Names and content of files that were written, in any order.
+using NamedTexts = std::vector<std::pair<std::string, std::string>>;
+
+// sluice.json: what `verify` holds the output against. written: the files whose digests it records.
 Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                    const allocate::Plan& plan, const stream::OutputLayout& layout,
-                   const std::vector<ModuleResult>& results);
+                   const std::vector<ModuleResult>& results, const NamedTexts& written);
 
 }  // namespace sluice::convert

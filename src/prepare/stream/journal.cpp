@@ -99,20 +99,17 @@ Result<JournalEnd> read_journal(const io::ByteSource& source, const RecordCallba
 
 Result<std::unique_ptr<Journal>> Journal::open(io::Storage& storage, const std::string& path,
                                                const RecordCallback& callback) {
-  const bool existed = storage.exists(path);
   SLUICE_ASSIGN(auto file, storage.open(path, io::OpenMode::kCreateOrOpen));
-  if (existed) {
-    SLUICE_ASSIGN(const auto source, storage.open_source(path));
-    SLUICE_ASSIGN(const JournalEnd end, read_journal(*source, callback));
-    if (end.torn && end.records == 0) {
-      SLUICE_ASSIGN(const bool ours, may_be_journal(*source));
-      if (!ours)
-        return fail(ErrorCode::kInvalidArgument,
-                    "{}: exists and was not written by Sluice; choose another file or remove it",
-                    path);
-    }
-    if (end.torn) SLUICE_TRY(file->truncate(end.valid_bytes));
+  SLUICE_ASSIGN(const auto source, storage.open_source(path));
+  SLUICE_ASSIGN(const JournalEnd end, read_journal(*source, callback));
+  if (end.torn && end.records == 0) {
+    SLUICE_ASSIGN(const bool ours, may_be_journal(*source));
+    if (!ours)
+      return fail(ErrorCode::kInvalidArgument,
+                  "{}: exists and was not written by Sluice; choose another file or remove it",
+                  path);
   }
+  if (end.torn) SLUICE_TRY(file->truncate(end.valid_bytes));
   return std::unique_ptr<Journal>(new Journal(std::move(file)));
 }
 

@@ -4,10 +4,12 @@
 #include <map>
 #include <set>
 
+#include "base/sealed_json.h"
 #include "io/directory.h"
 #include "io/safetensors.h"
 #include "stream/blocks.h"
 #include "stream/output_layout.h"
+#include "verify/small_files.h"
 
 namespace sluice::verify {
 namespace {
@@ -180,7 +182,9 @@ void check_record(const Output& output, const Json& record, const io::Checkpoint
       !has_only(*source, {"name", "xxh3", "files"}, {}))
     findings.add("sluice.json", "does not describe the source's files");
   if (!has_only(record,
-                {"version", "tool", "block_elements", "source", "dropped", "modules", "plan"}, {}))
+                {"version", "tool", "block_elements", "source", "dropped", "files", "modules",
+                 "plan", "digest"},
+                {}))
     findings.add("sluice.json", "has keys that this version does not write");
   if (!says(&record, "dropped", map.dropped))
     findings.add("sluice.json", "does not list the source tensors that are left out");
@@ -247,6 +251,7 @@ Result<Record> read_record(io::Storage& storage, const std::string& out) {
   if (text != dump_json(json, 1) + "\n")
     return fail(ErrorCode::kCorrupt, "{}: was damaged or edited since Sluice wrote it", path);
   std::string().swap(text);  // megabytes for a large model
+  SLUICE_TRY(check_seal(json, path));
   SLUICE_ASSIGN(const Json* plan_json, json_object(json, "plan", path));
   SLUICE_ASSIGN(allocate::Plan plan, allocate::plan_from_json(dump_json(*plan_json), path));
   return Record{std::move(plan), std::move(json)};
@@ -265,7 +270,7 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
     output.files.push_back(std::move(source));
     output.file_names.push_back(name);
     if (!header) {
-      if (header.error().code == ErrorCode::kIo) return std::unexpected(header.error());
+      if (is_system_failure(header.error())) return std::unexpected(header.error());
       findings.add(name, header.error().message);
       continue;
     }
@@ -280,6 +285,7 @@ Result<Output> open_output(io::Storage& storage, const std::string& out, const J
   for (const auto& [name, json] : {std::pair{"config.json", &output.config},
                                    std::pair{"model.safetensors.index.json", &output.index}}) {
     auto parsed = read_json(storage, out + "/" + name);
+    if (!parsed && is_system_failure(parsed.error())) return std::unexpected(parsed.error());
     if (!parsed)
       findings.add(name, parsed.error().message);
     else if (!parsed->is_object())
@@ -335,41 +341,6 @@ void check_loader_rules(const Output& output, const Json& record, const io::Chec
   check_copied_config(output, checkpoint, map, findings);
   check_index(output, plan, findings);
   check_record(output, record, checkpoint, map, findings);
-}
-
-namespace {
-
-// Compared piece by piece: a tokenizer may take a hundred megabytes.
-Result<bool> equal_files(const io::ByteSource& a, const io::ByteSource& b) {
-  if (a.size() != b.size()) return false;
-  constexpr uint64_t kPiece = 1 << 20;
-  std::vector<std::byte> from_a, from_b;
-  for (uint64_t at = 0; at < a.size(); at += kPiece) {
-    const uint64_t bytes = std::min(kPiece, a.size() - at);
-    from_a.resize(bytes);
-    from_b.resize(bytes);
-    SLUICE_TRY(a.read_at(at, from_a));
-    SLUICE_TRY(b.read_at(at, from_b));
-    if (from_a != from_b) return false;
-  }
-  return true;
-}
-
-}  // namespace
-
-Status check_sidecars(io::Storage& storage, const std::string& out,
-                      const io::Checkpoint& checkpoint, Findings& findings) {
-  for (const io::Sidecar& sidecar : checkpoint.sidecars) {
-    const std::string path = out + "/" + sidecar.name;
-    if (!storage.exists(path)) {
-      findings.add(sidecar.name, "is missing");
-      continue;
-    }
-    SLUICE_ASSIGN(const auto found, storage.open_source(path));
-    SLUICE_ASSIGN(const bool equal, equal_files(*sidecar.source, *found));
-    if (!equal) findings.add(sidecar.name, "differs from the source's");
-  }
-  return {};
 }
 
 }  // namespace sluice::verify

@@ -68,8 +68,4 @@ void check_loader_rules(const Output& output, const Json& record, const io::Chec
                         const families::ModelMap& map, const allocate::Plan& plan,
                         Findings& findings);
 
-// The small files that travel with a model must be the source's. Errors: reading fails.
-Status check_sidecars(io::Storage& storage, const std::string& out,
-                      const io::Checkpoint& checkpoint, Findings& findings);
-
 }  // namespace sluice::verify

@@ -15,6 +15,7 @@
 #include "verify/block_rows.h"
 #include "verify/fp_proof.h"
 #include "verify/output.h"
+#include "verify/small_files.h"
 
 namespace sluice::verify {
 namespace {
@@ -320,6 +321,7 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   if (options.part.index == 0) {
     check_loader_rules(output, record.json, checkpoint, map, record.plan, findings);
     SLUICE_TRY(check_sidecars(storage, out, checkpoint, findings));
+    SLUICE_TRY(check_written_files(storage, out, record.json, record.plan, findings));
   }
 
   VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options);

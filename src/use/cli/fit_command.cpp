@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/machine.h"
+#include "base/sealed_json.h"
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
@@ -19,12 +20,6 @@ struct Options {
 struct Timings {
   double analyze = 0, plan = 0, quantize = 0, verify = 0;
 };
-
-// Whether an earlier run was stopped after the folder got its name and before the journal went.
-bool stopped_at_the_end(io::Storage& storage, const std::string& out) {
-  return storage.exists(out) && storage.exists(convert::journal_path(out)) &&
-         !storage.exists(convert::partial_path(out));
-}
 
 // The analysis lies in the output folder, unless the user named a file to reuse.
 std::string analysis_path(const Options& options, const std::string& folder) {
@@ -88,13 +83,13 @@ Json run_record(const Timings& timings, const Context& context) {
 
 Result<int> run(Context& context, const Options& options) {
   io::Storage& storage = *context.storage;
-  if (storage.exists(options.out) && !storage.exists(convert::journal_path(options.out)))
-    return fail(ErrorCode::kInvalidArgument,
-                "{} exists already; remove it or choose another output", options.out);
+  // Whatever can be refused is refused before the hours that analysis may take.
+  SLUICE_TRY(check_plan_options(context, options.plan));
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
-  const bool at_the_end = stopped_at_the_end(storage, options.out);
+  SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(storage, options.out));
+  const bool at_the_end = claim->published();
   const std::string folder = at_the_end ? options.out : convert::partial_path(options.out);
-  if (!at_the_end) SLUICE_TRY(storage.create_directory(folder));
+  if (!at_the_end) SLUICE_TRY(convert::check_unfinished(storage, *model.checkpoint, options.out));
 
   Timings timings;
   Stopwatch analyze_watch;
@@ -114,12 +109,13 @@ Result<int> run(Context& context, const Options& options) {
     timings.verify = convert_watch.seconds() - timings.quantize;
     SLUICE_TRY(write_report(context, partial, analysis));
     return io::write_file_atomically(storage, partial + "/run.json",
-                                     dump_json(run_record(timings, context), 1) + "\n");
+                                     dump_json(sealed(run_record(timings, context)), 1) + "\n");
   };
   Status verified;
   if (at_the_end) verified = verify_folder(context, model, folder, report);
-  auto converted = verified ? run_convert(context, model, plan, options.out, verify_and_record)
-                            : std::unexpected(verified.error());
+  auto converted =
+      verified ? run_convert(context, model, plan, options.out, verify_and_record, {}, claim.get())
+               : std::unexpected(verified.error());
   if (!converted && report.finding_count > 0) {
     context.console->error(converted.error().message);
     if (context.options.json)

@@ -205,6 +205,13 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
   return targets;
 }
 
+Status check_plan_options(Context& context, const PlanOptions& options) {
+  if (!options.device.empty())
+    SLUICE_TRY(allocate::find_device(allocate::builtin_devices(), options.device));
+  SLUICE_TRY(load_sensitivity(context, options.sensitivity));
+  return {};
+}
+
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
                                 const PlanOptions& options) {
   allocate::PlanRequest request;
@@ -222,7 +229,8 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
 
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
-    std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part) {
+    std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part,
+    convert::OutputClaim* claim) {
   convert::ConvertOptions options;
   options.part = part;
   options.workers = context.workers;
@@ -231,6 +239,7 @@ Result<convert::ConvertSummary> run_convert(
   options.progress = context.console.get();
   options.log = context.console.get();
   options.before_publishing = std::move(before_publishing);
+  options.claim = claim;
   context.console->begin("quantize", bytes_of_part(*model.checkpoint, model.map, part));
   return convert::convert(*context.storage, *model.checkpoint, model.map, plan, out, options);
 }

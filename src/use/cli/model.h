@@ -63,6 +63,9 @@ struct PlanOptions {
 // targets, for a command that has a further one.
 CLI::App* add_plan_options(CLI::App& command, PlanOptions& options);
 
+// What can be refused without an analysis: unknown devices, sensitivity files that do not load.
+Status check_plan_options(Context& context, const PlanOptions& options);
+
 // Prints the arithmetic of --device.
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
                                 const PlanOptions& options);
@@ -70,7 +73,7 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing,
-    const stream::Part& part = {});
+    const stream::Part& part = {}, convert::OutputClaim* claim = nullptr);
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
                                         const std::string& out, const stream::Part& part = {});
