@@ -1,10 +1,12 @@
 """Peak resident memory of analyze, quantize, verify and fit on generated checkpoints, measured by
-the operating system without any limit set: at most 256 MB, whatever the size.
+the operating system without any limit set: at most 256 MB, whatever the size. As root, where the
+memory controller can be used, again in a control group of 300 MB without swap, page cache included.
 
     test_memory.py SLUICE [SIZE ...]      sizes such as 300MB 1GB 4GB 16GB
 
 Needs three times the largest size on disk, in TMPDIR. Prints a table."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from pathlib import Path
 import support
 
 PEAK_BYTES_MAX = 256_000_000
+GROUP_BYTES = 300_000_000
+MANY_THREADS = 48
 FAMILIES = ("llama", "qwen3_moe")
 
 tool = support.load_tool("make_checkpoint")
@@ -23,6 +27,10 @@ tool = support.load_tool("make_checkpoint")
 # A process starts its peak at its parent's resident memory, so the parent must be a small one.
 LAUNCHER = """
 import os, sys
+group = sys.argv.pop(1)
+if group:
+    with open(os.path.join(group, "cgroup.procs"), "w") as file:
+        file.write(str(os.getpid()))
 null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
 _, status, usage = os.wait4(process, 0)
@@ -30,10 +38,51 @@ print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 """
 
 
-def measured(arguments):
+class MemoryGroup:
+    """A control group of its own with a hard limit and no swap; None where that cannot be had."""
+
+    def __init__(self, path, limits, peak):
+        self.path, self.peak = path, peak
+        self.path.mkdir()
+        for name, value in limits:
+            if (self.path / name).exists():
+                (self.path / name).write_text(str(value))
+
+    def peak_bytes(self):
+        return int((self.path / self.peak).read_text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for _ in range(50):  # the last process may still be on its way out
+            try:
+                return self.path.rmdir()
+            except OSError:
+                time.sleep(0.1)
+
+    @staticmethod
+    def create():
+        name = f"sluice-memory-{os.getpid()}"
+        v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+        try:
+            if (v1 / "memory.limit_in_bytes").exists():
+                return MemoryGroup(v1 / name, [("memory.limit_in_bytes", GROUP_BYTES),
+                                               ("memory.memsw.limit_in_bytes", GROUP_BYTES),
+                                               ("memory.swappiness", 0)],
+                                   "memory.max_usage_in_bytes")
+            if "memory" in (v2 / "cgroup.subtree_control").read_text().split():
+                return MemoryGroup(v2 / name, [("memory.max", GROUP_BYTES),
+                                               ("memory.swap.max", 0)], "memory.peak")
+        except OSError:
+            pass
+        return None
+
+
+def measured(arguments, group=None):
     """(exit code, peak resident bytes, seconds) of one run of the program."""
     start = time.monotonic()
-    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER]
+    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER, str(group.path) if group else ""]
     result = subprocess.run([*launcher, support.binary(), *map(str, arguments)], check=True,
                             stdout=subprocess.PIPE, text=True)
     seconds = time.monotonic() - start
@@ -68,7 +117,37 @@ def measure(folder, family, size):
     good &= code == 0 and peak <= PEAK_BYTES_MAX
     print(f"{family:10} {size:>6} fit, all  exit {code}  peak {peak / 1e6:7.1f} MB  "
           f"{seconds:7.1f} s  {total / 1e9 / seconds:6.2f} GB/s", flush=True)
+    shutil.rmtree(fitted, ignore_errors=True)
+    threads = ["--threads", MANY_THREADS, "--quiet"]
+    analysis.unlink()
+    for name, arguments in commands.items():
+        if name == "fit":
+            continue
+        code, peak, seconds = measured([*arguments, *threads])
+        good &= code == 0 and peak <= PEAK_BYTES_MAX
+        print(f"{family:10} {size:>6} {name:9} exit {code}  peak {peak / 1e6:7.1f} MB  "
+              f"{seconds:7.1f} s  with {MANY_THREADS} threads", flush=True)
+    shutil.rmtree(uniform)
+    analysis.unlink()
+    good &= measure_limited(family, size, commands)
     shutil.rmtree(source)
+    return good
+
+
+def measure_limited(family, size, commands):
+    """The same in a control group; True when all succeed or there is none."""
+    good = True
+    for name, arguments in commands.items():
+        group = MemoryGroup.create()
+        if group is None:
+            print("not measured under a limit: no memory controller that may be used here")
+            return good
+        with group:
+            code, _, seconds = measured([*arguments, "--quiet"], group)
+            good &= code == 0
+            print(f"{family:10} {size:>6} {name:9} exit {code}  peak of its group "
+                  f"{group.peak_bytes() / 1e6:7.1f} of {GROUP_BYTES / 1e6:.0f} MB  "
+                  f"{seconds:7.1f} s", flush=True)
     return good
 
 

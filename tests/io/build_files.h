@@ -94,8 +94,10 @@ class GgufBuilder {
 // A folder of its own, removed at the end.
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "sluice-XXXXXX").string();
+  // parent: "" for the system's folder of temporary files.
+  explicit TemporaryFolder(const std::filesystem::path& parent = "") {
+    const auto base = parent.empty() ? std::filesystem::temp_directory_path() : parent;
+    std::string pattern = (base / "sluice-XXXXXX").string();
     path_ = ::mkdtemp(pattern.data());
   }
   ~TemporaryFolder() {

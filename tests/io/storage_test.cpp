@@ -150,38 +150,6 @@ TEST(StorageTest, ALockEndsWithItsProcess) {
   EXPECT_TRUE(storage->lock(folder.file("lock")));
 }
 
-TEST(ByteSourceTest, ReadsInsideOnly) {
-  const TemporaryFolder folder;
-  folder.write("f", "0123456789");
-  for (const auto& source :
-       {*open_file_source(folder.file("f")), testing::source_of("0123456789")}) {
-    EXPECT_EQ(source->size(), 10u);
-    char out[4] = {};
-    ASSERT_TRUE(source->read_at(6, std::as_writable_bytes(std::span(out))));
-    EXPECT_EQ(std::string_view(out, 4), "6789");
-    EXPECT_TRUE(source->read_at(10, {}));
-    for (const uint64_t offset : {uint64_t{7}, uint64_t{11}, uint64_t{1} << 63, UINT64_MAX}) {
-      const auto status = source->read_at(offset, std::as_writable_bytes(std::span(out)));
-      ASSERT_FALSE(status);
-      EXPECT_EQ(status.error().code, ErrorCode::kCorrupt);
-      EXPECT_THAT(status.error().message, ::testing::HasSubstr(std::to_string(offset)));
-    }
-    EXPECT_EQ(*read_text(*source, 10), "0123456789");
-    EXPECT_FALSE(read_text(*source, 9));
-  }
-}
-
-TEST(ByteSourceTest, AFileThatShrinksIsCorrupt) {
-  const TemporaryFolder folder;
-  folder.write("f", "0123456789");
-  const auto source = *open_file_source(folder.file("f"));
-  folder.write("f", "01");
-  char out[4];
-  const auto status = source->read_at(0, std::as_writable_bytes(std::span(out)));
-  ASSERT_FALSE(status);
-  EXPECT_EQ(status.error().code, ErrorCode::kCorrupt);
-}
-
 TEST(FaultTest, AtomicWriteAtEveryFault) {
   for (const bool persistent : {false, true}) {
     for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kExhausted}) {

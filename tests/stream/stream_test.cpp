@@ -180,6 +180,47 @@ TEST(Stream, RowsFollowTheRecipe) {
   EXPECT_THAT(rows_read(), ::testing::ElementsAre(0, 2, 1, 3, 4, 6, 5, 7));
 }
 
+TEST(Stream, CompanionsOfEveryBlockComeWithIt) {
+  class Accompanied : public Recorder {
+   public:
+    Accompanied(unsigned workers, const io::Checkpoint& from) : Recorder(workers), from_(from) {}
+    // The first bytes of the two tensors before and after, in that order.
+    void list_companions(const families::OutputModule&, const Block& block,
+                         std::vector<ByteRange>& ranges) const override {
+      if (block.module != 4) return;
+      for (const uint32_t other : {3u, 1u, 7u}) {
+        const io::StoredTensor& tensor = from_.tensors[other];
+        ranges.push_back({from_.files[0].get(), tensor.offset,
+                          std::min<uint64_t>(tensor.bytes, 5 + block.index), tensor.info.name});
+      }
+    }
+
+   private:
+    const io::Checkpoint& from_;
+  };
+  const auto checkpoint = sample_model().build();
+  const auto map = test::plain_map(*checkpoint, DType::kBF16);
+  Accompanied recorder(3, *checkpoint);
+  std::atomic<int> accompanied{0};
+  recorder.on_visit = [&](const RowBlock& block) -> Status {
+    if (block.block.module != 4) {
+      EXPECT_TRUE(block.companions.empty());
+      return {};
+    }
+    ++accompanied;
+    EXPECT_EQ(block.companions.size(), 3u);
+    EXPECT_TRUE(block.companions[0].empty());
+    for (const auto& [place, tensor] : {std::pair(1, 1), std::pair(2, 7)}) {
+      std::vector<std::byte> expected(5 + block.block.index);
+      EXPECT_TRUE(checkpoint->files[0]->read_at(checkpoint->tensors[tensor].offset, expected));
+      EXPECT_TRUE(std::ranges::equal(block.companions[place], expected));
+    }
+    return {};
+  };
+  ASSERT_TRUE(stream_modules(*checkpoint, map, all_of(map), recorder, options_of(3)));
+  EXPECT_EQ(accompanied, 6);
+}
+
 TEST(Stream, ValuesAreDecodedOnlyWhenWanted) {
   class Uninterested : public Recorder {
    public:
@@ -196,14 +237,15 @@ TEST(Stream, ValuesAreDecodedOnlyWhenWanted) {
     EXPECT_EQ(seen.values.empty(), map.modules[key.first].path != "c.norm");
 }
 
-// Counts reads whose blocks no visitor has let go of.
+// Counts bytes that were read and whose blocks no visitor has let go of.
 class CountingSource : public io::ByteSource {
  public:
   CountingSource(std::shared_ptr<io::ByteSource> base, std::atomic<int64_t>& live,
                  std::atomic<int64_t>& live_max)
       : base_(std::move(base)), live_(live), live_max_(live_max) {}
   Status read_at(uint64_t offset, std::span<std::byte> out) const override {
-    const int64_t now = live_.fetch_add(1) + 1;
+    const auto bytes = static_cast<int64_t>(out.size());
+    const int64_t now = live_.fetch_add(bytes) + bytes;
     int64_t before = live_max_.load();
     while (before < now && !live_max_.compare_exchange_weak(before, now)) {
     }
@@ -228,14 +270,15 @@ TEST(Stream, ReadsOnlySoFarAhead) {
     });
     const auto map = test::plain_map(*checkpoint, DType::kBF16);
     Recorder recorder(workers);
-    recorder.on_visit = [&](const RowBlock&) -> Status {
+    recorder.on_visit = [&](const RowBlock& block) -> Status {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));  // slower than reading
-      --live;
+      live -= static_cast<int64_t>(block.source.size());
       return {};
     };
     ASSERT_TRUE(stream_modules(*checkpoint, map, all_of(map), recorder, options_of(workers)));
     EXPECT_EQ(recorder.visits_, 64u);
-    EXPECT_LE(live_max, workers + 2 * std::clamp(workers, 1u, 4u));
+    EXPECT_LE(live_max, (workers + 2 * reader_count(workers)) * kUnitBytes);
+    EXPECT_GT(live_max, kUnitBytes) << "nothing was read ahead";
   }
 }
 

@@ -26,8 +26,23 @@ class ByteSource {
   virtual const std::string& label() const = 0;
 };
 
-// Opened read-only, regular files only. Interrupted and short reads are continued.
-Result<std::shared_ptr<ByteSource>> open_file_source(const std::string& path);
+class DescriptorCache;
+
+// When reads bypass the page cache (O_DIRECT, F_NOCACHE): large reads of large files, which would
+// otherwise push everything else out of memory for bytes that nobody reads twice soon. Memory from
+// an AlignedBuffer takes them without a copy. What is read of a large file in any other way (in
+// small pieces, or because the file system refuses) is dropped from the cache afterwards.
+struct DirectReads {
+  uint64_t file_bytes_min = 64ull << 20;
+  size_t read_bytes_min = 32 << 10;
+};
+
+// Opened read-only, regular files only. Interrupted and short reads are continued. Files that share
+// a cache together keep a bounded number of descriptors open; one that has to be opened again and
+// is no longer the same file is kCorrupt. Without a cache the file has its own.
+Result<std::shared_ptr<ByteSource>> open_file_source(
+    const std::string& path, std::shared_ptr<DescriptorCache> descriptors = nullptr,
+    const DirectReads& direct = {});
 std::shared_ptr<ByteSource> memory_source(std::string label, std::vector<std::byte> bytes);
 
 // A whole small file as text; refuses more than bytes_max.

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "io/descriptor_cache.h"
 #include "io/gguf_config.h"
 #include "io/gguf_set.h"
 #include "io/names.h"
@@ -146,7 +147,8 @@ Status add_sidecars(const std::string& folder, const std::vector<std::string>& n
                     Checkpoint& checkpoint) {
   for (const std::string& name : names) {
     if (!is_sidecar(name)) continue;
-    SLUICE_ASSIGN(auto source, open_file_source((fs::path(folder) / name).string()));
+    SLUICE_ASSIGN(auto source,
+                  open_file_source((fs::path(folder) / name).string(), checkpoint.descriptors));
     if (source->size() > kSidecarBytesMax)
       return fail(ErrorCode::kUnsupported, "{}: {} bytes, at most {} are expected of such a file",
                   source->label(), source->size(), kSidecarBytesMax);
@@ -175,7 +177,8 @@ Status read_folder_files(const std::string& folder, const std::vector<std::strin
 }
 
 Status add_safetensors(const std::string& folder, const std::string& name, Checkpoint& checkpoint) {
-  SLUICE_ASSIGN(auto source, open_file_source((fs::path(folder) / name).string()));
+  SLUICE_ASSIGN(auto source,
+                open_file_source((fs::path(folder) / name).string(), checkpoint.descriptors));
   const auto file = static_cast<uint32_t>(checkpoint.files.size());
   SLUICE_ASSIGN(SafetensorsHeader header, read_safetensors_header(*source, file));
   SLUICE_ASSIGN(const Digest digest, Digest::from_hex(header.text_digest));
@@ -338,6 +341,7 @@ Digest Checkpoint::identity_digest() const {
 Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path) {
   if (path.empty()) return fail(ErrorCode::kInvalidArgument, "the model's path is empty");
   auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->descriptors = std::make_shared<DescriptorCache>();
   checkpoint->path = path;
   std::error_code error;
   const fs::file_status status = fs::status(path, error);

@@ -41,6 +41,8 @@ struct SourceFile {
 struct Checkpoint {
   std::string path;  // as the user gave it
   SourceKind kind = SourceKind::kHuggingFace;
+  // Shared by all files and sidecars: however many there are, few are open at a time.
+  std::shared_ptr<DescriptorCache> descriptors;
   std::vector<std::shared_ptr<ByteSource>> files;
   std::vector<SourceFile> identity;                        // one per file, same order
   std::vector<StoredTensor> tensors;                       // sorted by name

@@ -37,6 +37,7 @@ class FaultyFile : public WritableFile {
     SLUICE_TRY(injector_.step("allocate", path_));
     return base_->allocate(size);
   }
+  void write_behind() override { base_->write_behind(); }
   Status sync() override {
     SLUICE_TRY(injector_.step("sync", path_));
     return base_->sync();

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "io/descriptor_cache.h"
 #include "io/names.h"
 
 namespace sluice::io {
@@ -77,7 +78,8 @@ Status check_part(const GgufHeader& part, const GgufHeader& first, const std::st
 }
 
 Status add_file(const fs::path& path, GgufSet& set, GgufHeader& header) {
-  SLUICE_ASSIGN(auto source, open_file_source(path.string()));
+  if (set.descriptors == nullptr) set.descriptors = std::make_shared<DescriptorCache>();
+  SLUICE_ASSIGN(auto source, open_file_source(path.string(), set.descriptors));
   SLUICE_ASSIGN(header, read_gguf_header(*source, static_cast<uint32_t>(set.files.size())));
   set.files.push_back(std::move(source));
   set.names.push_back(path.filename().string());

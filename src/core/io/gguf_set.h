@@ -18,6 +18,7 @@ namespace sluice::io {
 struct GgufSet {
   // The first part's metadata and digest, the tensors of all parts: StoredTensor::file is the part.
   GgufHeader header;
+  std::shared_ptr<DescriptorCache> descriptors;    // of all files
   std::vector<std::shared_ptr<ByteSource>> files;  // in the order of the parts
   std::vector<std::string> names;                  // bare, one per file
   std::vector<Digest> digests;                     // of each file's header

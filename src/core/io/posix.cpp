@@ -3,18 +3,28 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <limits>
+#include <cstring>
 #include <system_error>
+
+#include "io/aligned_buffer.h"
 
 namespace sluice::io {
 namespace {
 
 // macOS refuses single transfers of 2 GiB and more; Linux shortens them.
 constexpr size_t kTransferBytesMax = size_t{1} << 30;
+// Of a direct read into memory that cannot take it in place.
+constexpr size_t kBounceBytes = 256 << 10;
+
+struct alignas(kDirectAlignment) AlignedPage {
+  std::byte bytes[kDirectAlignment];
+};
 
 }  // namespace
 
@@ -68,6 +78,85 @@ Status read_fully(int fd, uint64_t offset, std::span<std::byte> out, std::string
   return {};
 }
 
+FileDescriptor open_direct([[maybe_unused]] const std::string& path) {
+#if defined(__linux__)
+  return std::move(open_descriptor(path, O_RDONLY | O_NONBLOCK | O_DIRECT))
+      .value_or(FileDescriptor());
+#elif defined(__APPLE__)
+  auto opened = open_descriptor(path, O_RDONLY | O_NONBLOCK);
+  if (opened && ::fcntl(opened->get(), F_NOCACHE, 1) == 0) return std::move(*opened);
+  return {};
+#else
+  return {};
+#endif
+}
+
+namespace {
+
+bool is_refusal(int error) {
+  return error == EINVAL || error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS;
+}
+
+// Whole pages around [offset, offset + out.size()) in one call: those that are wholly in out go
+// there, the first and the last through ends. Returns pread's count, from the start of the first
+// page, or −1 with errno.
+ssize_t read_pages(int fd, uint64_t offset, std::span<std::byte> out,
+                   std::array<AlignedPage, 2>& ends) {
+  const size_t head = offset % kDirectAlignment;
+  const size_t head_bytes = head == 0 ? 0 : std::min(kDirectAlignment - head, out.size());
+  const size_t tail_bytes = (out.size() - head_bytes) % kDirectAlignment;
+  const size_t middle = out.size() - head_bytes - tail_bytes;
+  iovec parts[3];
+  int count = 0;
+  if (head_bytes > 0) parts[count++] = {ends[0].bytes, kDirectAlignment};
+  if (middle > 0) parts[count++] = {out.data() + head_bytes, middle};
+  if (tail_bytes > 0) parts[count++] = {ends[1].bytes, kDirectAlignment};
+  const ssize_t got = ::preadv(fd, parts, count, static_cast<off_t>(offset - head));
+  if (got <= 0) return got;
+  std::memcpy(out.data(), ends[0].bytes + head, head_bytes);
+  std::memcpy(out.data() + head_bytes + middle, ends[1].bytes, tail_bytes);
+  return got;
+}
+
+}  // namespace
+
+Result<size_t> read_direct(int fd, uint64_t offset, std::span<std::byte> out,
+                           std::string_view path) {
+  std::array<AlignedPage, 2> ends;
+  AlignedBuffer bounce;
+  size_t done = 0;
+  while (done < out.size()) {
+    const uint64_t at = offset + done;
+    std::span<std::byte> rest =
+        out.subspan(done).first(std::min(out.size() - done, kTransferBytesMax));
+    const bool in_place =
+        reinterpret_cast<uintptr_t>(rest.data()) % kDirectAlignment == at % kDirectAlignment;
+    if (!in_place) rest = bounce.place(std::min(rest.size(), kBounceBytes), at);
+    const ssize_t count = read_pages(fd, at, rest, ends);
+    if (count < 0) {
+      const int error = errno;
+      if (error == EINTR) continue;
+      if (is_refusal(error)) return done;
+      return system_error(error, fmt::format("reading {} bytes at offset {}", rest.size(), at),
+                          path);
+    }
+    const size_t head = at % kDirectAlignment;
+    // Nothing new: the file has become shorter, which the ordinary read tells in full.
+    if (static_cast<size_t>(count) <= head) return done;
+    const size_t fresh = std::min(static_cast<size_t>(count) - head, rest.size());
+    if (!in_place) std::memcpy(out.data() + done, rest.data(), fresh);
+    done += fresh;
+  }
+  return done;
+}
+
+void drop_cached([[maybe_unused]] int fd, [[maybe_unused]] uint64_t offset,
+                 [[maybe_unused]] uint64_t bytes) {
+#if defined(__linux__)
+  ::posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+#endif
+}
+
 Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
                    std::string_view path) {
   while (!bytes.empty()) {
@@ -98,7 +187,8 @@ Result<FileState> regular_file_state(int fd, std::string_view path) {
   const timespec& modified = info.st_mtim;
 #endif
   return FileState{static_cast<uint64_t>(info.st_size),
-                   int64_t{modified.tv_sec} * 1'000'000'000 + modified.tv_nsec};
+                   int64_t{modified.tv_sec} * 1'000'000'000 + modified.tv_nsec,
+                   static_cast<uint64_t>(info.st_dev), static_cast<uint64_t>(info.st_ino)};
 }
 
 }  // namespace sluice::io

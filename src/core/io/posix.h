@@ -38,6 +38,17 @@ class FileDescriptor {
 // flags as for open(2); close-on-exec is added.
 Result<FileDescriptor> open_descriptor(const std::string& path, int flags, unsigned mode = 0);
 
+// For large reads that leave no trace in the page cache; −1 where this system or file system has
+// none, and where the ordinary open will tell what is wrong.
+FileDescriptor open_direct(const std::string& path);
+// As read_fully, from open_direct's descriptor. The whole pages in out arrive without a copy when
+// out's address equals offset modulo kDirectAlignment. Returns how many bytes came before the file
+// system began to refuse: less than out.size() only then, and the rest must be read another way.
+Result<size_t> read_direct(int fd, uint64_t offset, std::span<std::byte> out,
+                           std::string_view path);
+// Lets go of what the page cache holds of a range of a file, as far as it is clean.
+void drop_cached(int fd, uint64_t offset, uint64_t bytes);
+
 // Fill, or write out, the whole span at offset.
 Status read_fully(int fd, uint64_t offset, std::span<std::byte> out, std::string_view path);
 Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
@@ -46,6 +57,7 @@ Status write_fully(int fd, uint64_t offset, std::span<const std::byte> bytes,
 struct FileState {
   uint64_t bytes = 0;
   int64_t modified_ns = 0;  // since 1970
+  uint64_t device = 0, inode = 0;
 };
 // Of a regular file; kUnsupported for anything else.
 Result<FileState> regular_file_state(int fd, std::string_view path);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "io/descriptor_cache.h"
 #include "io/directory.h"
 #include "io/posix.h"
 
@@ -64,7 +65,11 @@ Status reserve(int fd, uint64_t size, const std::string& path) {
 
 class LocalFile : public WritableFile {
  public:
-  LocalFile(FileDescriptor fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  LocalFile(FileDescriptor fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {
+#ifdef __APPLE__
+    (void)::fcntl(fd_.get(), F_NOCACHE, 1);  // what write_behind is for elsewhere
+#endif
+  }
 
   Status write_at(uint64_t offset, std::span<const std::byte> bytes) override {
     return write_fully(fd_.get(), offset, bytes, path_);
@@ -77,6 +82,13 @@ class LocalFile : public WritableFile {
   Status allocate(uint64_t size) override {
     SLUICE_TRY(reserve(fd_.get(), size, path_));
     return resize(fd_.get(), size, path_);
+  }
+  void write_behind() override {
+#ifdef __linux__
+    // Only starts: waiting here would take note of errors that a later sync has to return.
+    (void)::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+    drop_cached(fd_.get(), 0, 0);
   }
   Status sync() override {
     // The kernel marks pages clean after a failed sync, so a second one would succeed and lie.
@@ -120,7 +132,7 @@ class LocalStorage : public Storage {
   }
 
   Result<std::shared_ptr<ByteSource>> open_source(const std::string& path) override {
-    return open_file_source(path);
+    return open_file_source(path, descriptors_);
   }
 
   bool exists(const std::string& path) override {
@@ -180,6 +192,9 @@ class LocalStorage : public Storage {
       if (named) return std::make_unique<LocalLock>(std::move(fd));
     }
   }
+
+ private:
+  const std::shared_ptr<DescriptorCache> descriptors_ = std::make_shared<DescriptorCache>();
 };
 
 Status write_and_sync(Storage& storage, const std::string& path, std::string_view text) {

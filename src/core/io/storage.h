@@ -25,6 +25,10 @@ class WritableFile {
   virtual Status truncate(uint64_t size) = 0;
   // Reserves size bytes on disk (kExhausted when they are not there) and sets the file's size.
   virtual Status allocate(uint64_t size) = 0;
+  // Starts writing out what is dirty and lets go of what is on disk already, so that a large output
+  // neither fills memory nor waits for the next sync. A hint: promises nothing, and may run while
+  // other threads write.
+  virtual void write_behind() {}
   // Durable (F_FULLFSYNC on macOS). After an error the file's content is unknown: the caller must
   // rewrite it, never sync again.
   virtual Status sync() = 0;

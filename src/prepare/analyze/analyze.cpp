@@ -8,6 +8,7 @@
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "numerics/block_codec.h"
+#include "numerics/squared_sum.h"
 #include "stream/journal.h"
 #include "stream/output_layout.h"
 #include "stream/stream.h"
@@ -286,7 +287,7 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
   SLUICE_TRY(stream::check_values(checkpoint_, block, output, [this](std::span<const float> row) {
     return kernels_.find_unencodable(row);
   }));
-  for (const float value : block.values) sums.squared_weight += double{value} * double{value};
+  sums.squared_weight = numerics::squared_sum(block.values);
   const auto rounded = stream::values_in_dtype(block, output, scratch_[worker].rounded);
   price_cast(block, rounded, sums);
   if (state.candidates.size() > 1) {

@@ -368,7 +368,7 @@ Status Conversion::convert_remaining() {
       stream::stream_modules(checkpoint_, map_, remaining, visitor, stream_options);
   // An interruption keeps what is finished; after any other error nothing more is claimed.
   if (!streamed && streamed.error().code != ErrorCode::kCancelled) return streamed;
-  SLUICE_TRY(visitor.checkpoint_progress());
+  SLUICE_TRY(visitor.finish());
   return streamed;
 }
 

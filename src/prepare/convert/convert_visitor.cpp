@@ -22,17 +22,6 @@ numerics::EncodedBytes row_bytes(const OutputModule& module, const QuantFormat& 
   return numerics::encoded_bytes(format, row, dtype);
 }
 
-Json result_to_json(uint32_t module, const ModuleResult& result) {
-  return {{"module", module},
-          {"source", result.source.hex()},
-          {"weight", result.weight.hex()},
-          {"scales", result.scales.hex()},
-          {"biases", result.biases.hex()},
-          {"squared_error", result.error.squared_error},
-          {"squared_weight", result.error.squared_weight},
-          {"error_max", result.error.error_max}};
-}
-
 std::vector<ConvertVisitor::BlockResult>& ConvertVisitor::results_of(const RowBlock& block) {
   MutexLock lock(mutex_);
   auto& state = states_[block.block.module];
@@ -151,7 +140,7 @@ Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratc
   return encode_plain(block, scratch);
 }
 
-Status ConvertVisitor::write(const RowBlock& block, const Scratch& scratch) const {
+Status ConvertVisitor::write(const RowBlock& block, const Scratch& scratch) {
   const stream::ModulePlace& place = layout_.places[block.block.module];
   io::WritableFile& file = *files_[place.shard];
   const auto put = [&](uint64_t start, const std::vector<std::byte>& bytes) -> Status {
@@ -160,7 +149,10 @@ Status ConvertVisitor::write(const RowBlock& block, const Scratch& scratch) cons
   };
   SLUICE_TRY(put(place.weight, scratch.weight));
   SLUICE_TRY(put(place.scales, scratch.scales));
-  return put(place.biases, scratch.biases);
+  SLUICE_TRY(put(place.biases, scratch.biases));
+  checkpointer_.wrote(place.shard,
+                      scratch.weight.size() + scratch.scales.size() + scratch.biases.size());
+  return {};
 }
 
 Status ConvertVisitor::visit(const RowBlock& block, unsigned worker) {
@@ -207,29 +199,7 @@ Status ConvertVisitor::finish_module(uint32_t module) {
   if (mode != QuantMode::kFloat) result.scales = scales.finish();
   if (mode == QuantMode::kAffine) result.biases = biases.finish();
   SLUICE_TRY(check_source(module, result.source));
-  pending_.push_back({module, result});
-  pending_bytes_ += planned_[module]->bytes;
-  return pending_bytes_ < bytes_per_checkpoint_ ? Status{} : checkpoint_progress();
-}
-
-Status ConvertVisitor::checkpoint_progress() {
-  // What a failed sync left behind is unknown, and a second one would succeed and lie.
-  if (failed_) return fail(ErrorCode::kIo, "an earlier sync failed; run again to redo its part");
-  failed_ = true;
-  for (size_t shard = 0; shard < files_.size(); ++shard) {
-    const bool touched = std::ranges::any_of(
-        pending_, [&](const Pending& done) { return layout_.places[done.module].shard == shard; });
-    if (touched) SLUICE_TRY(files_[shard]->sync());
-  }
-  for (const Pending& done : pending_) {
-    SLUICE_TRY(journal_.append(result_to_json(done.module, done.result)));
-    results_[done.module] = done.result;
-  }
-  SLUICE_TRY(journal_.sync());
-  failed_ = false;
-  pending_.clear();
-  pending_bytes_ = 0;
-  return {};
+  return checkpointer_.add(module, result, planned_[module]->bytes);
 }
 
 }  // namespace sluice::convert

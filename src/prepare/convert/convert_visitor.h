@@ -1,5 +1,5 @@
-// The part of conversion that sees weights: encodes blocks of rows and writes them at their places,
-// and journals modules whose bytes are durable. Which modules, which files and the folder's fate
+// The part of conversion that sees weights: encodes blocks of rows and writes them at their places;
+// the checkpointer makes them durable. Which modules, which files and the folder's fate
 // are convert.cpp's business.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "allocate/plan.h"
+#include "convert/checkpointer.h"
 #include "convert/convert.h"
 #include "convert/staging.h"
 #include "kernels/kernel_table.h"
@@ -30,10 +31,7 @@ struct ConvertTargets {
 numerics::EncodedBytes row_bytes(const families::OutputModule& module,
                                  const numerics::QuantFormat& format, numerics::DType dtype);
 
-// A finished module's record in the journal.
-Json result_to_json(uint32_t module, const ModuleResult& result);
-
-// visit() is thread-safe; finish_module() and checkpoint_progress() are for one thread at a time.
+// visit() is thread-safe; finish_module() and finish() are for one thread at a time.
 class ConvertVisitor : public stream::Visitor {
  public:
   ConvertVisitor(const io::Checkpoint& checkpoint, const families::ModelMap& map,
@@ -46,27 +44,21 @@ class ConvertVisitor : public stream::Visitor {
         planned_(targets.planned),
         layout_(targets.layout),
         files_(targets.files),
-        journal_(targets.journal),
-        results_(targets.results),
-        bytes_per_checkpoint_(options.bytes_per_checkpoint),
+        checkpointer_(targets.layout, targets.files, targets.journal, targets.results,
+                      options.bytes_per_checkpoint),
         kernels_(kernels::kernel_table(options.simd)),
         scratch_(options.workers),
         states_(map.modules.size()) {}
 
   Status visit(const stream::RowBlock& block, unsigned worker) override;
   Status finish_module(uint32_t module) override;
-  // Syncs what was written and journals the modules it completes.
-  Status checkpoint_progress();
+  // Returns when every finished module is durable and journalled.
+  Status finish() { return checkpointer_.finish(); }
 
  private:
   struct BlockResult {
     Digest source, weight, scales, biases;
     numerics::ErrorStats error;
-  };
-  // A finished module that is not durable yet.
-  struct Pending {
-    uint32_t module;
-    ModuleResult result;
   };
   struct Scratch {
     std::vector<std::byte> weight, scales, biases;
@@ -82,7 +74,7 @@ class ConvertVisitor : public stream::Visitor {
                                          const allocate::PlannedTensor& planned,
                                          Scratch& scratch) const;
   numerics::ErrorStats encode_plain(const stream::RowBlock& block, Scratch& scratch) const;
-  Status write(const stream::RowBlock& block, const Scratch& scratch) const;
+  Status write(const stream::RowBlock& block, const Scratch& scratch);
   Status check_source(uint32_t module, const Digest& found) const;
 
   const io::Checkpoint& checkpoint_;
@@ -91,20 +83,13 @@ class ConvertVisitor : public stream::Visitor {
   std::span<const allocate::PlannedTensor* const> planned_;
   const stream::OutputLayout& layout_;
   std::span<const std::unique_ptr<io::WritableFile>> files_;
-  stream::Journal& journal_;
-  std::vector<std::optional<ModuleResult>>& results_;
-  const uint64_t bytes_per_checkpoint_;
+  Checkpointer checkpointer_;
   const kernels::KernelTable& kernels_;
   std::vector<Scratch> scratch_;
 
   Mutex mutex_;
   // Exists from a module's first block to its last.
   std::vector<std::unique_ptr<std::vector<BlockResult>>> states_ GUARDED_BY(mutex_);
-
-  // Touched by finish_module and checkpoint_progress only, which are never concurrent.
-  std::vector<Pending> pending_;
-  uint64_t pending_bytes_ = 0;
-  bool failed_ = false;
 };
 
 }  // namespace sluice::convert

@@ -29,26 +29,19 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
   return ModuleSource{grid, first.info.dtype, *row_bytes};
 }
 
-Status read_block(const Checkpoint& checkpoint, const OutputModule& module,
-                  const ModuleSource& source, const Block& block, std::vector<RowRun>& runs,
-                  std::vector<std::byte>& out) {
-  out.resize(block.rows * source.row_bytes);
+void append_block_ranges(const Checkpoint& checkpoint, const OutputModule& module,
+                         const ModuleSource& source, const Block& block, std::vector<RowRun>& runs,
+                         std::vector<ByteRange>& out) {
   runs.clear();
   families::append_row_runs(module.recipe, block.first_row, block.rows, runs);
-  std::span<std::byte> left(out);
   for (const RowRun& run : runs) {
     const StoredTensor& tensor = checkpoint.tensors[run.tensor];
     const uint64_t bytes = run.rows * source.row_bytes;
     const uint64_t offset = run.source_row * source.row_bytes;
-    SLUICE_CHECK(offset + bytes <= tensor.bytes && bytes <= left.size());
-    if (auto status =
-            checkpoint.files[tensor.file]->read_at(tensor.offset + offset, left.first(bytes));
-        !status)
-      return in_context(fmt::format("tensor {}", tensor.info.name), std::move(status).error());
-    left = left.subspan(bytes);
+    SLUICE_CHECK(offset + bytes <= tensor.bytes);
+    out.push_back(
+        {checkpoint.files[tensor.file].get(), tensor.offset + offset, bytes, tensor.info.name});
   }
-  SLUICE_CHECK(left.empty());
-  return {};
 }
 
 }  // namespace sluice::stream

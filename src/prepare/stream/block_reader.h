@@ -1,5 +1,5 @@
-// Where the rows of an output module lie in the checkpoint, and reading a block of them: the one
-// place that knows how stored source bytes become a block. Used by the engine's threads.
+// Where the rows of an output module lie in the checkpoint: the one place that knows how stored
+// source bytes become a block. Used by the engine's threads, which do the reading.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 #include "families/recipe.h"
 #include "io/checkpoint.h"
 #include "stream/blocks.h"
+#include "stream/ranges.h"
 
 namespace sluice::stream {
 
@@ -32,10 +33,11 @@ struct ModuleSource {
 Result<ModuleSource> describe_source(const io::Checkpoint& checkpoint,
                                      const families::OutputModule& module);
 
-// The stored bytes of a block in output row order: [rows × row_bytes]. runs is scratch memory.
-// Threads: reentrant. Errors: of reading, naming the tensor.
-Status read_block(const io::Checkpoint& checkpoint, const families::OutputModule& module,
-                  const ModuleSource& source, const Block& block,
-                  std::vector<families::RowRun>& runs, std::vector<std::byte>& out);
+// Appends the ranges of files whose concatenation is the block's stored bytes in output row order:
+// [rows × row_bytes]. runs is scratch memory. The labels live as long as the checkpoint.
+// Threads: reentrant.
+void append_block_ranges(const io::Checkpoint& checkpoint, const families::OutputModule& module,
+                         const ModuleSource& source, const Block& block,
+                         std::vector<families::RowRun>& runs, std::vector<ByteRange>& out);
 
 }  // namespace sluice::stream

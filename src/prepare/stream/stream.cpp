@@ -13,19 +13,39 @@ using families::OutputModule;
 using families::RowRun;
 using io::Checkpoint;
 
+// Of very small blocks, so that a unit is not a module of its own.
+constexpr uint64_t kUnitBlocksMax = 64;
+
 // One module's part in the job.
 struct ModuleWork {
   uint32_t module;
   ModuleSource source;
-  uint32_t first_block;  // in the job's global numbering
+  uint32_t blocks_per_unit;
+  uint32_t first_unit;  // in the job's global numbering
 };
 
-// A buffer that travels from a reader to a worker and back.
-struct Slot {
-  std::vector<std::byte> bytes;
-  std::vector<RowRun> runs;
-  uint32_t work = 0;
+// One block of a unit, and which of the unit's ranges are its source bytes and its companions.
+struct UnitBlock {
   Block block;
+  size_t first_range = 0, source_ranges = 0, companion_ranges = 0;
+};
+
+// Consecutive blocks of one module that are read together. Travels from a reader to the workers,
+// who share its blocks, and from the last of them back.
+struct Unit {
+  uint32_t work = 0;
+  std::vector<UnitBlock> blocks;
+  std::atomic<size_t> blocks_taken{0}, blocks_left{0};
+  RangeReader reader;
+  std::vector<ByteRange> ranges;
+  std::vector<RowRun> runs;
+};
+
+// What one worker keeps from block to block.
+struct WorkerMemory {
+  std::vector<std::byte> gathered;
+  std::vector<std::span<const std::byte>> companions;
+  std::vector<float> values;
 };
 
 class Job {
@@ -36,19 +56,21 @@ class Job {
         map_(map),
         visitor_(visitor),
         options_(options),
-        reader_count_(std::clamp(options.workers, 1u, 4u)),
-        slot_count_(options.workers + 2 * reader_count_),
-        free_(slot_count_),
-        ready_(slot_count_) {}
+        reader_count_(reader_count(options.workers)),
+        unit_count_(options.workers + 2 * reader_count_),
+        free_(unit_count_),
+        ready_(unit_count_ * kUnitBlocksMax) {}
 
   Status prepare(std::span<const uint32_t> modules);
   Status run();
 
  private:
   Status describe(uint32_t module);
-  void read_blocks();
+  void read_units();
+  Status read_unit(uint32_t number, Unit& unit) const;
   void visit_blocks(unsigned worker);
-  Status visit_block(const Slot& slot, unsigned worker, std::vector<float>& values);
+  Status visit_block(const Unit& unit, const UnitBlock& part, unsigned worker,
+                     WorkerMemory& memory);
   Status complete_block(uint32_t work);
   Status finish_ready_modules() REQUIRES(finish_mutex_);
   void stop_with(Error error);
@@ -58,15 +80,16 @@ class Job {
   Visitor& visitor_;
   const StreamOptions& options_;
   const unsigned reader_count_;
-  const size_t slot_count_;
+  const size_t unit_count_;
 
   std::vector<ModuleWork> work_;
   std::unique_ptr<std::atomic<uint32_t>[]> blocks_left_;  // per work_
-  uint32_t block_total_ = 0;
-  std::atomic<uint32_t> next_block_{0};
+  uint32_t unit_total_ = 0;
+  std::atomic<uint32_t> next_unit_{0};
   std::atomic<unsigned> readers_running_{0};
 
-  BoundedQueue<Slot*> free_, ready_;
+  BoundedQueue<Unit*> free_;
+  BoundedQueue<Unit*> ready_;  // a unit once for each of its blocks
 
   Mutex finish_mutex_;
   size_t next_to_finish_ GUARDED_BY(finish_mutex_) = 0;
@@ -87,11 +110,15 @@ Status Job::prepare(std::span<const uint32_t> modules) {
 
 Status Job::describe(uint32_t index) {
   SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
-  work_.push_back({index, source, block_total_});
-  const auto total = checked_add(block_total_, source.grid.block_count());
+  const uint64_t block_bytes = std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes);
+  const auto per_unit =
+      static_cast<uint32_t>(std::clamp<uint64_t>(kUnitBytes / block_bytes, 1, kUnitBlocksMax));
+  work_.push_back({index, source, per_unit, unit_total_});
+  const uint64_t blocks = source.grid.block_count();
+  const auto total = checked_add(unit_total_, (blocks + per_unit - 1) / per_unit);
   if (!total || *total > UINT32_MAX)
     return fail(ErrorCode::kUnsupported, "{}: more blocks than {}", checkpoint_.path, UINT32_MAX);
-  block_total_ = static_cast<uint32_t>(*total);
+  unit_total_ = static_cast<uint32_t>(*total);
   return {};
 }
 
@@ -104,53 +131,80 @@ void Job::stop_with(Error error) {
   ready_.close();
 }
 
-void Job::read_blocks() {
+// Finds the blocks of a unit and where their bytes lie, and reads them.
+Status Job::read_unit(uint32_t number, Unit& unit) const {
+  const auto work = std::prev(std::ranges::upper_bound(
+      work_, number, {}, [](const ModuleWork& w) { return w.first_unit; }));
+  const OutputModule& module = map_.modules[work->module];
+  const BlockGrid& grid = work->source.grid;
+  const uint32_t first = (number - work->first_unit) * work->blocks_per_unit;
+  const uint32_t end = std::min(grid.block_count(), first + work->blocks_per_unit);
+  unit.work = static_cast<uint32_t>(work - work_.begin());
+  unit.blocks.clear();
+  unit.ranges.clear();
+  for (uint32_t index = first; index < end; ++index) {
+    UnitBlock part{grid.block(work->module, index), unit.ranges.size()};
+    append_block_ranges(checkpoint_, module, work->source, part.block, unit.runs, unit.ranges);
+    part.source_ranges = unit.ranges.size() - part.first_range;
+    visitor_.list_companions(module, part.block, unit.ranges);
+    part.companion_ranges = unit.ranges.size() - part.first_range - part.source_ranges;
+    unit.blocks.push_back(part);
+  }
+  unit.blocks_taken = 0;
+  unit.blocks_left = unit.blocks.size();
+  return unit.reader.read(unit.ranges);
+}
+
+void Job::read_units() {
   while (true) {
-    const uint32_t number = next_block_.fetch_add(1);
-    if (number >= block_total_) break;
+    const uint32_t number = next_unit_.fetch_add(1);
+    if (number >= unit_total_) break;
+    const auto unit = free_.pop();
+    if (!unit) break;
     if (options_.cancel != nullptr && options_.cancel->cancelled()) {
       stop_with({ErrorCode::kCancelled, "interrupted"});
       break;
     }
-    auto slot = free_.pop();
-    if (!slot) break;
-    const auto work = std::prev(std::upper_bound(work_.begin(), work_.end(), number,
-                                                 [](uint32_t wanted, const ModuleWork& candidate) {
-                                                   return wanted < candidate.first_block;
-                                                 }));
-    (*slot)->work = static_cast<uint32_t>(work - work_.begin());
-    (*slot)->block = work->source.grid.block(work->module, number - work->first_block);
-    if (auto status = read_block(checkpoint_, map_.modules[work->module], work->source,
-                                 (*slot)->block, (*slot)->runs, (*slot)->bytes);
-        !status) {
+    if (auto status = read_unit(number, **unit); !status) {
       stop_with(std::move(status).error());
       break;
     }
-    if (!ready_.push(*slot)) break;
+    // Workers may be done with all but the last block before it is pushed.
+    const size_t blocks = (*unit)->blocks.size();
+    for (size_t i = 0; i < blocks; ++i)
+      if (!ready_.push(*unit)) break;
   }
   if (readers_running_.fetch_sub(1) == 1) ready_.close();
 }
 
-Status Job::visit_block(const Slot& slot, unsigned worker, std::vector<float>& values) {
-  const ModuleWork& work = work_[slot.work];
+Status Job::visit_block(const Unit& unit, const UnitBlock& part, unsigned worker,
+                        WorkerMemory& memory) {
+  const ModuleWork& work = work_[unit.work];
   const OutputModule& module = map_.modules[work.module];
+  const auto source = unit.reader.bytes(part.first_range, part.source_ranges, memory.gathered);
   const bool decode = dtype_info(work.source.dtype).is_float && visitor_.wants_values(module);
-  values.resize(decode ? slot.block.rows * module.columns() : 0);
-  if (decode) options_.decode(work.source.dtype, slot.bytes, values);
-  const RowBlock block{module, work.source.grid, slot.block, work.source.dtype, slot.bytes, values};
-  SLUICE_TRY(visitor_.visit(block, worker));
-  if (options_.progress != nullptr) options_.progress->advance(slot.bytes.size());
-  return complete_block(slot.work);
+  memory.values.resize(decode ? part.block.rows * module.columns() : 0);
+  if (decode) options_.decode(work.source.dtype, source, memory.values);
+  memory.companions.clear();
+  for (size_t i = 0; i < part.companion_ranges; ++i)
+    memory.companions.push_back(unit.reader.bytes(part.first_range + part.source_ranges + i));
+  SLUICE_TRY(visitor_.visit({module, work.source.grid, part.block, work.source.dtype, source,
+                             memory.values, memory.companions},
+                            worker));
+  if (options_.progress != nullptr) options_.progress->advance(source.size());
+  return complete_block(unit.work);
 }
 
 void Job::visit_blocks(unsigned worker) {
-  std::vector<float> values;
-  while (auto slot = ready_.pop()) {
-    if (auto status = visit_block(**slot, worker, values); !status) {
+  WorkerMemory memory;
+  while (const auto popped = ready_.pop()) {
+    Unit& unit = **popped;
+    const UnitBlock& part = unit.blocks[unit.blocks_taken.fetch_add(1)];
+    if (auto status = visit_block(unit, part, worker, memory); !status) {
       stop_with(std::move(status).error());
       return;
     }
-    free_.push(*slot);
+    if (unit.blocks_left.fetch_sub(1) == 1) free_.push(&unit);
   }
 }
 
@@ -173,12 +227,12 @@ Status Job::finish_ready_modules() {
 }
 
 Status Job::run() {
-  std::vector<Slot> slots(slot_count_);
-  for (Slot& slot : slots) free_.push(&slot);
+  std::vector<Unit> units(unit_count_);
+  for (Unit& unit : units) free_.push(&unit);
   {
     std::vector<Thread> threads;
     readers_running_ = reader_count_;
-    for (unsigned i = 0; i < reader_count_; ++i) threads.emplace_back([this] { read_blocks(); });
+    for (unsigned i = 0; i < reader_count_; ++i) threads.emplace_back([this] { read_units(); });
     for (unsigned i = 0; i < options_.workers; ++i)
       threads.emplace_back([this, i] { visit_blocks(i); });
   }
@@ -194,6 +248,8 @@ Status Job::run() {
 }
 
 }  // namespace
+
+unsigned reader_count(unsigned workers) { return std::clamp(workers, 4u, 16u); }
 
 Status stream_modules(const Checkpoint& checkpoint, const families::ModelMap& map,
                       std::span<const uint32_t> modules, Visitor& visitor,

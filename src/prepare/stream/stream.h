@@ -3,7 +3,8 @@
 // order. It owns the reading memory, cancellation and progress; what is done with a block, and what
 // is kept, is the visitor's business.
 //
-//   reader threads → bounded queue → worker threads: decode, Visitor::visit → finish_module
+//   reader threads: some blocks at a time → bounded queue → worker threads: decode, Visitor::visit
+//   → finish_module
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,8 @@ struct RowBlock {
   numerics::DType source_dtype;
   std::span<const std::byte> source;  // [rows × row bytes] as stored, in output row order
   std::span<const float> values;      // [rows × columns]; empty if !Visitor::wants_values
+  // What Visitor::list_companions asked for, range by range.
+  std::span<const std::span<const std::byte>> companions = {};
 
   std::span<const float> row(uint64_t i) const {
     return values.subspan(i * module.columns(), module.columns());
@@ -43,6 +46,10 @@ class Visitor {
   virtual ~Visitor() = default;
   // Whether visit() needs this module's values decoded. Non-float sources are never decoded.
   virtual bool wants_values(const families::OutputModule&) const { return true; }
+  // Appends ranges of other files that visit() needs with a block; they are read ahead with it. The
+  // files and labels outlive the job. Called concurrently, before the block is visited.
+  virtual void list_companions(const families::OutputModule&, const Block&,
+                               std::vector<ByteRange>&) const {}
   // Called concurrently; worker < StreamOptions::workers identifies the calling thread.
   virtual Status visit(const RowBlock& block, unsigned worker) = 0;
   // Called once per module, in the order of the list given to stream_modules, never concurrently,
@@ -58,8 +65,14 @@ struct StreamOptions {
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
 };
 
-// modules: indices into map.modules. Memory: about (workers + 2·readers) blocks of source bytes and
-// workers blocks of f32. Errors: the first one met; kCancelled after a cancellation.
+// Blocks are read in units of several that lie together, this many bytes or one block at a time.
+inline constexpr uint64_t kUnitBytes = 1 << 20;
+// Reading threads: enough large requests at a time for the fastest drives.
+unsigned reader_count(unsigned workers);
+
+// modules: indices into map.modules. Memory: about (workers + 2·readers) units of source bytes with
+// their companions, and workers blocks of f32. Errors: the first one met; kCancelled after a
+// cancellation.
 Status stream_modules(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options);

@@ -1,5 +1,7 @@
 #include "stream/values.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -9,6 +11,9 @@ namespace sluice::stream {
 namespace {
 
 using numerics::DType;
+
+// Elements, small enough for the stack.
+constexpr size_t kRoundedAtOnce = 1024;
 
 // The largest magnitude that rounds to a finite value of the type.
 float magnitude_max(DType dtype) {
@@ -24,6 +29,9 @@ bool always_fits(DType source, DType output) {
 }
 
 size_t find_too_large(std::span<const float> row, float limit) {
+  bool all_fit = true;  // without a way out, which would keep this from being vectorised
+  for (const float value : row) all_fit &= std::fabs(value) <= limit;
+  if (all_fit) return row.size();
   for (size_t i = 0; i < row.size(); ++i)
     if (!(std::fabs(row[i]) <= limit)) return i;
   return row.size();
@@ -63,10 +71,15 @@ std::span<const float> values_in_dtype(const RowBlock& block, DType dtype,
       block.source_dtype == DType::kF16 || block.source_dtype == DType::kBF16;
   if (block.source_dtype == dtype || (dtype == DType::kF32 && plain_f16_or_bf16))
     return block.values;
-  std::vector<std::byte> stored(block.values.size() * dtype_info(dtype).block_bytes);
   buffer.resize(block.values.size());
-  numerics::encode_elements(dtype, block.values, stored);
-  numerics::decode_elements(dtype, stored, buffer);
+  std::array<std::byte, kRoundedAtOnce * sizeof(double)> stored;
+  const size_t element_bytes = dtype_info(dtype).block_bytes;
+  for (size_t at = 0; at < buffer.size(); at += kRoundedAtOnce) {
+    const size_t count = std::min(kRoundedAtOnce, buffer.size() - at);
+    const auto bytes = std::span(stored).first(count * element_bytes);
+    numerics::encode_elements(dtype, block.values.subspan(at, count), bytes);
+    numerics::decode_elements(dtype, bytes, std::span(buffer).subspan(at, count));
+  }
   return buffer;
 }
 

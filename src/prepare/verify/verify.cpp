@@ -63,6 +63,8 @@ class VerifyVisitor : public stream::Visitor {
 
   // Modules whose tensors are there in the right shapes; the others have their finding already.
   std::vector<uint32_t> comparable_modules();
+  void list_companions(const OutputModule& module, const stream::Block& block,
+                       std::vector<stream::ByteRange>& ranges) const override;
   Status visit(const RowBlock& block, unsigned worker) override;
   Status finish_module(uint32_t module) override;
 
@@ -80,7 +82,7 @@ class VerifyVisitor : public stream::Visitor {
     Findings findings;  // of the block at hand
   };
 
-  Status read_output(const RowBlock& block, Scratch& scratch) const;
+  void take_output(const RowBlock& block, Scratch& scratch) const;
   ErrorStats check_affine(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
   ErrorStats check_fp(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
   ErrorStats check_plain(const RowBlock& block, Scratch& scratch);
@@ -130,22 +132,31 @@ std::vector<uint32_t> VerifyVisitor::comparable_modules() {
   return comparable;
 }
 
-Status VerifyVisitor::read_output(const RowBlock& block, Scratch& scratch) const {
+// The block's rows of each tensor of the output, read ahead by the engine.
+void VerifyVisitor::list_companions(const OutputModule& module, const stream::Block& block,
+                                    std::vector<stream::ByteRange>& ranges) const {
+  const OutputPlace& place = places_[block.module];
+  for (const io::StoredTensor* tensor : {place.weight, place.scales, place.biases}) {
+    if (tensor == nullptr) continue;
+    const uint64_t row_bytes = tensor->bytes / module.rows();
+    ranges.push_back({output_.files[tensor->file].get(),
+                      tensor->offset + block.first_row * row_bytes, row_bytes * block.rows,
+                      tensor->info.name});
+  }
+}
+
+void VerifyVisitor::take_output(const RowBlock& block, Scratch& scratch) const {
+  size_t next = 0;
   const OutputPlace& place = places_[block.block.module];
-  const uint64_t all_rows = block.module.rows();
-  const auto read = [&](const io::StoredTensor* tensor, std::vector<std::byte>& out) -> Status {
-    if (tensor == nullptr) {
-      out.clear();
-      return {};
-    }
-    const uint64_t row_bytes = tensor->bytes / all_rows;
-    out.resize(row_bytes * block.block.rows);
-    return output_.files[tensor->file]->read_at(tensor->offset + block.block.first_row * row_bytes,
-                                                out);
+  const auto take = [&](const io::StoredTensor* tensor, std::vector<std::byte>& out) {
+    out.clear();
+    if (tensor == nullptr) return;
+    const std::span<const std::byte> found = block.companions[next++];
+    out.assign(found.begin(), found.end());
   };
-  SLUICE_TRY(read(place.weight, scratch.weight));
-  SLUICE_TRY(read(place.scales, scratch.scales));
-  return read(place.biases, scratch.biases);
+  take(place.weight, scratch.weight);
+  take(place.scales, scratch.scales);
+  take(place.biases, scratch.biases);
 }
 
 ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTensor& planned,
@@ -195,7 +206,7 @@ ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
 Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   Scratch& scratch = scratch_[worker];
   const PlannedTensor& planned = *plan_.find(block.module.tensor_name());
-  SLUICE_TRY(read_output(block, scratch));
+  take_output(block, scratch);
   BlockResult result;
   if (numerics::is_fp(planned.format))
     result.error = check_fp(block, planned, scratch);
