@@ -36,14 +36,19 @@ std::vector<float> sample_row() {
 double weights_per_s_of_one(SimdLevel level) {
   const kernels::KernelTable& table = kernels::kernel_table(level);
   const std::vector<float> row = sample_row();
-  const auto best = kernels::default_best_formats();
-  std::vector<numerics::ErrorStats> prices(best.size());
+  std::vector<numerics::QuantFormat> affine, fp;
+  for (const numerics::QuantFormat& format : kernels::default_best_formats())
+    (format.mode == numerics::QuantMode::kAffine ? affine : fp).push_back(format);
+  std::vector<numerics::ErrorStats> prices(affine.size());
   double error = 0;
   uint64_t weights = 0;
   const Stopwatch watch;
   while (watch.seconds() < kPricingSeconds) {
     static_cast<void>(table.price_affine(row, numerics::DType::kBF16));
-    table.price_best(row, best, numerics::DType::kBF16, prices);
+    table.price_best(row, affine, numerics::DType::kBF16, prices);
+    static_cast<void>(table.price_fp(row, numerics::DType::kBF16));
+    for (const numerics::QuantFormat& format : fp)
+      error += table.encode_fp_best(row, format, numerics::DType::kBF16, {}).squared_error;
     error += prices.front().squared_error;
     weights += row.size();
   }
