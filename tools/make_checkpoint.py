@@ -6,6 +6,7 @@ and memory stays small. Also a module: `make_checkpoint(folder, family=..., ...)
 
     tools/make_checkpoint.py OUT --family qwen3_moe --dtype bf16 --shards 2 --seed 1
     tools/make_checkpoint.py OUT --family llama --bytes 4GB
+    tools/make_checkpoint.py OUT --family deepseek_v3 --dtype fp8
 """
 
 import argparse
@@ -18,19 +19,25 @@ from pathlib import Path
 
 import numpy as np
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "kimi_k2": "DeepseekV3ForCausalLM",
 }
+DEEPSEEK = ("deepseek_v3", "kimi_k2")
 DTYPES = {
     "bf16": ("BF16", "bfloat16", 2),
     "f16": ("F16", "float16", 2),
     "f32": ("F32", "float32", 4),
+    # Linears of layers as 8-bit floats with a scale per block of 128 by 128; others as bf16.
+    "fp8": ("F8_E4M3", "bfloat16", 1),
 }
+FP8_BLOCK = 128
 POOL_ELEMENTS = 16 * 1024 * 1024
 WRITE_ELEMENTS = 4 * 1024 * 1024
 # Models above this many elements take their matrices from the pool; others are drawn afresh.
@@ -74,13 +81,77 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
                       decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True,
                       output_router_logits=False, router_aux_loss_coef=0.001)
+    if family in DEEPSEEK:
+        config.update(attention_bias=False, q_lora_rank=128, kv_lora_rank=128, qk_nope_head_dim=128,
+                      qk_rope_head_dim=32, v_head_dim=128, n_routed_experts=4, n_shared_experts=1,
+                      num_experts_per_tok=2, moe_intermediate_size=128, first_k_dense_replace=1,
+                      moe_layer_freq=1, n_group=1, topk_group=1, norm_topk_prob=True,
+                      routed_scaling_factor=2.5, scoring_func="sigmoid", topk_method="noaux_tc",
+                      num_key_value_heads=config["num_attention_heads"],
+                      num_nextn_predict_layers=0, qk_head_dim=160)
+    if dtype == "fp8":
+        config.update(quantization_config=dict(activation_scheme="dynamic", fmt="e4m3",
+                                               quant_method="fp8",
+                                               weight_block_size=[FP8_BLOCK, FP8_BLOCK]))
     config.update(dims)
     return config
 
 
 def is_sparse(config, layer):
+    if config["model_type"] in DEEPSEEK:
+        return (layer >= config["first_k_dense_replace"]
+                and layer % config["moe_layer_freq"] == 0)
     return (config.get("num_experts", 0) > 0 and layer not in config["mlp_only_layers"]
             and (layer + 1) % config["decoder_sparse_step"] == 0)
+
+
+def latent_attention(config, prefix):
+    """DeepSeek's attention: q, k and v by way of low ranks."""
+    h, heads = config["hidden_size"], config["num_attention_heads"]
+    nope, rope, v = (config[k] for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    q_rank, kv_rank = config["q_lora_rank"], config["kv_lora_rank"]
+    q = heads * (nope + rope)
+    tensors = [("q_proj.weight", (q, h))]
+    if q_rank:
+        tensors = [("q_a_proj.weight", (q_rank, h)), ("q_a_layernorm.weight", (q_rank,)),
+                   ("q_b_proj.weight", (q, q_rank))]
+    tensors += [("kv_a_proj_with_mqa.weight", (kv_rank + rope, h)),
+                ("kv_a_layernorm.weight", (kv_rank,)),
+                ("kv_b_proj.weight", (heads * (nope + v), kv_rank)),
+                ("o_proj.weight", (h, heads * v))]
+    if config["attention_bias"]:
+        tensors += [("kv_a_proj_with_mqa.bias", (kv_rank + rope,)), ("o_proj.bias", (h,))]
+        tensors += [("q_a_proj.bias", (q_rank,))] if q_rank else []
+    return [(f"{prefix}self_attn.{name}", shape) for name, shape in tensors]
+
+
+def deepseek_experts(config, prefix):
+    h, m, experts = (config[k] for k in ("hidden_size", "moe_intermediate_size",
+                                         "n_routed_experts"))
+    tensors = [("gate.weight", (experts, h)), ("gate.e_score_correction_bias", (experts,))]
+    owners = [(f"experts.{expert}", m) for expert in range(experts)]
+    owners.append(("shared_experts", m * config["n_shared_experts"]))
+    for owner, width in owners:
+        tensors += [(f"{owner}.gate_proj.weight", (width, h)),
+                    (f"{owner}.up_proj.weight", (width, h)),
+                    (f"{owner}.down_proj.weight", (h, width))]
+    return [(f"{prefix}mlp.{name}", shape) for name, shape in tensors]
+
+
+def typed_tensors(config, dtype):
+    """(name, shape, dtype) of every stored tensor."""
+    tensors = []
+    for name, shape in tensor_list(config):
+        if name.endswith("e_score_correction_bias"):
+            tensors.append((name, shape, "f32"))
+        elif dtype != "fp8":
+            tensors.append((name, shape, dtype))
+        elif "layers." not in name or not name.endswith(("proj.weight", "with_mqa.weight")):
+            tensors.append((name, shape, "bf16"))
+        else:
+            tensors.append((name, shape, "fp8"))
+            tensors.append((f"{name}_scale_inv", tuple(-(-n // FP8_BLOCK) for n in shape), "f32"))
+    return tensors
 
 
 def tensor_list(config):
@@ -95,6 +166,9 @@ def tensor_list(config):
         prefix = f"model.layers.{layer}."
         attention = [("q_proj", (q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
                      ("o_proj", (h, q))]
+        if family in DEEPSEEK:
+            attention = []
+            tensors += latent_attention(config, prefix)
         for name, shape in attention:
             tensors.append((f"{prefix}self_attn.{name}.weight", shape))
             biased = family == "qwen2" and name != "o_proj"
@@ -103,7 +177,9 @@ def tensor_list(config):
         if family.startswith("qwen3"):
             tensors.append((f"{prefix}self_attn.q_norm.weight", (head_dim,)))
             tensors.append((f"{prefix}self_attn.k_norm.weight", (head_dim,)))
-        if is_sparse(config, layer):
+        if is_sparse(config, layer) and family in DEEPSEEK:
+            tensors += deepseek_experts(config, prefix)
+        elif is_sparse(config, layer):
             m = config["moe_intermediate_size"]
             tensors.append((f"{prefix}mlp.gate.weight", (config["num_experts"], h)))
             for expert in range(config["num_experts"]):
@@ -157,16 +233,21 @@ class Generator:
         self.edge_rows = edge_rows
         self.pool = None
 
-    def small(self, name, shape):
+    def small(self, name, shape, dtype):
+        if dtype == "fp8":  # every value but NaN
+            codes = self.random.integers(0, 127, shape) | self.random.integers(0, 2, shape) << 7
+            return [codes.astype(np.uint8).tobytes()]
+        if name.endswith("scale_inv"):
+            return [to_bytes(self.random.uniform(1e-4, 2e-3, shape).astype(np.float32), dtype)]
         noise = self.random.standard_t(5, size=shape).astype(np.float32)
         if name.endswith("norm.weight"):
-            return [to_bytes(1 + 0.1 * noise, self.dtype)]
+            return [to_bytes(1 + 0.1 * noise, dtype)]
         if len(shape) == 1:
-            return [to_bytes(0.1 * noise, self.dtype)]
+            return [to_bytes(0.1 * noise, dtype)]
         values = noise * np.float32(1 / math.sqrt(shape[-1]))
         if self.edge_rows:
             add_edge_rows(values)
-        return [to_bytes(values, self.dtype)]
+        return [to_bytes(values, dtype)]
 
     def large(self, shape):
         """Blocks from random places of a pool that is drawn once."""
@@ -181,27 +262,33 @@ class Generator:
             yield self.pool[start * size:(start + count) * size]
             left -= count
 
-    def blocks(self, name, shape):
-        return self.large(shape) if self.pooled and len(shape) > 1 else self.small(name, shape)
+    def blocks(self, name, shape, dtype):
+        if self.pooled and len(shape) > 1 and dtype == self.dtype:
+            return self.large(shape)
+        return self.small(name, shape, dtype)
 
 
-def assign_shards(tensors, element_bytes, shards):
+def stored_bytes(shape, dtype):
+    return math.prod(shape) * DTYPES[dtype][2]
+
+
+def assign_shards(tensors, shards):
     """Lists of tensors, one per file, of about equal bytes; shards None means by size."""
-    total = sum(math.prod(shape) for _, shape in tensors) * element_bytes
+    total = sum(stored_bytes(shape, dtype) for _, shape, dtype in tensors)
     count = shards or max(1, -(-total // SHARD_BYTES))
     files, filled = [[]], 0
-    for name, shape in tensors:
+    for name, shape, dtype in tensors:
         if filled * count >= total * len(files) and len(files) < count:
             files.append([])
-        files[-1].append((name, shape))
-        filled += math.prod(shape) * element_bytes
+        files[-1].append((name, shape, dtype))
+        filled += stored_bytes(shape, dtype)
     return files
 
 
-def header_bytes(tensors, dtype):
+def header_bytes(tensors):
     header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in tensors:
-        size = math.prod(shape) * DTYPES[dtype][2]
+    for name, shape, dtype in tensors:
+        size = stored_bytes(shape, dtype)
         header[name] = dict(dtype=DTYPES[dtype][0], shape=list(shape),
                             data_offsets=[offset, offset + size])
         offset += size
@@ -242,19 +329,19 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def write_weights(folder, tensors, dtype, shards, generator):
-    files = assign_shards(tensors, DTYPES[dtype][2], shards)
+def write_weights(folder, tensors, shards, generator):
+    files = assign_shards(tensors, shards)
     weight_map, total = {}, 0
     for number, members in enumerate(files, 1):
         name = ("model.safetensors" if len(files) == 1
                 else f"model-{number:05d}-of-{len(files):05d}.safetensors")
         with open(folder / name, "wb") as out:
-            out.write(header_bytes(members, dtype))
-            for tensor, shape in members:
-                for block in generator.blocks(tensor, shape):
+            out.write(header_bytes(members))
+            for tensor, shape, dtype in members:
+                for block in generator.blocks(tensor, shape, dtype):
                     out.write(block)
                 weight_map[tensor] = name
-                total += math.prod(shape) * DTYPES[dtype][2]
+                total += stored_bytes(shape, dtype)
     if len(files) > 1:
         write_json(folder / "model.safetensors.index.json",
                    dict(metadata=dict(total_size=total), weight_map=weight_map))
@@ -266,9 +353,9 @@ def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, 
     folder = Path(folder)
     folder.mkdir(parents=True)
     config = make_config(family, dtype, tied, **dims)
-    tensors = tensor_list(config)
-    pooled = sum(math.prod(shape) for _, shape in tensors) > FRESH_ELEMENTS
-    write_weights(folder, tensors, dtype, shards, Generator(seed, dtype, edge_rows, pooled))
+    tensors = typed_tensors(config, dtype)
+    pooled = dtype != "fp8" and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS
+    write_weights(folder, tensors, shards, Generator(seed, dtype, edge_rows, pooled))
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json",
                dict(bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"]))
@@ -289,7 +376,7 @@ def dims_for_bytes(family, dtype, total):
 
     def size(layers):
         config = make_config(family, dtype, **dims, num_hidden_layers=layers)
-        return sum(math.prod(shape) for _, shape in tensor_list(config)) * DTYPES[dtype][2]
+        return sum(stored_bytes(shape, kind) for _, shape, kind in typed_tensors(config, dtype))
 
     per_layer = size(2) - size(1)
     dims["num_hidden_layers"] = max(1, math.ceil((total - (size(1) - per_layer)) / per_layer))

@@ -48,7 +48,7 @@ PlanRequest request_for(Target target) {
   PlanRequest request;
   request.target = target;
   request.sensitivity = builtin_sensitivity();
-  request.origin = {digest_of("source"), digest_of("analysis"), "qwen3", "bfloat16", "cpu"};
+  request.origin = {digest_of("source"), digest_of("analysis"), "qwen3", "bfloat16", "cpu", ""};
   return request;
 }
 

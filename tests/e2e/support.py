@@ -4,7 +4,9 @@ decoding MLX's affine format as documented, and building stock mlx_lm models fro
 The decoder here is written from docs/formats.md and shares nothing with the program.
 """
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import struct
@@ -23,7 +25,7 @@ SKIPPED = 77
 ROOT = Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 
 
 def skip(reason):
@@ -237,6 +239,16 @@ def decode_fp(weight, scales, mode):
     grouped = values.reshape(*values.shape[:-1], -1, group_size) * factors[..., None]
     return grouped.reshape(values.shape).astype(np.float32)
 
+def decode_fp8_blocks(weight, scales, side):
+    """float32 values of 8-bit floats (E4M3, no infinities) with one scale per square block."""
+    codes = np.frombuffer(weight.data, np.uint8).reshape(weight.shape).astype(np.int32)
+    exponent, mantissa = (codes >> 3) & 15, (codes & 7).astype(np.float32)
+    magnitude = np.where(exponent == 0, np.ldexp(mantissa, -9),
+                         np.ldexp(8 + mantissa, exponent - 10)).astype(np.float32)
+    values = np.where(codes & 0x80, -magnitude, magnitude)
+    spread = scales.floats().repeat(side, 0).repeat(side, 1)
+    return values * spread[:weight.shape[0], :weight.shape[1]]
+
 
 def decoded_folder(folder):
     """name → float32 array of every parameter, quantized modules decoded by config.json."""
@@ -261,6 +273,15 @@ def decoded_folder(folder):
 
 
 # ---- stock mlx_lm ----
+
+
+def convert_stock(source, out, bits, group, dtype=None, **options):
+    """mlx_lm.convert; bits None leaves the model as it is."""
+    import mlx_lm
+
+    quantization = dict(quantize=True, q_bits=bits, q_group_size=group) if bits else {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        mlx_lm.convert(str(source), str(out), dtype=dtype, **quantization, **options)
 
 
 def load_stock(folder):

@@ -90,9 +90,9 @@ TEST(Generic, AmbiguousTensorsAreRefusedByName) {
       {"model.layers.0.mlp.fc2.weight_scale_inv", {8, 1}, DType::kF32, "packed"},
       {"model.layers.0.mlp.gate_up_proj_blocks", {4, 32, 4, 16}, DType::kU8, "packed"},
       {"model.layers.0.mlp.fc2.scales", {8, 4}, DType::kBF16, "packed"},
-      {"model.layers.0.mlp.fc2.weight", {64, 64}, DType::kF8E4M3, "is F8_E4M3"},
       {"model.layers.0.mlp.fc2.weight", {64, 64}, DType::kU8, "is U8"},
-      {"model.layers.0.mlp.fc2.weight", {64, 64}, DType::kF64, "is F64"},
+      {"model.layers.0.norm2.weight", {64}, DType::kI32, "is I32"},
+      {"model.layers.0.phases", {64}, DType::kC64, "is C64"},
       {"model.layers.0.mlp.experts.0.w1.weight", {64, 64}, DType::kBF16, "is an expert"},
   };
   for (const Case& each : cases) {
@@ -106,8 +106,25 @@ TEST(Generic, AmbiguousTensorsAreRefusedByName) {
   }
 }
 
+TEST(Generic, OtherTypesAreTaken) {
+  FakeCheckpoint fake = plain();
+  fake.add("model.layers.0.mlp.fc7.weight", {64, 64}, DType::kF8E4M3);
+  fake.add("model.layers.0.mlp.fc8.weight", {64, 64}, DType::kF64);
+  fake.add("model.layers.0.mask", {64, 64}, DType::kBool);
+  fake.add("model.position_ids", {1, 64}, DType::kI64);
+  const auto map = map_model(*fake.build(), "");
+  ASSERT_TRUE(map.has_value()) << map.error().message;
+  for (const OutputModule& module : map->modules) {
+    const bool integers = module.path == "model.layers.0" || module.path == "model";
+    const bool weights = module.path.ends_with("fc7") || module.path.ends_with("fc8");
+    if (integers || weights) {
+      EXPECT_EQ(module.quantizable, weights) << module.path;
+    }
+  }
+}
+
 TEST(Generic, KnownTroubleIsRefusedByFamily) {
-  for (const char* type : {"qwen3_next", "deepseek_v3", "mixtral", "gpt_oss", "gpt2"}) {
+  for (const char* type : {"qwen3_next", "deepseek_v2", "mixtral", "gpt_oss", "gpt2"}) {
     FakeCheckpoint fake = plain();
     fake.set("model_type", type);
     EXPECT_EQ(refused(fake).code, ErrorCode::kUnsupported);

@@ -50,10 +50,23 @@ FakeCheckpoint complete(const Json& config, const Family& family) {
     const auto add = [&](const std::string& name, numerics::Shape shape) {
       fake.add(layer + name + ".weight", std::move(shape));
     };
-    add("self_attn.q_proj", {q, h});
-    add("self_attn.k_proj", {kv, h});
-    add("self_attn.v_proj", {kv, h});
-    add("self_attn.o_proj", {h, q});
+    const bool latent = family.head_dim == HeadDim::kLatent;
+    if (latent) {
+      const uint64_t rank = dims->q_lora_rank, kv_rank = dims->kv_lora_rank;
+      add("self_attn.q_a_proj", {rank, h});
+      add("self_attn.q_a_layernorm", {rank});
+      add("self_attn.q_b_proj", {dims->length(Dim::kMlaQRows), rank});
+      add("self_attn.kv_a_proj_with_mqa", {dims->length(Dim::kKvARows), h});
+      add("self_attn.kv_a_layernorm", {kv_rank});
+      add("self_attn.kv_b_proj",
+          {dims->heads * (dims->qk_nope_head_dim + dims->v_head_dim), kv_rank});
+      add("self_attn.o_proj", {h, dims->length(Dim::kValueColumns)});
+    } else {
+      add("self_attn.q_proj", {q, h});
+      add("self_attn.k_proj", {kv, h});
+      add("self_attn.v_proj", {kv, h});
+      add("self_attn.o_proj", {h, q});
+    }
     add("input_layernorm", {h});
     add("post_attention_layernorm", {h});
     if (family.name.starts_with("qwen3")) {
@@ -66,6 +79,13 @@ FakeCheckpoint complete(const Json& config, const Family& family) {
     }
     const bool sparse = dims->sparse_layer(l);
     if (sparse) add("mlp.gate", {dims->experts, h});
+    if (sparse && latent) {
+      fake.add(layer + "mlp.gate.e_score_correction_bias", {dims->experts}, numerics::DType::kF32);
+      const uint64_t shared = dims->length(Dim::kSharedIntermediate);
+      add("mlp.shared_experts.gate_proj", {shared, h});
+      add("mlp.shared_experts.up_proj", {shared, h});
+      add("mlp.shared_experts.down_proj", {h, shared});
+    }
     const uint64_t i = sparse ? dims->expert_intermediate_size : dims->intermediate_size;
     for (uint64_t e = 0; e < (sparse ? dims->experts : 1); ++e) {
       const std::string mlp = sparse ? fmt::format("mlp.experts.{}.", e) : "mlp.";
@@ -89,7 +109,8 @@ TEST(RealConfigs, KnownFamiliesMapCompletely) {
     if (family == nullptr) continue;
     ++known;
     const auto map = map_model(*complete(config, *family).build(), "");
-    if (json_find(config, "quantization_config") != nullptr) {
+    const Json* packing = json_find(config, "quantization_config");
+    if (packing != nullptr && packing->value("quant_method", "") != "fp8") {
       ASSERT_FALSE(map.has_value()) << path;
       EXPECT_EQ(map.error().code, ErrorCode::kUnsupported) << map.error().message;
       continue;
@@ -108,6 +129,7 @@ TEST(RealConfigs, ParameterCounts) {
   if (files.empty()) GTEST_SKIP() << "SLUICE_REAL_INPUTS is not set";
   const std::map<std::string, uint64_t> published = {
       {"Qwen--Qwen3-0.6B_config.json", 596'049'920},
+      {"deepseek-ai--DeepSeek-V3_config.json", 671'026'419'200},
       {"Qwen--Qwen3-30B-A3B_config.json", 30'532'122'624},
       {"Qwen--Qwen3-8B_config.json", 8'190'735'360},
       {"meta-llama--Meta-Llama-3.1-70B_config.json", 70'553'706'496},

@@ -155,9 +155,11 @@ TEST(CheckpointTest, ContradictionsAreErrors) {
             ErrorCode::kCorrupt, "config.json"},
            {"generation config damaged", [](auto& f) { f.write("generation_config.json", "nope"); },
             ErrorCode::kCorrupt, "generation_config.json"},
-           {"quantized already",
-            [](auto& f) { f.write("config.json", R"({"quantization":{"bits":4}})"); },
-            ErrorCode::kUnsupported, "quantized"},
+           {"8-bit floats without blocks",
+            [](auto& f) {
+              f.write("config.json", R"({"quantization_config":{"quant_method":"fp8"}})");
+            },
+            ErrorCode::kUnsupported, "weight_block_size"},
            {"index damaged", [](auto& f) { f.write(kIndex, "{"); }, ErrorCode::kCorrupt, kIndex},
            {"index climbs out", index(R"("a":"../x.safetensors")"), ErrorCode::kCorrupt,
             "../x.safetensors"},

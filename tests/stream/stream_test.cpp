@@ -104,7 +104,7 @@ class Recorder : public Visitor {
 StreamOptions options_of(unsigned workers) {
   StreamOptions options;
   options.workers = workers;
-  options.decode = numerics::decode_elements;
+  options.decode.elements = numerics::decode_elements;
   return options;
 }
 

@@ -24,7 +24,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 class ValuesTest : public ::testing::Test {
  protected:
   void use(DType source) {
-    source_ = source;
+    source_.dtype = source;
     test::ModelBuilder builder(Json::object());
     builder.add("model.up", source, {8, 64}, std::vector<float>(8 * 64, 0.5f));
     checkpoint_ = builder.build();
@@ -39,7 +39,7 @@ class ValuesTest : public ::testing::Test {
   }
   float& at(uint64_t row, uint64_t column) { return values_[row * 64 + column]; }
 
-  DType source_ = DType::kF32;
+  ModuleSource source_;
   std::shared_ptr<const io::Checkpoint> checkpoint_;
   families::ModelMap map_;
   BlockGrid grid_{8, 8, 1, 1};
@@ -49,7 +49,7 @@ class ValuesTest : public ::testing::Test {
 TEST_F(ValuesTest, FiniteValuesPass) {
   for (const DType source : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0}) {
     if (source == DType::kQ4_0) {
-      source_ = source;
+      source_.dtype = source;
     } else {
       use(source);
     }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "io/packed_tensors.h"
 #include "io/safetensors.h"
 #include "numerics/block_codec.h"
 #include "numerics/float_types.h"
@@ -136,8 +137,10 @@ std::shared_ptr<const io::Checkpoint> ModelBuilder::build(const WrapSource& wrap
       {"model.safetensors", file.size(), digest_of(std::span(file).first(header_bytes))});
   auto source = io::memory_source("model.safetensors", std::move(file));
   checkpoint->files.push_back(wrap ? wrap(std::move(source)) : std::move(source));
-  for (uint32_t i = 0; i < checkpoint->tensors.size(); ++i)
-    checkpoint->by_name.emplace(checkpoint->tensors[i].info.name, i);
+  if (!checkpoint->tensors.empty()) {
+    SLUICE_CHECK(io::index_tensors(*checkpoint).has_value());
+    SLUICE_CHECK(io::join_packed_tensors(*checkpoint).has_value());
+  }
   for (const auto& [name, text] : sidecars_) {
     const auto bytes = std::as_bytes(std::span(text));
     checkpoint->sidecars.push_back(

@@ -178,8 +178,12 @@ void fit(const test::ModelBuilder& model, const std::vector<numerics::QuantForma
     allocate::PlanRequest request;
     request.target = target;
     request.sensitivity = allocate::builtin_sensitivity();
-    request.origin = {analysis->header.source, analysis->digest, analysis->header.family,
-                      analysis->header.dtype, "cpu"};
+    request.origin = {analysis->header.source,
+                      analysis->digest,
+                      analysis->header.family,
+                      analysis->header.dtype,
+                      "cpu",
+                      ""};
     return allocate::make_plan(analysis->items(), request, [&](std::span<const uint32_t> choice) {
       return analysis->exact_bytes(choice);
     });

@@ -21,6 +21,10 @@ class Reader {
   Reader(const Json& config, std::string label) : config_(config), label_(std::move(label)) {}
 
   bool has(std::string_view key) const { return json_find(config_, key) != nullptr; }
+  bool is_null(std::string_view key) const {
+    const auto found = config_.find(key);
+    return found != config_.end() && found->is_null();
+  }
 
   uint64_t integer(std::string_view key, int64_t low, int64_t high) {
     return keep(json_int(config_, key, low, high, label_), int64_t{1});
@@ -84,7 +88,25 @@ uint64_t read_head_dim(Reader& reader, const Family& family, const ModelDims& di
   return head_dim;
 }
 
-void read_experts(Reader& reader, ModelDims& dims, Json& additions) {
+void read_latent_attention(Reader& reader, ModelDims& dims) {
+  dims.q_lora_rank =
+      reader.is_null("q_lora_rank") ? 0 : reader.integer("q_lora_rank", 1, kWidthMax);
+  dims.kv_lora_rank = reader.integer("kv_lora_rank", 1, kWidthMax);
+  dims.qk_nope_head_dim = reader.integer("qk_nope_head_dim", 1, kHeadsMax);
+  dims.qk_rope_head_dim = reader.integer("qk_rope_head_dim", 1, kHeadsMax);
+  dims.v_head_dim = reader.integer("v_head_dim", 1, kHeadsMax);
+}
+
+void read_deepseek_experts(Reader& reader, ModelDims& dims) {
+  dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
+  dims.shared_experts = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
+  dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
+  dims.sparse_step = reader.integer_or("moe_layer_freq", 1, kLayersMax, 1);
+  dims.sparse_offset = 0;
+  dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+}
+
+void read_qwen_experts(Reader& reader, ModelDims& dims, Json& additions) {
   dims.experts = reader.integer("num_experts", 0, kExpertsMax);
   dims.sparse_step = reader.integer_or("decoder_sparse_step", 1, kLayersMax, 1);
   dims.mlp_only_layers = reader.integers_or_none("mlp_only_layers", 0, kLayersMax);
@@ -120,13 +142,15 @@ const OutputType* configured_type(const Json& config) {
 
 // The type of most float elements; the first of kOutputTypes when none has any.
 const OutputType& majority_type(const io::Checkpoint& checkpoint) {
-  uint64_t bytes[std::size(kOutputTypes)] = {};
-  for (const io::StoredTensor& tensor : checkpoint.tensors)
+  uint64_t elements[std::size(kOutputTypes)] = {};
+  for (const io::StoredTensor& tensor : checkpoint.tensors) {
+    const DType dtype = tensor.packing != nullptr ? tensor.packing->model_dtype : tensor.info.dtype;
     for (size_t i = 0; i < std::size(kOutputTypes); ++i)
-      if (tensor.info.dtype == kOutputTypes[i].dtype)
-        bytes[i] += tensor.bytes / dtype_info(tensor.info.dtype).block_bytes;
-  const auto most = std::max_element(std::begin(bytes), std::end(bytes));
-  return kOutputTypes[most - std::begin(bytes)];
+      if (dtype == kOutputTypes[i].dtype)
+        elements[i] += numerics::element_count(tensor.info.shape).value_or(0);
+  }
+  const auto most = std::max_element(std::begin(elements), std::end(elements));
+  return kOutputTypes[most - std::begin(elements)];
 }
 
 bool every_matrix_is_bf16(const io::Checkpoint& checkpoint) {
@@ -145,7 +169,8 @@ std::string config_label(const io::Checkpoint& checkpoint) {
 
 bool ModelDims::sparse_layer(uint64_t layer) const {
   const bool dense = std::binary_search(mlp_only_layers.begin(), mlp_only_layers.end(), layer);
-  return experts > 0 && !dense && (layer + 1) % sparse_step == 0;
+  return experts > 0 && !dense && layer >= first_sparse_layer &&
+         (layer + sparse_offset) % sparse_step == 0;
 }
 
 uint64_t ModelDims::length(Dim dim) const {
@@ -159,6 +184,15 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kHeadDim: return head_dim;
     case Dim::kExperts: return experts;
     case Dim::kExpertIntermediate: return expert_intermediate_size;
+    case Dim::kSharedIntermediate: return expert_intermediate_size * shared_experts;
+    case Dim::kHeads: return heads;
+    case Dim::kQLoraRank: return q_lora_rank;
+    case Dim::kKvLoraRank: return kv_lora_rank;
+    case Dim::kMlaQRows: return heads * (qk_nope_head_dim + qk_rope_head_dim);
+    case Dim::kKvARows: return kv_lora_rank + qk_rope_head_dim;
+    case Dim::kQkNopeHeadDim: return qk_nope_head_dim;
+    case Dim::kVHeadDim: return v_head_dim;
+    case Dim::kValueColumns: return heads * v_head_dim;
   }
   SLUICE_CHECK(false);
 }
@@ -174,14 +208,18 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   dims.heads = reader.integer("num_attention_heads", 1, kHeadsMax);
   dims.kv_heads = reader.integer_or("num_key_value_heads", 1, kHeadsMax, dims.heads);
   if (!reader.has("num_key_value_heads")) additions["num_key_value_heads"] = dims.kv_heads;
-  dims.head_dim = read_head_dim(reader, family, dims, label, additions);
+  if (family.head_dim == HeadDim::kLatent)
+    read_latent_attention(reader, dims);
+  else
+    dims.head_dim = read_head_dim(reader, family, dims, label, additions);
   if (checkpoint.kind == io::SourceKind::kGguf && dims.head_dim % 2 != 0)
     reader.refuse({ErrorCode::kCorrupt,
                    fmt::format("{}: head_dim {} is odd, so its rows cannot have been interleaved",
                                label, dims.head_dim)});
   dims.attention_bias = reader.flag_or("attention_bias", false);
   dims.mlp_bias = reader.flag_or("mlp_bias", false);
-  if (family.has_experts) read_experts(reader, dims, additions);
+  if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
+  if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims);
   dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
   SLUICE_TRY(std::move(reader).status());
   return dims;

@@ -23,6 +23,16 @@ enum class Dim : uint8_t {
   kHeadDim,
   kExperts,
   kExpertIntermediate,
+  kSharedIntermediate,  // moe_intermediate_size · n_shared_experts
+  // Latent attention.
+  kHeads,
+  kQLoraRank,
+  kKvLoraRank,
+  kMlaQRows,  // num_attention_heads · (qk_nope_head_dim + qk_rope_head_dim)
+  kKvARows,   // kv_lora_rank + qk_rope_head_dim
+  kQkNopeHeadDim,
+  kVHeadDim,
+  kValueColumns,  // num_attention_heads · v_head_dim
 };
 
 // In which models, and in which of their layers, a module exists.
@@ -33,10 +43,20 @@ enum class When : uint8_t {
   kMlpBias,        // config mlp_bias
   kDenseMlp,       // layers without experts
   kSparseMlp,      // layers with experts
+  kSharedExperts,  // such layers, where the model has shared experts
+  kQLora,          // latent attention whose q has a low rank (q_lora_rank is a number)
+  kFullQ,          // and where it has not
+  kQLoraBias,      // kQLora and kAttentionBias
 };
 
-// Which rows of each expert in a source tensor are meant.
-enum class Part : uint8_t { kAll, kFirstHalf, kSecondHalf };
+// Which rows of a source tensor are meant.
+enum class Part : uint8_t {
+  kAll,
+  kFirstHalf,   // of each expert
+  kSecondHalf,  // of each expert
+  kHeadKeys,    // of kv_b_proj: each head's first qk_nope_head_dim rows, transposed
+  kHeadValues,  // of kv_b_proj: each head's other v_head_dim rows
+};
 
 // One way in which a source may store a module. {L} in a name is the layer. A name with {E} is one
 // tensor per expert; without it a stacked module is one stacked tensor.
@@ -53,9 +73,10 @@ struct ModuleRule {
   bool quantizable = false;
   int bits_floor = 0;
   When when = When::kAlways;
+  bool keep_dtype = false;  // never cast to the model's float type
   // Hugging Face layouts to look for, the first that is there wins; none: path + "." + parameter.
   std::array<SourceRule, 3> sources{};
-  std::string_view gguf;                     // llama.cpp's name; empty where it has none
+  std::string_view gguf{};                   // llama.cpp's name; empty where it has none
   RowOrder gguf_order = RowOrder::kInOrder;  // q and k: heads of head_dim rows
 };
 
@@ -64,6 +85,14 @@ enum class HeadDim : uint8_t {
   kOptional,    // config head_dim, else hidden_size / num_attention_heads
   kFromHidden,  // always hidden_size / num_attention_heads, because mlx_lm reads no other
   kRequired,    // config head_dim, which mlx_lm requires
+  kLatent,      // latent attention: kv_lora_rank and the like instead
+};
+
+// By which keys a family's configuration describes experts.
+enum class ExpertKeys : uint8_t {
+  kNone,
+  kQwen,      // num_experts, decoder_sparse_step, mlp_only_layers
+  kDeepseek,  // n_routed_experts, n_shared_experts, first_k_dense_replace, moe_layer_freq
 };
 
 struct Family {
@@ -73,20 +102,27 @@ struct Family {
   std::span<const ModuleRule> before{}, layer{}, after{};
   // Source tensors left out on purpose.
   std::span<const std::string_view> dropped{}, gguf_dropped{};
-  bool has_experts = false;
+  ExpertKeys experts = ExpertKeys::kNone;
+  bool extra_layers_dropped = false;  // layers from num_hidden_layers on: multi-token prediction
+  bool head_required = false;         // mlx_lm ties no embeddings here
 };
 
 // The known families, by model_type; null for others.
 const Family* find_family(std::string_view model_type);
 
-extern const Family kLlama, kMistral, kQwen2, kQwen3, kQwen3Moe;
+extern const Family kLlama, kMistral, kQwen2, kQwen3, kQwen3Moe, kDeepseekV3, kKimiK2;
 
 // The configuration's numbers, each range-checked before it sizes anything.
 struct ModelDims {
   uint64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
   uint64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  uint64_t experts = 0, expert_intermediate_size = 0, sparse_step = 1;
-  std::vector<uint64_t> mlp_only_layers;  // sorted
+  uint64_t experts = 0, expert_intermediate_size = 0, shared_experts = 0;
+  // Layer l has experts iff l ≥ first_sparse_layer, (l + sparse_offset) % sparse_step = 0, and it
+  // is none of mlp_only_layers.
+  uint64_t first_sparse_layer = 0, sparse_step = 1, sparse_offset = 1;
+  std::vector<uint64_t> mlp_only_layers;       // sorted
+  uint64_t q_lora_rank = 0, kv_lora_rank = 0;  // 0: not of low rank
+  uint64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   bool attention_bias = false, mlp_bias = false;
 
   bool sparse_layer(uint64_t layer) const;

@@ -27,7 +27,6 @@ constexpr std::string_view kRearranged[] = {
     "dbrx",
     "deepseek",
     "deepseek_v2",
-    "deepseek_v3",
     "deepseek_v32",
     "deepseek_v41",
     "dots1",
@@ -51,7 +50,6 @@ constexpr std::string_view kRearranged[] = {
     "granitemoehybrid",
     "hunyuan",
     "jamba",
-    "kimi_k2",
     "kimi_k25",
     "kimi_k3",
     "kimi_linear",
@@ -146,10 +144,13 @@ std::string objection(const io::TensorInfo& info) {
   const std::string shape = numerics::shape_text(info.shape);
   if (contains_any(info.name, kPackedMarks)) return "belongs to a packed or scaled format";
   if (contains_any(info.name, kExpertMarks)) return "is an expert, whose final layout is unknown";
-  if (info.dtype != DType::kF32 && info.dtype != DType::kF16 && info.dtype != DType::kBF16)
-    return fmt::format("is {}, where F32, F16 or BF16 would be plain", dtype_info(info.dtype).name);
   if (info.shape.empty() || info.shape.size() > 2)
     return fmt::format("has shape {}, whose orientation would have to be guessed", shape);
+  // Integers and truth values are copied, but where a weight belongs they must be codes of some
+  // packing.
+  const bool is_float = dtype_info(info.dtype).is_float;
+  if (!is_float && (info.dtype == DType::kC64 || info.name.ends_with("weight")))
+    return fmt::format("is {}, where a float type would be plain", dtype_info(info.dtype).name);
   return {};
 }
 

@@ -1,6 +1,8 @@
 // The engine that reads a family's table: it finds the source of every output module, checks types
 // and shapes, and accounts for every source tensor. What a family looks like is in its own file.
 #include <algorithm>
+#include <charconv>
+#include <optional>
 
 #include "families/family.h"
 
@@ -10,7 +12,6 @@ namespace {
 using io::Checkpoint;
 using io::SourceKind;
 using io::StoredTensor;
-using numerics::DType;
 using numerics::Shape;
 
 // How many names a message lists, and at how many problems the search for more stops.
@@ -79,6 +80,7 @@ class Mapper {
   bool exists(const ModuleRule& rule, int layer) const;
   SourceRule choose_source(const ModuleRule& rule, int layer) const;
   void add_sources(const SourceRule& source, OutputModule& module, RowOrder order);
+  void add_head_sources(const SourceRule& source, OutputModule& module);
   const StoredTensor* take(const std::string& name, const Shape& expected);
   bool dropped_on_purpose(std::string_view name) const;
   void account_for_the_rest(ModelMap& map);
@@ -100,6 +102,10 @@ bool Mapper::exists(const ModuleRule& rule, int layer) const {
     case When::kUntied: return !tied_;
     case When::kDenseMlp: return !dims_.sparse_layer(layer);
     case When::kSparseMlp: return dims_.sparse_layer(layer);
+    case When::kSharedExperts: return dims_.shared_experts > 0 && dims_.sparse_layer(layer);
+    case When::kQLora: return dims_.q_lora_rank > 0;
+    case When::kFullQ: return dims_.q_lora_rank == 0;
+    case When::kQLoraBias: return dims_.q_lora_rank > 0 && dims_.attention_bias;
     case When::kAttentionBias: return dims_.attention_bias;
     case When::kMlpBias: return dims_.mlp_bias;
   }
@@ -123,11 +129,8 @@ const StoredTensor* Mapper::take(const std::string& name, const Shape& expected)
   }
   used_[tensor - checkpoint_.tensors.data()] = true;
   const numerics::DTypeInfo& info = dtype_info(tensor->info.dtype);
-  const bool plain = tensor->info.dtype == DType::kF32 || tensor->info.dtype == DType::kF16 ||
-                     tensor->info.dtype == DType::kBF16;
-  const bool block = info.is_float && info.block_elements > 1;
-  if (!plain && !block) {
-    wrong_.add(fmt::format("{} should be F32, F16 or BF16 and is {}", name, info.name));
+  if (!info.is_float) {
+    wrong_.add(fmt::format("{} should be of a float type and is {}", name, info.name));
     return nullptr;
   }
   if (tensor->info.shape != expected) {
@@ -139,7 +142,25 @@ const StoredTensor* Mapper::take(const std::string& name, const Shape& expected)
   return tensor;
 }
 
+// kv_b_proj holds, head after head, the rows of the keys and then those of the values.
+void Mapper::add_head_sources(const SourceRule& source, OutputModule& module) {
+  const uint64_t keys = dims_.qk_nope_head_dim;
+  const uint64_t head_rows = keys + dims_.v_head_dim;
+  const StoredTensor* tensor = take(expand(source.name, static_cast<uint64_t>(module.layer), 0),
+                                    {dims_.heads * head_rows, dims_.kv_lora_rank});
+  if (tensor == nullptr) return;
+  const bool transposed = source.part == Part::kHeadKeys;
+  for (uint64_t head = 0; head < dims_.heads; ++head)
+    module.recipe.sources.push_back(
+        {.tensor = static_cast<uint32_t>(tensor - checkpoint_.tensors.data()),
+         .first_row = head * head_rows + (transposed ? 0 : keys),
+         .rows = transposed ? dims_.kv_lora_rank : dims_.v_head_dim,
+         .order = transposed ? RowOrder::kTransposed : RowOrder::kInOrder});
+}
+
 void Mapper::add_sources(const SourceRule& source, OutputModule& module, RowOrder order) {
+  if (source.part == Part::kHeadKeys || source.part == Part::kHeadValues)
+    return add_head_sources(source, module);
   const auto layer = static_cast<uint64_t>(std::max(module.layer, 0));
   const bool per_expert = source.name.find("{E}") != std::string_view::npos;
   const uint64_t experts = module.experts();
@@ -182,6 +203,7 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
                         .shape = {},
                         .quantizable = rule.quantizable,
                         .bits_floor = rule.bits_floor,
+                        .keep_dtype = rule.keep_dtype,
                         .recipe = {}};
     for (const Dim dim : rule.shape)
       if (dim != Dim::kNone) module.shape.push_back(dims_.length(dim));
@@ -196,8 +218,20 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
   }
 }
 
+// The number in "model.layers.N.…", or nothing.
+std::optional<uint64_t> layer_number(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  uint32_t layer = 0;
+  const char* last = name.data() + name.size();
+  const auto [end, error] = std::from_chars(name.data() + kPrefix.size(), last, layer);
+  if (error != std::errc{} || end == last || *end != '.') return std::nullopt;
+  return layer;
+}
+
 bool Mapper::dropped_on_purpose(std::string_view name) const {
   if (tied_ && name == "lm_head.weight") return true;
+  if (family_.extra_layers_dropped && layer_number(name).value_or(0) >= dims_.layers) return true;
   for (const std::string_view pattern : gguf_ ? family_.gguf_dropped : family_.dropped)
     if (matches(pattern, name)) return true;
   return false;
@@ -248,20 +282,22 @@ Status Mapper::run(ModelMap& map) {
   return report();
 }
 
-// Weights that are packed or scaled already would have to be unpacked by rules of their own.
-Status refuse_quantized(const Checkpoint& checkpoint) {
-  for (const std::string_view key : {"quantization", "quantization_config"}) {
-    const Json* value = json_find(checkpoint.config, key);
-    if (value == nullptr || value->empty()) continue;
-    const Json* method = json_find(*value, "quant_method");
-    const std::string name = method != nullptr && method->is_string() ? method->get<std::string>()
-                             : json_find(*value, "group_size") != nullptr ? "mlx"
-                                                                          : "unknown";
-    return fail(ErrorCode::kUnsupported,
-                "{}: the weights are already quantized ({}: {}); give the original checkpoint",
-                config_label(checkpoint), key, name);
-  }
-  return {};
+// Packed weights that opening the checkpoint did not join would have to be unpacked by rules of
+// their own. `quantization` is MLX's, and joined; a copy of it may stand in quantization_config.
+Status refuse_unknown_packing(const Checkpoint& checkpoint) {
+  const Json* mlx = json_find(checkpoint.config, "quantization");
+  if (mlx != nullptr && mlx->is_object() && !mlx->empty()) return {};
+  const Json* value = json_find(checkpoint.config, "quantization_config");
+  if (value == nullptr || value->empty()) return {};
+  const Json* method = json_find(*value, "quant_method");
+  const std::string name =
+      method != nullptr && method->is_string() ? method->get<std::string>() : "unknown";
+  if (name == "fp8") return {};
+  return fail(
+      ErrorCode::kUnsupported,
+      "{}: the weights are packed in a way that is not supported (quantization_config: {}); "
+      "give the original checkpoint",
+      config_label(checkpoint), name);
 }
 
 // GGUF says it by the tensor alone. A configuration that leaves it open means whatever is there,
@@ -284,22 +320,57 @@ bool is_tied(const Checkpoint& checkpoint, const std::string& label, Status& sta
 
 }  // namespace
 
+namespace {
+
+// The whole text as a number.
+std::optional<int> whole_number(std::string_view text) {
+  uint16_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Status keep_layers(std::string_view text, ModelMap& map) {
+  const size_t dash = text.find('-');
+  const auto first = whole_number(text.substr(0, dash));
+  const auto last = dash == std::string_view::npos ? first : whole_number(text.substr(dash + 1));
+  if (!first || !last || *first > *last || *last >= map.layers)
+    return fail(ErrorCode::kInvalidArgument,
+                "layers \"{}\" are no range of this model's {} layers, such as 0-{}", text,
+                map.layers, std::min(1, map.layers - 1));
+  std::erase_if(map.modules, [&](const OutputModule& module) {
+    return module.layer < *first || module.layer > *last;
+  });
+  map.only_layers = fmt::format("{}-{}", *first, *last);
+  return {};
+}
+
+}  // namespace
+
 const Family* find_family(std::string_view model_type) {
-  for (const Family* family : {&kLlama, &kMistral, &kQwen2, &kQwen3, &kQwen3Moe})
+  for (const Family* family :
+       {&kLlama, &kMistral, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepseekV3, &kKimiK2})
     if (family->name == model_type) return family;
   return nullptr;
 }
 
-Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_override) {
+Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_override,
+                           std::string_view only_layers) {
   const std::string label = config_label(checkpoint);
   SLUICE_ASSIGN(const OutputType type, choose_dtype(checkpoint, dtype_override));
   SLUICE_ASSIGN(const std::string model_type, json_string(checkpoint.config, "model_type", label));
-  SLUICE_TRY(refuse_quantized(checkpoint));
+  SLUICE_TRY(refuse_unknown_packing(checkpoint));
   ModelMap map;
   if (const Family* family = find_family(model_type)) {
     Status status;
     map.tied = is_tied(checkpoint, label, status, map.config_additions);
     SLUICE_TRY(std::move(status));
+    if (family->head_required && map.tied)
+      return fail(
+          ErrorCode::kUnsupported,
+          "{}: tie_word_embeddings is true, but stock mlx_lm wants {} models to have a head "
+          "of their own",
+          label, family->name);
     SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, *family, map.config_additions));
     map.family = family->name;
     SLUICE_TRY(Mapper(checkpoint, *family, dims, map.tied).run(map));
@@ -309,6 +380,7 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
   map.dtype = type.dtype;
   map.dtype_name = type.name;
   if (checkpoint.kind == SourceKind::kGguf) map.config_additions["torch_dtype"] = type.name;
+  if (!only_layers.empty()) SLUICE_TRY(keep_layers(only_layers, map));
   return map;
 }
 

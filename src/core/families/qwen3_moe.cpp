@@ -66,6 +66,6 @@ constinit const Family kQwen3Moe = {.name = "qwen3_moe",
                                     .layer = kLayer,
                                     .after = kAfter,
                                     .dropped = kRotaryBuffers,
-                                    .has_experts = true};
+                                    .experts = ExpertKeys::kQwen};
 
 }  // namespace sluice::families

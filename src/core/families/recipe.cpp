@@ -55,6 +55,12 @@ void append_row_runs(const Recipe& recipe, uint64_t first_row, uint64_t rows,
       continue;
     }
     const uint64_t taken = std::min(rows, source.rows - skip);
+    if (source.order == RowOrder::kTransposed) {
+      out.push_back({source.tensor, source.first_row, taken, true, skip});
+      rows -= taken;
+      skip = 0;
+      continue;
+    }
     const uint64_t step = source.order == RowOrder::kInOrder ? taken : 1;
     for (uint64_t done = 0; done < taken; done += step) {
       const uint64_t from = source_row(source, skip + done);

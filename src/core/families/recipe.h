@@ -43,10 +43,14 @@ enum class RowOrder : uint8_t {
   // llama.cpp stores q and k of `llama` models with each head's rows interleaved (pairs 2i, 2i+1);
   // output row h·d + j reads source row h·d + 2·(j mod d/2) + j/(d/2).
   kUninterleaveHeads,
+  // Output row r is column r of the source's rows, which are as many as the output has columns.
+  // Never mixed with other orders in one module.
+  kTransposed,
 };
 
 // rows output rows taken from rows [first_row, first_row + rows) of a source tensor, which is seen
-// as [product of leading axes, last axis].
+// as [product of leading axes, last axis]; for kTransposed, from the columns of the rows that begin
+// at first_row.
 struct RowSource {
   uint32_t tensor = 0;  // index into Checkpoint::tensors
   uint64_t first_row = 0;
@@ -60,11 +64,14 @@ struct Recipe {
   std::vector<RowSource> sources;
 };
 
-// rows consecutive rows of one source tensor.
+// rows consecutive rows of one source tensor; or, transposed, as many consecutive columns of the
+// source rows that begin at source_row.
 struct RowRun {
   uint32_t tensor = 0;  // index into Checkpoint::tensors
   uint64_t source_row = 0;
   uint64_t rows = 0;
+  bool transposed = false;
+  uint64_t source_column = 0;  // of the first, when transposed
   bool operator==(const RowRun&) const = default;
 };
 
@@ -102,6 +109,7 @@ struct ModelMap {
   numerics::DType dtype;   // float type of the output: kBF16, kF16 or kF32
   std::string dtype_name;  // "bfloat16", "float16", "float32"
   int layers = 0;
+  std::string only_layers;            // "3-5" where modules holds no others; empty: the whole model
   bool tied = false;                  // the head is the embedding; no lm_head is written
   std::vector<OutputModule> modules;  // in the order they are written
   std::vector<std::string> dropped;   // source tensors left out on purpose
@@ -117,16 +125,20 @@ struct ModelMap {
 //
 // A known family (the tables beside this file) is matched name by name and shape by shape. Unknown
 // ones go by the generic rule, which reads Hugging Face checkpoints only and never moves a row:
-//   - every tensor has one or two axes and is F32, F16 or BF16; anything else (stacked or
-//     convolution tensors, packed integers, 8-bit floats, names of packed formats, experts) is
+//   - every tensor has one or two axes and, if a weight, a float type; others may be integers. All
+//     else (stacked or convolution tensors, packed integers, names of packed formats, experts) is
 //     refused by name, as are families known to need rearranging or to be unknown to mlx_lm;
 //   - two-axis `*.weight` whose last path component is embed_tokens, lm_head, dense, dense_*, fc,
 //     fc<digits>, or ends in _proj is quantizable; all other tensors are copied;
 //   - rotary inv_freq is dropped, and lm_head when tie_word_embeddings is true.
 //
+// only_layers: "A-B" or "A" for these layers' modules alone, "" for the whole model. The whole
+// checkpoint is held against the family all the same.
+//
 // Errors: kUnsupported for families that stock mlx_lm cannot load or layouts that would have to be
 // guessed; kCorrupt for tensors that are missing, left over, or of the wrong shape or dtype;
-// kInvalidArgument for an unknown dtype_override.
-Result<ModelMap> map_model(const io::Checkpoint& checkpoint, std::string_view dtype_override);
+// kInvalidArgument for an unknown dtype_override, or layers that the model has not.
+Result<ModelMap> map_model(const io::Checkpoint& checkpoint, std::string_view dtype_override,
+                           std::string_view only_layers = {});
 
 }  // namespace sluice::families

@@ -8,12 +8,12 @@
 #include <map>
 #include <set>
 #include <system_error>
-#include <tuple>
 
 #include "io/descriptor_cache.h"
 #include "io/gguf_config.h"
 #include "io/gguf_set.h"
 #include "io/names.h"
+#include "io/packed_tensors.h"
 #include "io/safetensors.h"
 #include "io/safetensors_index.h"
 
@@ -164,11 +164,6 @@ Status read_folder_files(const std::string& folder, const std::vector<std::strin
     return fail(ErrorCode::kNotFound, "{}: no config.json beside the weights", folder);
   const std::string path = (fs::path(folder) / "config.json").string();
   SLUICE_ASSIGN(checkpoint.config, read_json_file(path));
-  if (json_find(checkpoint.config, "quantization") != nullptr)
-    return fail(ErrorCode::kUnsupported,
-                "{}: the model is already quantized in MLX's format; Sluice starts from the "
-                "original weights so far",
-                path);
   if (contains(names, "generation_config.json")) {
     SLUICE_ASSIGN(checkpoint.generation_config,
                   read_json_file((fs::path(folder) / "generation_config.json").string()));
@@ -185,26 +180,6 @@ Status add_safetensors(const std::string& folder, const std::string& name, Check
   checkpoint.identity.push_back({name, source->size(), digest});
   checkpoint.files.push_back(std::move(source));
   std::move(header.tensors.begin(), header.tensors.end(), std::back_inserter(checkpoint.tensors));
-  return {};
-}
-
-// Sorts, refuses names that two files share, and builds the lookup. The last step of opening:
-// by_name points into tensors.
-Status finish_tensors(Checkpoint& checkpoint) {
-  auto& tensors = checkpoint.tensors;
-  std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return std::tie(a.info.name, a.file) < std::tie(b.info.name, b.file);
-  });
-  for (size_t i = 1; i < tensors.size(); ++i)
-    if (tensors[i].info.name == tensors[i - 1].info.name)
-      return fail(ErrorCode::kCorrupt, "{}: tensor \"{}\" is in {} and in {}", checkpoint.path,
-                  tensors[i].info.name, checkpoint.identity[tensors[i - 1].file].name,
-                  checkpoint.identity[tensors[i].file].name);
-  if (tensors.empty())
-    return fail(ErrorCode::kCorrupt, "{}: the model has no tensors", checkpoint.path);
-  tensors.shrink_to_fit();
-  checkpoint.by_name.reserve(tensors.size());
-  for (uint32_t i = 0; i < tensors.size(); ++i) checkpoint.by_name.emplace(tensors[i].info.name, i);
   return {};
 }
 
@@ -249,8 +224,9 @@ Status open_indexed(const std::string& folder, const std::vector<std::string>& n
     return fail(ErrorCode::kCorrupt, "{}: holds {} as well as shards listed in {}; remove one",
                 folder, kSingleName, kIndexName);
   for (const std::string& name : index.files) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
-  SLUICE_TRY(finish_tensors(checkpoint));
-  return compare_with_index(checkpoint, index);
+  SLUICE_TRY(index_tensors(checkpoint));
+  SLUICE_TRY(compare_with_index(checkpoint, index));
+  return join_packed_tensors(checkpoint);
 }
 
 std::shared_ptr<ByteSource> text_source(std::string name, const std::string& text) {
@@ -275,7 +251,7 @@ Status open_gguf(const std::string& path, Checkpoint& checkpoint) {
     checkpoint.identity.push_back({set.names[i], set.files[i]->size(), set.digests[i]});
   checkpoint.files = std::move(set.files);
   checkpoint.tensors = std::move(set.header.tensors);
-  return finish_tensors(checkpoint);
+  return index_tensors(checkpoint);
 }
 
 Status open_folder(const std::string& folder, Checkpoint& checkpoint) {
@@ -290,7 +266,8 @@ Status open_folder(const std::string& folder, Checkpoint& checkpoint) {
   if (contains(names, kIndexName)) return open_indexed(folder, names, checkpoint);
   SLUICE_ASSIGN(const auto weights, weights_without_index(folder, names));
   for (const std::string& name : weights) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
-  return finish_tensors(checkpoint);
+  SLUICE_TRY(index_tensors(checkpoint));
+  return join_packed_tensors(checkpoint);
 }
 
 Status open_single(const fs::path& path, Checkpoint& checkpoint) {
@@ -299,7 +276,8 @@ Status open_single(const fs::path& path, Checkpoint& checkpoint) {
   SLUICE_ASSIGN(const auto names, list_folder(folder));
   SLUICE_TRY(read_folder_files(folder, names, checkpoint));
   SLUICE_TRY(add_safetensors(folder, path.filename().string(), checkpoint));
-  return finish_tensors(checkpoint);
+  SLUICE_TRY(index_tensors(checkpoint));
+  return join_packed_tensors(checkpoint);
 }
 
 Status open_file(const std::string& path, Checkpoint& checkpoint) {

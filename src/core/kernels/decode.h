@@ -19,4 +19,13 @@ inline auto element_decoder(const KernelTable& table) {
   };
 }
 
+// Both ways of decoding that reading a source takes, as an aggregate of two functions.
+template <class Decoders>
+Decoders source_decoders(const KernelTable& table) {
+  return {element_decoder(table),
+          [&table](const numerics::ConstAffineRow& in, const numerics::QuantFormat& format,
+                   numerics::DType dtype,
+                   std::span<float> out) { table.decode_affine(in, format, dtype, out); }};
+}
+
 }  // namespace sluice::kernels

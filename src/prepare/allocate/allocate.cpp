@@ -246,6 +246,7 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
   data.family = request.origin.family;
   data.dtype = request.origin.dtype;
   data.parity = request.origin.parity;
+  data.only_layers = request.origin.only_layers;
   data.cost = choice_cost(problem, allocation.choice);
   data.bound = std::min(chosen.bound, data.cost);
   data.tensors.reserve(items.size());

@@ -38,6 +38,7 @@ struct PlanOrigin {
   std::string family;
   std::string dtype;
   std::string parity = "cpu";
+  std::string only_layers;  // "3-5" for a part of a model; empty: the whole
 };
 
 struct PlanRequest {

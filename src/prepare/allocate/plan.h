@@ -70,8 +70,9 @@ struct PlanData {
   Digest source;    // Checkpoint::identity_digest
   Digest analysis;  // Analysis::digest
   std::string family;
-  std::string dtype;   // of the model: "bfloat16", "float16", "float32"
-  std::string parity;  // rule of the parity encoder: "cpu", "gpu"
+  std::string dtype;        // of the model: "bfloat16", "float16", "float32"
+  std::string parity;       // rule of the parity encoder: "cpu", "gpu"
+  std::string only_layers;  // "3-5" for a part of a model; empty: the whole
 
   std::vector<PlannedTensor> tensors;  // in module order
   std::vector<UniformPlan> uniform;    // every uniform plan, whatever its size

@@ -158,10 +158,10 @@ Result<UniformPlan> uniform_from_json(const Json& json, std::string_view label) 
 
 Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   SLUICE_TRY(only_keys(
-      json, {"kind",     "version",   "digest", "budget_bytes", "exact_bytes", "tensor_bytes",
-             "elements", "objective", "method", "configs",      "sensitivity", "sqnr_floor_db",
-             "cost",     "bound",     "source", "analysis",     "family",      "dtype",
-             "parity",   "tensors",   "uniform"},
+      json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes", "tensor_bytes",
+             "elements", "objective", "method",  "configs",      "sensitivity", "sqnr_floor_db",
+             "cost",     "bound",     "source",  "analysis",     "family",      "dtype",
+             "parity",   "tensors",   "uniform", "only_layers"},
       label));
   PlanData data;
   SLUICE_ASSIGN(data.budget_bytes, size_at(json, "budget_bytes", label));
@@ -180,6 +180,9 @@ Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   SLUICE_ASSIGN(data.family, json_string(json, "family", label));
   SLUICE_ASSIGN(data.dtype, json_string(json, "dtype", label));
   SLUICE_ASSIGN(data.parity, json_string(json, "parity", label));
+  if (json.contains("only_layers")) {
+    SLUICE_ASSIGN(data.only_layers, json_string(json, "only_layers", label));
+  }
   SLUICE_ASSIGN(const Json* tensors, json_array(json, "tensors", label));
   data.tensors.reserve(tensors->size());
   for (const Json& element : *tensors) {
@@ -205,26 +208,29 @@ Json plan_content_to_json(const PlanData& data) {
   for (const PlannedTensor& tensor : data.tensors) tensors.push_back(tensor_to_json(tensor));
   Json uniform = Json::array();
   for (const UniformPlan& row : data.uniform) uniform.push_back(uniform_to_json(row));
-  return {{"kind", kKind},
-          {"version", kPlanVersion},
-          {"budget_bytes", data.budget_bytes},
-          {"exact_bytes", data.exact_bytes},
-          {"tensor_bytes", data.tensor_bytes},
-          {"elements", data.elements},
-          {"objective", data.objective},
-          {"method", data.method},
-          {"configs", data.configs},
-          {"sensitivity", data.sensitivity},
-          {"sqnr_floor_db", finite_or_null(data.sqnr_floor_db)},
-          {"cost", data.cost},
-          {"bound", data.bound},
-          {"source", data.source.hex()},
-          {"analysis", data.analysis.hex()},
-          {"family", data.family},
-          {"dtype", data.dtype},
-          {"parity", data.parity},
-          {"tensors", std::move(tensors)},
-          {"uniform", std::move(uniform)}};
+  Json json{{"kind", kKind},
+            {"version", kPlanVersion},
+            {"budget_bytes", data.budget_bytes},
+            {"exact_bytes", data.exact_bytes},
+            {"tensor_bytes", data.tensor_bytes},
+            {"elements", data.elements},
+            {"objective", data.objective},
+            {"method", data.method},
+            {"configs", data.configs},
+            {"sensitivity", data.sensitivity},
+            {"sqnr_floor_db", finite_or_null(data.sqnr_floor_db)},
+            {"cost", data.cost},
+            {"bound", data.bound},
+            {"source", data.source.hex()},
+            {"analysis", data.analysis.hex()},
+            {"family", data.family},
+            {"dtype", data.dtype},
+            {"parity", data.parity},
+            {"tensors", std::move(tensors)},
+            {"uniform", std::move(uniform)}};
+  // Written for parts alone, so that plans of whole models stay as they were.
+  if (!data.only_layers.empty()) json["only_layers"] = data.only_layers;
+  return json;
 }
 
 std::string plan_to_json(const Plan& plan) {

@@ -113,6 +113,7 @@ Json header_to_json(const AnalysisHeader& header) {
                  {"head_dim", header.head_dim},
                  {"modules", header.modules},
                  {"best_formats", header.best_formats}};
+  if (!header.only_layers.empty()) record["only_layers"] = header.only_layers;
   stream::part_to_json(header.part, record);
   return record;
 }
@@ -129,6 +130,9 @@ Result<AnalysisHeader> header_from_json(const Json& record, std::string_view lab
   SLUICE_ASSIGN(const std::string source, json_string(record, "source", label));
   SLUICE_ASSIGN(header.source, Digest::from_hex(source));
   SLUICE_ASSIGN(header.family, json_string(record, "family", label));
+  if (record.contains("only_layers")) {
+    SLUICE_ASSIGN(header.only_layers, json_string(record, "only_layers", label));
+  }
   SLUICE_ASSIGN(header.dtype, json_string(record, "dtype", label));
   if (!numerics::dtype_from_model_name(header.dtype))
     return fail(ErrorCode::kCorrupt, "{}: unknown dtype \"{}\"", label, header.dtype);

@@ -25,6 +25,7 @@ struct AnalysisHeader {
   int layers = 0;
   uint64_t kv_heads = 0, head_dim = 0;  // of the key-value cache; 0 where unknown
   uint64_t modules = 0;
+  std::string only_layers;                // "3-5" for a part of a model; empty: the whole
   std::vector<std::string> best_formats;  // format_text of those priced under the best encoder
   stream::Part part;                      // not whole: holds the records of one part only
   bool operator==(const AnalysisHeader&) const = default;

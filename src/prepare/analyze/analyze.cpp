@@ -121,13 +121,10 @@ class AnalyzeVisitor : public stream::Visitor {
   uint64_t unsynced_ = 0;
 };
 
-DType source_dtype(const io::Checkpoint& checkpoint, const OutputModule& module) {
-  return checkpoint.tensors[module.recipe.sources.at(0).tensor].info.dtype;
-}
-
 // 16-bit first, then lossless, then parity and best of each legal affine format and fp mode.
 ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::ModelMap& map,
-                            const OutputModule& module, std::span<const QuantFormat> best_formats) {
+                            const OutputModule& module, const stream::ModuleSource& source,
+                            std::span<const QuantFormat> best_formats) {
   ModuleState state;
   const auto add = [&](const QuantFormat& format, Encoder encoder, DType dtype) {
     Candidate candidate;
@@ -136,12 +133,10 @@ ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::Mo
     candidate.bytes = numerics::encoded_bytes(format, module.shape, dtype).total();
     state.candidates.push_back(candidate);
   };
-  const DType source = source_dtype(checkpoint, module);
   add({}, Encoder::kCast, stream::plain_dtype(checkpoint, map, module));
   if (!module.quantizable) return state;
 
-  auto lossless = numerics::lossless_fp(source);
-  if (!lossless && map.dtype == DType::kF16) lossless = numerics::lossless_affine(source);
+  const auto lossless = stream::lossless_format(source, map.dtype);
   if (lossless && can_encode(*lossless, module.shape)) {
     state.lossless = static_cast<int>(state.candidates.size());
     add(*lossless, Encoder::kLossless, map.dtype);
@@ -171,7 +166,7 @@ ModuleState& AnalyzeVisitor::state_of(const RowBlock& block) {
   std::unique_ptr<ModuleState>& state = states_[block.block.module];
   if (state == nullptr) {
     state = std::make_unique<ModuleState>(
-        list_candidates(checkpoint_, map_, block.module, options_.best_formats));
+        list_candidates(checkpoint_, map_, block.module, block.stored, options_.best_formats));
     state->blocks.resize(block.grid.block_count());
   }
   return *state;
@@ -266,13 +261,8 @@ bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& 
                                       Scratch& scratch) const {
   const numerics::AffineRow row =
       encoded_row(scratch.encoded, format, block.module.columns(), map_.dtype);
-  for (uint64_t r = 0; r < block.block.rows; ++r) {
-    const auto source = block.source_row(r);
-    const bool moved = is_fp(format) ? numerics::move_lossless_fp(block.source_dtype, source,
-                                                                  {row.weight, row.scales})
-                                     : numerics::move_lossless(block.source_dtype, source, row);
-    if (!moved) return false;
-  }
+  for (uint64_t r = 0; r < block.block.rows; ++r)
+    if (!stream::move_row(block.stored, block.source, block.block.rows, r, row)) return false;
   return true;
 }
 
@@ -332,10 +322,10 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
     MutexLock lock(mutex_);
     state = std::move(states_[index]);
   }
+  SLUICE_ASSIGN(const stream::ModuleSource stored, stream::describe_source(checkpoint_, module));
   if (state == nullptr)  // a module without elements has no blocks
     state = std::make_unique<ModuleState>(
-        list_candidates(checkpoint_, map_, module, options_.best_formats));
-  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(module));
+        list_candidates(checkpoint_, map_, module, stored, options_.best_formats));
   ModuleRecord record;
   record.item = {module.path,
                  module.parameter,
@@ -363,7 +353,7 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
     if (static_cast<int>(i) == state->lossless && !movable) continue;
     const bool fp_parity = is_fp(candidate.format) && candidate.encoder == Encoder::kParity;
     if (fp_parity && !scalable[fp_index(candidate.format)]) continue;
-    record.item.candidates.push_back(merged(*state, grid, i));
+    record.item.candidates.push_back(merged(*state, stored.grid, i));
   }
   SLUICE_TRY(journal_.append(record_to_json(record)));
   if (++unsynced_ < kRecordsPerSync) return {};
@@ -378,6 +368,7 @@ AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::Mod
   header.family = map.family;
   header.dtype = map.dtype_name;
   header.layers = map.layers;
+  header.only_layers = map.only_layers;
   const auto dimension = [&](std::string_view key) -> uint64_t {
     return static_cast<uint64_t>(
         json_int(checkpoint.config, key, 0, 1 << 20, "config.json").value_or(0));
@@ -387,6 +378,12 @@ AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::Mod
   if (header.kv_heads == 0) header.kv_heads = heads;
   header.head_dim = dimension("head_dim");
   if (header.head_dim == 0 && heads > 0) header.head_dim = dimension("hidden_size") / heads;
+  // Latent attention caches one latent and one rotary key for all heads: as much as keys and values
+  // of one head of half their width.
+  if (const uint64_t latent = dimension("kv_lora_rank"); latent > 0) {
+    header.kv_heads = 1;
+    header.head_dim = (latent + dimension("qk_rope_head_dim") + 1) / 2;
+  }
   header.modules = map.modules.size();
   for (const QuantFormat& format : options.best_formats)
     header.best_formats.push_back(format_text(format));
@@ -446,7 +443,8 @@ Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkp
     AnalyzeVisitor visitor(checkpoint, map, options, *journal);
     stream::StreamOptions stream_options;
     stream_options.workers = options.workers;
-    stream_options.decode = kernels::element_decoder(kernels::kernel_table(options.simd));
+    stream_options.decode =
+        kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(options.simd));
     stream_options.cancel = options.cancel;
     stream_options.progress = options.progress;
     SLUICE_TRY(stream::stream_modules(checkpoint, map, remaining, visitor, stream_options));

@@ -33,8 +33,15 @@ constexpr std::string_view kOutputFiles[] = {"config.json",    "model.safetensor
                                              "analysis.jsonl", "verify.json",
                                              "report.html",    "run.json"};
 
+std::string part_text(const std::string& only_layers) {
+  return only_layers.empty() ? "the whole model" : fmt::format("layers {}", only_layers);
+}
+
 // The plan's entry for every module, in module order. The plan must name exactly the map's modules.
 Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const Plan& plan) {
+  if (plan.data().only_layers != map.only_layers)
+    return fail(ErrorCode::kInvalidArgument, "the plan is for {}, this is {}",
+                part_text(plan.data().only_layers), part_text(map.only_layers));
   std::vector<const PlannedTensor*> planned;
   for (const OutputModule& module : map.modules) {
     const PlannedTensor* tensor = plan.find(module.tensor_name());
@@ -361,7 +368,8 @@ Status Conversion::convert_remaining() {
                          options_);
   stream::StreamOptions stream_options;
   stream_options.workers = options_.workers;
-  stream_options.decode = kernels::element_decoder(kernels::kernel_table(options_.simd));
+  stream_options.decode =
+      kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(options_.simd));
   stream_options.cancel = options_.cancel;
   stream_options.progress = options_.progress;
   const Status streamed =

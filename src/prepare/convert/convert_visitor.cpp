@@ -52,7 +52,7 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
         std::span(scratch.biases).subspan(r * bytes.biases, bytes.biases)};
     const std::span<const float> row = values.subspan(r * columns, columns);
     if (planned.encoder == Encoder::kLossless) {
-      if (!numerics::move_lossless(block.source_dtype, block.source_row(r), out))
+      if (!stream::move_row(block.stored, block.source, rows, r, out))
         return fail(ErrorCode::kCorrupt,
                     "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
                     "says so",
@@ -86,7 +86,7 @@ Result<ErrorStats> ConvertVisitor::encode_fp(const RowBlock& block, const Planne
                               std::span(scratch.scales).subspan(r * bytes.scales, bytes.scales)};
     const std::span<const float> row = values.subspan(r * columns, columns);
     if (planned.encoder == Encoder::kLossless) {
-      if (!numerics::move_lossless_fp(block.source_dtype, block.source_row(r), out))
+      if (!stream::move_row(block.stored, block.source, rows, r, {out.weight, out.scales, {}}))
         return fail(ErrorCode::kCorrupt,
                     "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
                     "says so",
@@ -115,7 +115,7 @@ ErrorStats ConvertVisitor::encode_plain(const RowBlock& block, Scratch& scratch)
   const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
   scratch.scales.clear();
   scratch.biases.clear();
-  if (output == block.source_dtype) {
+  if (block.is_plain(output)) {
     scratch.weight.assign(block.source.begin(), block.source.end());
     return numerics::error_between(block.values, block.values);
   }

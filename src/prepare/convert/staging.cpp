@@ -35,6 +35,8 @@ Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& m
   config.update(map.config_additions);
   config.erase("_name_or_path");
   config.erase("vision_config");
+  config.erase("quantization");
+  config.erase("quantization_config");
   if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
     config["eos_token_id"] = *eos;
   if (config.contains("torch_dtype") || !config.contains("dtype"))
@@ -74,10 +76,15 @@ std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
       "---\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
       "- sluice\nbase_model: {}\n---\n\n"
       "Prepared by Sluice {} from {}: {} of weights, {:.3f} bits per weight.\n"
-      "`sluice.json` holds the plan and the digest of every tensor.\n\n"
+      "{}`sluice.json` holds the plan and the digest of every tensor.\n\n"
       "| bits/group | encoder | modules | bytes |\n|---|---|---|---|\n{}",
       dump_json(base_name(checkpoint.path)), kVersion, base_name(checkpoint.path),
-      bytes_text(layout.file_bytes), allocate::bits_per_weight(plan), formats);
+      bytes_text(layout.file_bytes), allocate::bits_per_weight(plan),
+      plan.data().only_layers.empty()
+          ? std::string()
+          : fmt::format("It holds layers {} alone, for trying out, and no loader takes it.\n",
+                        plan.data().only_layers),
+      formats);
 }
 
 Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& map,

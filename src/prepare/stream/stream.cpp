@@ -43,7 +43,8 @@ struct Unit {
 
 // What one worker keeps from block to block.
 struct WorkerMemory {
-  std::vector<std::byte> gathered;
+  std::vector<std::byte> gathered, arranged;
+  std::vector<RowRun> runs;
   std::vector<std::span<const std::byte>> companions;
   std::vector<float> values;
 };
@@ -110,7 +111,8 @@ Status Job::prepare(std::span<const uint32_t> modules) {
 
 Status Job::describe(uint32_t index) {
   SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
-  const uint64_t block_bytes = std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes);
+  const uint64_t block_bytes =
+      std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
   const auto per_unit =
       static_cast<uint32_t>(std::clamp<uint64_t>(kUnitBytes / block_bytes, 1, kUnitBlocksMax));
   work_.push_back({index, source, per_unit, unit_total_});
@@ -181,16 +183,21 @@ Status Job::visit_block(const Unit& unit, const UnitBlock& part, unsigned worker
                         WorkerMemory& memory) {
   const ModuleWork& work = work_[unit.work];
   const OutputModule& module = map_.modules[work.module];
-  const auto source = unit.reader.bytes(part.first_range, part.source_ranges, memory.gathered);
-  const bool decode = dtype_info(work.source.dtype).is_float && visitor_.wants_values(module);
+  auto source = unit.reader.bytes(part.first_range, part.source_ranges, memory.gathered);
+  if (needs_arranging(work.source)) {
+    arrange_block(checkpoint_, module, work.source, part.block, source, memory.runs,
+                  memory.arranged);
+    source = memory.arranged;
+  }
+  const bool decode = is_decodable(work.source) && visitor_.wants_values(module);
   memory.values.resize(decode ? part.block.rows * module.columns() : 0);
-  if (decode) options_.decode(work.source.dtype, source, memory.values);
+  if (decode) decode_block(work.source, source, part.block.rows, options_.decode, memory.values);
   memory.companions.clear();
   for (size_t i = 0; i < part.companion_ranges; ++i)
     memory.companions.push_back(unit.reader.bytes(part.first_range + part.source_ranges + i));
-  SLUICE_TRY(visitor_.visit({module, work.source.grid, part.block, work.source.dtype, source,
-                             memory.values, memory.companions},
-                            worker));
+  SLUICE_TRY(visitor_.visit(
+      {module, work.source.grid, part.block, work.source, source, memory.values, memory.companions},
+      worker));
   if (options_.progress != nullptr) options_.progress->advance(source.size());
   return complete_block(unit.work);
 }
@@ -254,7 +261,7 @@ unsigned reader_count(unsigned workers) { return std::clamp(workers, 4u, 16u); }
 Status stream_modules(const Checkpoint& checkpoint, const families::ModelMap& map,
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options) {
-  SLUICE_CHECK(options.workers > 0 && options.decode != nullptr);
+  SLUICE_CHECK(options.workers > 0 && options.decode.elements != nullptr);
   Job job(checkpoint, map, visitor, options);
   SLUICE_TRY(job.prepare(modules));
   return job.run();
@@ -265,11 +272,8 @@ uint64_t source_bytes(const Checkpoint& checkpoint, const families::ModelMap& ma
   uint64_t total = 0;
   for (const uint32_t index : modules) {
     const OutputModule& module = map.modules[index];
-    for (const families::RowSource& source : module.recipe.sources) {
-      const numerics::DType dtype = checkpoint.tensors[source.tensor].info.dtype;
-      const uint64_t shape[] = {source.rows, module.columns()};
-      total += numerics::tensor_bytes(dtype, shape).value_or(0);
-    }
+    if (const auto source = describe_source(checkpoint, module); source)
+      total += source->row_bytes() * module.rows();
   }
   return total;
 }

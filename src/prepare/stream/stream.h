@@ -26,8 +26,8 @@ struct RowBlock {
   const families::OutputModule& module;
   const BlockGrid& grid;
   Block block;
-  numerics::DType source_dtype;
-  std::span<const std::byte> source;  // [rows × row bytes] as stored, in output row order
+  const ModuleSource& stored;         // how source and values hang together
+  std::span<const std::byte> source;  // as stored, in output row order: see block_reader.h
   std::span<const float> values;      // [rows × columns]; empty if !Visitor::wants_values
   // What Visitor::list_companions asked for, range by range.
   std::span<const std::span<const std::byte>> companions = {};
@@ -35,9 +35,9 @@ struct RowBlock {
   std::span<const float> row(uint64_t i) const {
     return values.subspan(i * module.columns(), module.columns());
   }
-  std::span<const std::byte> source_row(uint64_t i) const {
-    const uint64_t bytes = source.size() / block.rows;
-    return source.subspan(i * bytes, bytes);
+  // Whether source is rows of plain elements of that type.
+  bool is_plain(numerics::DType dtype) const {
+    return stored.packing == nullptr && stored.dtype == dtype;
   }
 };
 
@@ -60,7 +60,7 @@ class Visitor {
 
 struct StreamOptions {
   unsigned workers = 1;
-  DecodeFunction decode;
+  SourceDecoders decode;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "numerics/block_codec.h"
@@ -28,6 +29,15 @@ bool always_fits(DType source, DType output) {
   return output == DType::kBF16 && source == DType::kF16;
 }
 
+// As stored, where f32 cannot hold it.
+double exact_value(const RowBlock& block, uint64_t row, size_t column) {
+  if (!block.is_plain(DType::kF64)) return double{block.row(row)[column]};
+  double value;
+  std::memcpy(&value, block.source.data() + (row * block.module.columns() + column) * sizeof value,
+              sizeof value);
+  return value;
+}
+
 size_t find_too_large(std::span<const float> row, float limit) {
   bool all_fit = true;  // without a way out, which would keep this from being vectorised
   for (const float value : row) all_fit &= std::fabs(value) <= limit;
@@ -41,14 +51,14 @@ size_t find_too_large(std::span<const float> row, float limit) {
 
 Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DType output_dtype,
                     const FindFunction& find) {
-  const bool check_range = !always_fits(block.source_dtype, output_dtype);
+  const bool check_range = !always_fits(block.stored.dtype, output_dtype);
   for (uint64_t r = 0; r < block.block.rows; ++r) {
     const std::span<const float> row = block.row(r);
     size_t bad = find(row);
     if (bad == row.size() && check_range) bad = find_too_large(row, magnitude_max(output_dtype));
     if (bad == row.size()) continue;
-    const float value = row[bad];
-    if (std::fabs(value) > magnitude_max(output_dtype) && std::isfinite(value))
+    const double value = exact_value(block, r, bad);
+    if (std::isfinite(value) && std::fabs(value) > double{magnitude_max(output_dtype)})
       return fail(ErrorCode::kCorrupt,
                   "{}: tensor {}, row {}, column {}: value {} is too large for {}; choose another "
                   "--dtype",
@@ -68,8 +78,8 @@ Status check_values(const io::Checkpoint& checkpoint, const RowBlock& block, DTy
 std::span<const float> values_in_dtype(const RowBlock& block, DType dtype,
                                        std::vector<float>& buffer) {
   const bool plain_f16_or_bf16 =
-      block.source_dtype == DType::kF16 || block.source_dtype == DType::kBF16;
-  if (block.source_dtype == dtype || (dtype == DType::kF32 && plain_f16_or_bf16))
+      block.stored.dtype == DType::kF16 || block.stored.dtype == DType::kBF16;
+  if (block.stored.dtype == dtype || (dtype == DType::kF32 && plain_f16_or_bf16))
     return block.values;
   buffer.resize(block.values.size());
   std::array<std::byte, kRoundedAtOnce * sizeof(double)> stored;

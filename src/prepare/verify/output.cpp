@@ -88,6 +88,9 @@ std::optional<QuantFormat> configured_format(const Json& quantization, const std
 void check_config(const Output& output, const families::ModelMap& map, const Plan& plan,
                   Findings& findings) {
   const Json* quantization = json_find(output.config, "quantization");
+  if (!plan.default_format() &&
+      (quantization != nullptr || json_find(output.config, "quantization_config") != nullptr))
+    findings.add("config.json", "speaks of quantization, but no module is quantized");
   Names paths;
   for (const families::OutputModule& module : map.modules) {
     paths.insert(module.path);

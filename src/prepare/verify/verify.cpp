@@ -187,7 +187,7 @@ ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
   const uint64_t rows = block.block.rows;
   std::span<const std::byte> expected = block.source;
   std::span<const float> decoded = block.values;
-  if (output != block.source_dtype) {
+  if (!block.is_plain(output)) {
     scratch.expected.resize(scratch.weight.size());
     scratch.decoded.resize(block.values.size());
     numerics::encode_elements(output, block.values, scratch.expected);
@@ -312,9 +312,10 @@ std::vector<RoleQuality> VerifyVisitor::roles() const {
 
 }  // namespace
 
-Result<std::string> recorded_dtype(io::Storage& storage, const std::string& out) {
+Result<ModelMap> recorded_map(io::Storage& storage, const io::Checkpoint& checkpoint,
+                              const std::string& out) {
   SLUICE_ASSIGN(const Record record, read_record(storage, out));
-  return record.plan.data().dtype;
+  return families::map_model(checkpoint, record.plan.data().dtype, record.plan.data().only_layers);
 }
 
 Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoint,
@@ -325,7 +326,7 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
     return fail(ErrorCode::kInvalidArgument,
                 "{} was made from another source than {} (identity {}, recorded {})", out,
                 checkpoint.path, checkpoint.identity_digest().hex(), plan.source.hex());
-  SLUICE_ASSIGN(const ModelMap map, families::map_model(checkpoint, plan.dtype));
+  SLUICE_ASSIGN(const ModelMap map, families::map_model(checkpoint, plan.dtype, plan.only_layers));
 
   Findings findings;
   SLUICE_ASSIGN(const Output output, open_output(storage, out, record.json, findings));
@@ -340,7 +341,8 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   const auto modules = stream::modules_of_part(checkpoint, map, comparable, options.part);
   stream::StreamOptions stream_options;
   stream_options.workers = options.workers;
-  stream_options.decode = kernels::element_decoder(kernels::kernel_table(options.simd));
+  stream_options.decode =
+      kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(options.simd));
   stream_options.cancel = options.cancel;
   stream_options.progress = options.progress;
   SLUICE_TRY(stream::stream_modules(checkpoint, map, modules, visitor, stream_options));

@@ -58,8 +58,9 @@ struct VerifyReport {
 Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoint,
                             const std::string& out, const VerifyOptions& options);
 
-// The float type that sluice.json says the output was written in, to map the source alike.
-Result<std::string> recorded_dtype(io::Storage& storage, const std::string& out);
+// The source mapped as sluice.json says the output was: same float type, same layers.
+Result<families::ModelMap> recorded_map(io::Storage& storage, const io::Checkpoint& checkpoint,
+                                        const std::string& out);
 
 // The same for options.part, whose report goes to a file beside the output until it is merged.
 Result<VerifyReport> verify_part(io::Storage& storage, const io::Checkpoint& checkpoint,

@@ -9,7 +9,7 @@ namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, out, dtype, best = "default", part;
+  std::string model, out, dtype, layers, best = "default", part;
 };
 
 Result<int> run_part(Context& context, const Options& options, const OpenedModel& model,
@@ -30,7 +30,8 @@ Result<int> run_part(Context& context, const Options& options, const OpenedModel
 
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
-  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  SLUICE_ASSIGN(const OpenedModel model,
+                open_model(context, options.model, options.dtype, options.layers));
   if (!part.whole()) return run_part(context, options, model, part);
   SLUICE_ASSIGN(const analyze::Analysis analysis,
                 run_analysis(context, model, options.out, options.best));
@@ -62,6 +63,7 @@ void add_analyze(CLI::App& app, Action& action) {
       ->check(name_check());
   add_dtype_option(*command, options->dtype);
   add_part_option(*command, options->part);
+  add_layers_option(*command, options->layers);
   command
       ->add_option("--best", options->best,
                    "formats also priced under the searching encoder: default, all, none, or a "

@@ -14,7 +14,7 @@ namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, dtype;
+  std::string model, dtype, layers;
 };
 
 struct Size {
@@ -110,7 +110,7 @@ Result<Inspection> inspect(const OpenedModel& model) {
     result.experts = std::max(result.experts, module.experts());
   }
   for (const io::StoredTensor& tensor : model.checkpoint->tensors) {
-    Size& dtype = result.dtypes[std::string(dtype_info(tensor.info.dtype).name)];
+    Size& dtype = result.dtypes[io::storage_text(tensor)];
     ++dtype.modules;
     dtype.bytes += tensor.bytes;
     result.source_bytes += tensor.bytes;
@@ -137,6 +137,7 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
   return {{"family", model.map.family},
           {"parameters", result.parameters},
           {"layers", model.map.layers},
+          {"only_layers", model.map.only_layers},
           {"experts", result.experts > 1 ? result.experts : 0},
           {"tied", model.map.tied},
           {"output_dtype", model.map.dtype_name},
@@ -209,7 +210,8 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
 }
 
 Result<int> run(Context& context, const Options& options) {
-  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  SLUICE_ASSIGN(const OpenedModel model,
+                open_model(context, options.model, options.dtype, options.layers));
   SLUICE_ASSIGN(const Inspection result, inspect(model));
   if (context.options.json)
     context.print_json(to_json(model, result));
@@ -227,6 +229,7 @@ void add_inspect(CLI::App& app, Action& action) {
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
       ->required();
   add_dtype_option(*command, options->dtype);
+  add_layers_option(*command, options->layers);
   command->footer("Example: sluice inspect ./Qwen3-8B");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };

@@ -17,7 +17,8 @@ Result<int> merge_output(Context& context, const Options& options) {
   SLUICE_ASSIGN(const convert::PartsJob job,
                 convert::read_parts_job(*context.storage, options.out));
   const std::string path = options.model.empty() ? job.model : options.model;
-  SLUICE_ASSIGN(const OpenedModel model, open_model(context, path, job.plan.data().dtype));
+  SLUICE_ASSIGN(const OpenedModel model,
+                open_model(context, path, job.plan.data().dtype, job.plan.data().only_layers));
   convert::ConvertOptions convert_options;
   convert_options.workers = context.workers;
   convert_options.simd = context.simd;

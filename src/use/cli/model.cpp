@@ -95,11 +95,14 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
 
 }  // namespace
 
-Result<OpenedModel> open_model(Context& context, const std::string& path,
-                               const std::string& dtype) {
+Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,
+                               const std::string& only_layers) {
   SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
-  SLUICE_ASSIGN(families::ModelMap map, families::map_model(*checkpoint, dtype));
+  SLUICE_ASSIGN(families::ModelMap map, families::map_model(*checkpoint, dtype, only_layers));
   for (const std::string& note : map.notes) context.console->info(note);
+  if (!map.only_layers.empty())
+    context.console->info(fmt::format("layers {} of {} alone; what comes of them is marked so",
+                                      map.only_layers, map.layers));
   return OpenedModel{std::move(checkpoint), std::move(map)};
 }
 
@@ -117,6 +120,13 @@ CLI::Validator name_check() {
 void add_dtype_option(CLI::App& command, std::string& dtype) {
   command.add_option("--dtype", dtype, "type of what is not quantized, and of scales and biases")
       ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
+}
+
+CLI::Option* add_layers_option(CLI::App& command, std::string& only_layers) {
+  return command
+      .add_option("--layers", only_layers,
+                  "only these layers, such as 0-1, to try out a huge model")
+      ->check(name_check());
 }
 
 Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text) {
@@ -221,7 +231,10 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
   request.settings.sqnr_floor_db = options.sqnr_floor_db;
   SLUICE_ASSIGN(request.sensitivity, load_sensitivity(context, options.sensitivity));
   request.origin = {analysis.header.source, analysis.digest, analysis.header.family,
-                    analysis.header.dtype, options.parity};
+                    analysis.header.dtype,  options.parity,  analysis.header.only_layers};
+  if (!analysis.header.only_layers.empty())
+    context.console->warn(fmt::format("the analysis covers layers {} alone, and so does the plan",
+                                      analysis.header.only_layers));
   return allocate::make_plan(analysis.items(), request, [&](std::span<const uint32_t> choice) {
     return analysis.exact_bytes(choice);
   });
@@ -252,8 +265,8 @@ Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& 
   options.simd = context.simd;
   options.cancel = context.cancel;
   options.progress = context.console.get();
-  SLUICE_ASSIGN(const std::string dtype, verify::recorded_dtype(*context.storage, out));
-  SLUICE_ASSIGN(const families::ModelMap map, families::map_model(checkpoint, dtype));
+  SLUICE_ASSIGN(const families::ModelMap map,
+                verify::recorded_map(*context.storage, checkpoint, out));
   const ProgressScope progress(*context.console, "verify", checkpoint, map, part);
   return part.whole() ? verify::verify(*context.storage, checkpoint, out, options)
                       : verify::verify_part(*context.storage, checkpoint, out, options);

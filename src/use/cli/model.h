@@ -13,8 +13,9 @@
 #include "verify/verify.h"
 
 namespace CLI {
+class Option;
 class Validator;
-}
+}  // namespace CLI
 
 namespace sluice::cli {
 
@@ -23,13 +24,16 @@ struct OpenedModel {
   families::ModelMap map;
 };
 
-// dtype: --dtype or "". Shows the map's notes.
-Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype);
+// dtype: --dtype or "". only_layers: --layers or "". Shows the map's notes.
+Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,
+                               const std::string& only_layers = "");
 
 // An output's name on the command line: anything but nothing.
 CLI::Validator name_check();
 // --dtype.
 void add_dtype_option(CLI::App& command, std::string& dtype);
+// --layers.
+CLI::Option* add_layers_option(CLI::App& command, std::string& only_layers);
 
 // --best: "default", "all", "none" or a list such as "3/64,4/64".
 Result<std::vector<numerics::QuantFormat>> parse_best(const std::string& text);

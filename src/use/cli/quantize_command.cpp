@@ -12,7 +12,8 @@ namespace {
 constexpr uint64_t kPlanBytesMax = 256ull << 20;
 
 struct Options {
-  std::string model, out, plan, dtype, mode = "affine", encoder = "parity", parity = "cpu", part;
+  std::string model, out, plan, dtype, layers, mode = "affine", encoder = "parity", parity = "cpu",
+                                               part;
   unsigned bits = 0, group_size = 64;
 };
 
@@ -60,15 +61,16 @@ Result<int> report_part(Context& context, const Options& options, const stream::
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   std::optional<allocate::Plan> plan;
-  std::string dtype = options.dtype;
+  std::string dtype = options.dtype, layers = options.layers;
   if (!options.plan.empty()) {
     SLUICE_ASSIGN(plan, load_plan(context, options.plan));
     if (dtype.empty()) dtype = plan->data().dtype;
+    layers = plan->data().only_layers;
     if (dtype != plan->data().dtype)
       return fail(ErrorCode::kInvalidArgument, "{} was made for {}, not for --dtype {}",
                   options.plan, plan->data().dtype, dtype);
   }
-  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, dtype));
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, dtype, layers));
   if (!plan) {
     SLUICE_ASSIGN(const numerics::QuantFormat format, wanted_format(options));
     const auto encoder = numerics::encoder_from_name(options.encoder);
@@ -108,7 +110,8 @@ void add_quantize(CLI::App& app, Action& action) {
       ->check(name_check());
   CLI::App* formats = command->add_option_group("what to write, exactly one");
   formats->require_option(1, 2);
-  formats->add_option("--plan", options->plan, "what `sluice plan -o` wrote")->check(name_check());
+  CLI::Option* plan = formats->add_option("--plan", options->plan, "what `sluice plan -o` wrote")
+                          ->check(name_check());
   formats->add_option("--bits", options->bits, "uniform width")
       ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
       ->excludes("--plan");
@@ -130,6 +133,7 @@ void add_quantize(CLI::App& app, Action& action) {
       ->capture_default_str();
   add_dtype_option(*command, options->dtype);
   add_part_option(*command, options->part);
+  add_layers_option(*command, options->layers)->excludes(plan);
   command->footer(
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"

@@ -1,5 +1,6 @@
 #include "cli/uniform_plan.h"
 
+#include "stream/block_reader.h"
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
@@ -42,6 +43,12 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.format = uniform_format(module, format);
     const bool quantized = tensor.format.mode != QuantMode::kFloat;
     tensor.encoder = quantized ? encoder : Encoder::kCast;
+    if (quantized) {
+      SLUICE_ASSIGN(const stream::ModuleSource source,
+                    stream::describe_source(*model.checkpoint, module));
+      if (always_lossless(source) && lossless_format(source, model.map.dtype) == tensor.format)
+        tensor.encoder = Encoder::kLossless;
+    }
     tensor.bytes =
         numerics::encoded_bytes(
             tensor.format, module.shape,
@@ -75,6 +82,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
   data.family = model.map.family;
   data.dtype = model.map.dtype_name;
   data.parity = parity;
+  data.only_layers = model.map.only_layers;
   return allocate::Plan::create(std::move(data));
 }
 

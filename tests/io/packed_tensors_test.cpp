@@ -1,0 +1,176 @@
+// Joining of codes, scales and biases into one tensor, and what is refused.
+#include "io/packed_tensors.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace sluice::io {
+namespace {
+
+using numerics::DType;
+using numerics::QuantMode;
+using numerics::Shape;
+using testing::HasSubstr;
+
+struct Fake {
+  Checkpoint checkpoint;
+  uint64_t offset = 0;
+
+  explicit Fake(Json config) {
+    checkpoint.path = "fake";
+    checkpoint.config = std::move(config);
+    checkpoint.identity.push_back({"model.safetensors", 0, {}});
+  }
+  Fake& add(const std::string& name, DType dtype, Shape shape) {
+    const uint64_t bytes = *numerics::tensor_bytes(dtype, shape);
+    checkpoint.tensors.push_back({{name, dtype, std::move(shape)}, 0, offset, bytes});
+    offset += bytes;
+    return *this;
+  }
+  Status join() {
+    SLUICE_TRY(index_tensors(checkpoint));
+    return join_packed_tensors(checkpoint);
+  }
+  Error refusal() {
+    const Status status = join();
+    EXPECT_FALSE(status.has_value());
+    return status ? Error{} : status.error();
+  }
+};
+
+Json mlx_config() { return {{"quantization", {{"group_size", 64}, {"bits", 4}}}}; }
+
+Json fp8_config() {
+  return {{"quantization_config",
+           {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {128, 128}}}}};
+}
+
+// [6, 128] at 4 bits and groups of 64.
+Fake mlx_weight() {
+  Fake fake(mlx_config());
+  fake.add("a.weight", DType::kU32, {6, 16});
+  fake.add("a.scales", DType::kBF16, {6, 2}).add("a.biases", DType::kBF16, {6, 2});
+  fake.add("norm.weight", DType::kBF16, {128});
+  return fake;
+}
+
+Fake fp8_weight() {
+  Fake fake(fp8_config());
+  fake.add("a.weight", DType::kF8E4M3, {130, 200});
+  fake.add("a.weight_scale_inv", DType::kF32, {2, 2});
+  return fake;
+}
+
+TEST(PackedTensors, MlxPartsBecomeOneTensor) {
+  Fake fake = mlx_weight();
+  ASSERT_TRUE(fake.join().has_value());
+  ASSERT_EQ(fake.checkpoint.tensors.size(), 2);
+  const StoredTensor* tensor = fake.checkpoint.find("a.weight");
+  ASSERT_NE(tensor, nullptr);
+  EXPECT_EQ(tensor->info, (TensorInfo{"a.weight", DType::kF32, {6, 128}}));
+  EXPECT_EQ(tensor->bytes, 6 * 64 + 2 * 6 * 2 * 2);
+  ASSERT_NE(tensor->packing, nullptr);
+  const Packing& packing = *tensor->packing;
+  EXPECT_EQ(packing.kind, PackingKind::kMlx);
+  EXPECT_EQ(packing.format, (numerics::QuantFormat{QuantMode::kAffine, 4, 64}));
+  EXPECT_EQ(packing.model_dtype, DType::kBF16);
+  EXPECT_EQ(packing.part_count, 3);
+  EXPECT_EQ(packing.parts[0].row_bytes, 64);
+  EXPECT_EQ(packing.parts[1].offset, 384);
+  EXPECT_EQ(packing.parts[1].row_bytes, 4);
+  EXPECT_EQ(packing.parts[2].offset, 408);
+  EXPECT_EQ(storage_text(*tensor), "MLX 4/64");
+  EXPECT_EQ(fake.checkpoint.find("norm.weight")->packing, nullptr);
+  EXPECT_EQ(fake.checkpoint.find("a.scales"), nullptr);
+}
+
+TEST(PackedTensors, AnEntryForThePathDecides) {
+  Fake fake(mlx_config());
+  fake.checkpoint.config["quantization"]["e"] = {{"group_size", 32}, {"bits", 3}};
+  fake.add("e.weight", DType::kU32, {2, 5, 12});
+  fake.add("e.scales", DType::kF16, {2, 5, 4}).add("e.biases", DType::kF16, {2, 5, 4});
+  ASSERT_TRUE(fake.join().has_value());
+  EXPECT_EQ(fake.checkpoint.find("e.weight")->info.shape, (Shape{2, 5, 128}));
+  EXPECT_EQ(storage_text(fake.checkpoint.tensors[0]), "MLX 3/32");
+  EXPECT_EQ(fake.checkpoint.tensors[0].packing->model_dtype, DType::kF16);
+}
+
+TEST(PackedTensors, Fp8WeightsTakeTheirScales) {
+  Fake fake = fp8_weight();
+  ASSERT_TRUE(fake.join().has_value());
+  ASSERT_EQ(fake.checkpoint.tensors.size(), 1);
+  const StoredTensor& tensor = fake.checkpoint.tensors[0];
+  EXPECT_EQ(tensor.info, (TensorInfo{"a.weight", DType::kF32, {130, 200}}));
+  EXPECT_EQ(tensor.packing->kind, PackingKind::kFp8Blocks);
+  EXPECT_EQ(tensor.packing->parts[1].rows_spanned, 128);
+  EXPECT_EQ(tensor.packing->columns_spanned, 128);
+  EXPECT_EQ(tensor.packing->parts[1].row_bytes, 8);
+  EXPECT_EQ(storage_text(tensor), "F8_E4M3 in 128×128 blocks");
+}
+
+TEST(PackedTensors, PlainCheckpointsStayAsTheyAre) {
+  for (const Json& config : {Json::object(), Json{{"quantization", nullptr}},
+                             Json{{"quantization_config", {{"quant_method", "gptq"}}}}}) {
+    Fake fake(config);
+    fake.add("a.weight", DType::kU32, {6, 16}).add("a.scales", DType::kBF16, {6, 2});
+    ASSERT_TRUE(fake.join().has_value());
+    EXPECT_EQ(fake.checkpoint.tensors.size(), 2);
+  }
+}
+
+TEST(PackedTensors, MlxPartsThatDoNotFit) {
+  const auto change = [](const std::string& name, DType dtype, Shape shape) {
+    Fake fake = mlx_weight();
+    for (StoredTensor& tensor : fake.checkpoint.tensors)
+      if (tensor.info.name == name) tensor.info = {name, dtype, shape};
+    return fake.refusal().message;
+  };
+  EXPECT_THAT(change("a.scales", DType::kBF16, {6, 3}), HasSubstr("a.scales BF16 [6, 3]"));
+  EXPECT_THAT(change("a.scales", DType::kBF16, {5, 2}), HasSubstr("a.weight U32 [6, 16] at 4/64"));
+  EXPECT_THAT(change("a.scales", DType::kI32, {6, 2}), HasSubstr("a.scales I32 [6, 2]"));
+  EXPECT_THAT(change("a.scales", DType::kBF16, {12}), HasSubstr("a.scales BF16 [12]"));
+  EXPECT_THAT(change("a.scales", DType::kBF16, {6, 0}), HasSubstr("a.scales BF16 [6, 0]"));
+  EXPECT_THAT(change("a.biases", DType::kF16, {6, 2}), HasSubstr("a.biases F16 [6, 2]"));
+  EXPECT_THAT(change("a.scales", DType::kBF16, {6, UINT64_MAX / 64}), HasSubstr("does not fit"));
+}
+
+TEST(PackedTensors, MlxPartsThatAreMissingOrUnknown) {
+  Fake no_biases(mlx_config());
+  no_biases.add("a.weight", DType::kU32, {6, 16}).add("a.scales", DType::kBF16, {6, 2});
+  EXPECT_THAT(no_biases.refusal().message, HasSubstr("a.weight has scales but no biases"));
+  Fake off = mlx_weight();
+  off.checkpoint.config["quantization"]["a"] = false;
+  EXPECT_THAT(off.refusal().message, HasSubstr("says false for a, which has scales"));
+  Fake mode = mlx_weight();
+  mode.checkpoint.config["quantization"]["mode"] = "novel4";
+  EXPECT_EQ(mode.refusal().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(mode.refusal().message, HasSubstr("mode novel4"));
+  Fake bits = mlx_weight();
+  bits.checkpoint.config["quantization"]["bits"] = 7;
+  EXPECT_EQ(bits.refusal().code, ErrorCode::kUnsupported);
+}
+
+TEST(PackedTensors, Fp8PartsThatDoNotFit) {
+  Fake scales = fp8_weight();
+  scales.checkpoint.tensors[1].info.shape = {1, 2};
+  EXPECT_THAT(scales.refusal().message,
+              HasSubstr("a.weight_scale_inv F32 [1, 2] does not fit a.weight F8_E4M3 [130, 200] in "
+                        "blocks of 128×128"));
+  Fake type = fp8_weight();
+  type.checkpoint.tensors[0].info.dtype = DType::kF8E5M2;
+  EXPECT_EQ(type.refusal().code, ErrorCode::kCorrupt);
+  Fake alone(fp8_config());
+  alone.add("a.weight_scale_inv", DType::kF32, {2, 2});
+  EXPECT_THAT(alone.refusal().message, HasSubstr("a.weight_scale_inv has no weight beside it"));
+  for (const Json& size : {Json(128), Json{128, 0}, Json{128, -1}, Json{128}, Json{128, "x"}}) {
+    Fake fake = fp8_weight();
+    fake.checkpoint.config["quantization_config"]["weight_block_size"] = size;
+    EXPECT_THAT(fake.refusal().message, HasSubstr("weight_block_size")) << size;
+  }
+  Fake format = fp8_weight();
+  format.checkpoint.config["quantization_config"]["fmt"] = "e5m2";
+  EXPECT_THAT(format.refusal().message, HasSubstr("e5m2"));
+}
+
+}  // namespace
+}  // namespace sluice::io

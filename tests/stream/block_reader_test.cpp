@@ -1,0 +1,193 @@
+// Packed and transposed sources, read block by block, against the same values computed directly.
+#include "stream/block_reader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstring>
+
+#include "io/packed_tensors.h"
+#include "numerics/block_codec.h"
+#include "support/models.h"
+
+namespace sluice::stream {
+namespace {
+
+using families::OutputModule;
+using families::RowOrder;
+using numerics::DType;
+using numerics::Shape;
+using testing::HasSubstr;
+
+std::vector<float> decoded(DType dtype, std::span<const std::byte> bytes) {
+  std::vector<float> values(bytes.size() / dtype_info(dtype).block_bytes);
+  numerics::decode_elements(dtype, bytes, values);
+  return values;
+}
+
+std::vector<std::byte> random_bytes(uint64_t seed, uint64_t count) {
+  test::Random random(seed);
+  std::vector<std::byte> bytes(count);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.below(0x7f));  // no NaN
+  return bytes;
+}
+
+// A block's bytes as the engine gets them.
+std::vector<std::byte> read_block(const io::Checkpoint& checkpoint, const OutputModule& module,
+                                  const ModuleSource& source, const Block& block) {
+  std::vector<families::RowRun> runs;
+  std::vector<ByteRange> ranges;
+  append_block_ranges(checkpoint, module, source, block, runs, ranges);
+  std::vector<std::byte> read, arranged;
+  for (const ByteRange& range : ranges) {
+    const size_t at = read.size();
+    read.resize(at + range.bytes);
+    EXPECT_TRUE(range.file->read_at(range.offset, std::span(read).subspan(at)).has_value());
+  }
+  if (!needs_arranging(source)) return read;
+  arrange_block(checkpoint, module, source, block, read, runs, arranged);
+  return arranged;
+}
+
+// Every block's values, read and decoded, in output order.
+std::vector<float> read_all(const io::Checkpoint& checkpoint, const OutputModule& module) {
+  const auto source = describe_source(checkpoint, module);
+  EXPECT_TRUE(source.has_value()) << source.error().message;
+  std::vector<float> all;
+  for (uint32_t b = 0; b < source->grid.block_count(); ++b) {
+    const Block block = source->grid.block(0, b);
+    const std::vector<std::byte> bytes = read_block(checkpoint, module, *source, block);
+    EXPECT_EQ(bytes.size(), block.rows * source->row_bytes());
+    std::vector<float> values(block.rows * module.columns());
+    decode_block(*source, bytes, block.rows, {numerics::decode_elements}, values);
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
+// Heads of `keys` rows to be transposed and `values` rows to be kept, over `columns` columns.
+struct Heads {
+  uint64_t heads, keys, values, columns;
+
+  uint64_t rows() const { return heads * (keys + values); }
+  OutputModule transposed() const {
+    OutputModule module{
+        .path = "embed_q", .parameter = "weight", .shape = {heads, columns, keys}, .recipe = {}};
+    for (uint64_t h = 0; h < heads; ++h)
+      module.recipe.sources.push_back({.tensor = 0,
+                                       .first_row = h * (keys + values),
+                                       .rows = columns,
+                                       .order = RowOrder::kTransposed});
+    return module;
+  }
+  OutputModule kept() const {
+    OutputModule module{
+        .path = "unembed", .parameter = "weight", .shape = {heads, values, columns}, .recipe = {}};
+    for (uint64_t h = 0; h < heads; ++h)
+      module.recipe.sources.push_back(
+          {.tensor = 0, .first_row = h * (keys + values) + keys, .rows = values});
+    return module;
+  }
+  void expect(const io::Checkpoint& checkpoint, std::span<const float> stored) const {
+    const std::vector<float> turned = read_all(checkpoint, transposed());
+    const std::vector<float> straight = read_all(checkpoint, kept());
+    ASSERT_EQ(turned.size(), heads * columns * keys);
+    ASSERT_EQ(straight.size(), heads * values * columns);
+    size_t wrong = 0;
+    for (uint64_t h = 0; h < heads; ++h) {
+      const float* head = stored.data() + h * (keys + values) * columns;
+      for (uint64_t c = 0; c < columns; ++c)
+        for (uint64_t k = 0; k < keys; ++k)
+          wrong += turned[(h * columns + c) * keys + k] != head[k * columns + c];
+      for (uint64_t i = 0; i < values * columns; ++i)
+        wrong += straight[h * values * columns + i] != head[keys * columns + i];
+    }
+    EXPECT_EQ(wrong, 0);
+  }
+};
+
+// The second has several blocks per head, so that a block is some columns of the source.
+const Heads kHeads[] = {{3, 24, 40, 70}, {2, 96, 8, 6000}};
+
+TEST(BlockReader, PlainTypesAreTransposedByElement) {
+  for (const Heads& heads : kHeads)
+    for (const DType dtype : {DType::kBF16, DType::kF32, DType::kF64, DType::kF8E4M3}) {
+      const uint64_t bytes = *numerics::tensor_bytes(dtype, Shape{heads.rows(), heads.columns});
+      std::vector<std::byte> stored = random_bytes(bytes, bytes);
+      test::ModelBuilder model(Json::object());
+      model.add_bytes("kv_b", dtype, {heads.rows(), heads.columns}, stored);
+      heads.expect(*model.build(), decoded(dtype, stored));
+    }
+}
+
+TEST(BlockReader, ScalesOfBlocksFollowTheirWeights) {
+  for (const Heads& heads : kHeads)
+    for (const DType scale_type : {DType::kF32, DType::kBF16}) {
+      const uint64_t side = 32;  // divides neither heads nor columns
+      const Shape scale_shape{(heads.rows() + side - 1) / side, (heads.columns + side - 1) / side};
+      std::vector<std::byte> stored = random_bytes(7, heads.rows() * heads.columns);
+      const auto scales = test::Random(8).normals(*numerics::element_count(scale_shape), 1);
+      test::ModelBuilder model(Json(
+          {{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {32, 32}}}}}));
+      model.add_bytes("kv_b.weight", DType::kF8E4M3, {heads.rows(), heads.columns}, stored);
+      model.add("kv_b.weight_scale_inv", scale_type, scale_shape, scales);
+      const auto rounded = decoded(scale_type, model.bytes("kv_b.weight_scale_inv"));
+      std::vector<float> expected = decoded(DType::kF8E4M3, stored);
+      for (uint64_t r = 0; r < heads.rows(); ++r)
+        for (uint64_t c = 0; c < heads.columns; ++c)
+          expected[r * heads.columns + c] *= rounded[r / side * scale_shape[1] + c / side];
+      heads.expect(*model.build(), expected);
+    }
+}
+
+TEST(BlockReader, DigestsCoverEveryPart) {
+  test::ModelBuilder model(
+      Json({{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {4, 4}}}}}));
+  model.add_bytes("w.weight", DType::kF8E4M3, {8, 8}, random_bytes(3, 64));
+  model.add("w.weight_scale_inv", DType::kF32, {2, 2}, test::Random(4).normals(4, 1));
+  OutputModule module{.path = "w", .parameter = "weight", .shape = {8, 8}, .recipe = {}};
+  module.recipe.sources.push_back({.tensor = 0, .rows = 8});
+  const auto bytes_of = [&] {
+    const auto checkpoint = model.build();
+    const auto source = describe_source(*checkpoint, module);
+    EXPECT_TRUE(source.has_value());
+    return read_block(*checkpoint, module, *source, source->grid.block(0, 0));
+  };
+  const std::vector<std::byte> before = bytes_of();
+  EXPECT_EQ(before.size(), 8 * (8 + 2 * 4));
+  for (const char* name : {"w.weight", "w.weight_scale_inv"}) {
+    model.bytes(name).back() ^= std::byte{1};
+    EXPECT_NE(bytes_of(), before) << name;
+    model.bytes(name).back() ^= std::byte{1};
+  }
+}
+
+TEST(BlockReader, SourcesStoredDifferentlyAreRefused) {
+  test::ModelBuilder model(
+      Json({{"quantization",
+             {{"group_size", 32}, {"bits", 4}, {"b", {{"group_size", 64}, {"bits", 4}}}}}}));
+  for (const auto& [name, group] : {std::pair{"a", 32}, std::pair{"b", 64}}) {
+    const std::string path = name;
+    model.add_bytes(path + ".weight", DType::kU32, {4, 8}, random_bytes(5, 4 * 8 * 4));
+    const Shape scales{4, static_cast<uint64_t>(64 / group)};
+    for (const char* part : {".scales", ".biases"})
+      model.add(path + part, DType::kBF16, scales,
+                std::vector<float>(*numerics::element_count(scales)));
+  }
+  const auto checkpoint = model.build();
+  OutputModule stack{.path = "e", .parameter = "weight", .shape = {2, 4, 64}, .recipe = {}};
+  stack.recipe.sources = {{.tensor = 0, .rows = 4}, {.tensor = 1, .rows = 4}};
+  const auto refused = describe_source(*checkpoint, stack);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(refused.error().message, HasSubstr("b.weight is MLX 4/64 but a.weight is MLX 4/32"));
+  OutputModule turned{.path = "t", .parameter = "weight", .shape = {64, 4}, .recipe = {}};
+  turned.recipe.sources = {{.tensor = 0, .rows = 64, .order = RowOrder::kTransposed}};
+  const auto codes = describe_source(*checkpoint, turned);
+  ASSERT_FALSE(codes.has_value());
+  EXPECT_THAT(codes.error().message, HasSubstr("a.weight is MLX 4/32, which cannot be transposed"));
+}
+
+}  // namespace
+}  // namespace sluice::stream
