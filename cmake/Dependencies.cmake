@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash threads (also as sluice::fmt and so on), and
+# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen threads (also as sluice::fmt and so on), and
 # simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -8,8 +8,10 @@ find_package(Threads REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(fmt 9 REQUIRED)
 find_package(CLI11 2.1 REQUIRED)
+find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+find_path(SLUICE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED DOC "toml++, used header-only")
 
 function(_sluice_dependency name target)
   add_library(sluice_dep_${name} INTERFACE)
@@ -21,6 +23,10 @@ _sluice_dependency(threads Threads::Threads)
 _sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
 _sluice_dependency(cli11 CLI11::CLI11)
 _sluice_dependency(xxhash PkgConfig::libxxhash)
+_sluice_dependency(eigen Eigen3::Eigen)
+add_library(sluice_tomlplusplus INTERFACE)
+target_include_directories(sluice_tomlplusplus SYSTEM INTERFACE "${SLUICE_TOMLPLUSPLUS_INCLUDE}")
+_sluice_dependency(tomlplusplus sluice_tomlplusplus)
 if(SLUICE_COMPILE_ONLY)
   # libc++ stands in for the Mac here, and Debian has no binary of fmt for it.
   _sluice_dependency(fmt fmt::fmt-header-only)

@@ -275,7 +275,9 @@ function(_sluice_test_properties name labels timeout serial)
     set(timeout 300)
   endif()
   set(environment "SLUICE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
-                  "SLUICE_BINARY=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/sluice")
+                  "SLUICE_BINARY=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/sluice"
+                  # A developer's own settings must not reach the tests.
+                  "XDG_CONFIG_HOME=${PROJECT_BINARY_DIR}/no-settings")
   if(NOT SLUICE_SANITIZE)  # minutes under a sanitizer, and nothing that smaller models leave out
     list(APPEND environment
          "SLUICE_DEMO_MODEL=${PROJECT_SOURCE_DIR}/demo/SmolLM2-135M-Instruct.Q4_1.gguf")

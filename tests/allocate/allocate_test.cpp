@@ -6,6 +6,7 @@
 
 #include "allocate/mint.h"
 #include "allocate/synthetic.h"
+#include "base/units.h"
 
 namespace sluice::allocate {
 namespace {
@@ -152,6 +153,10 @@ TEST_P(MakePlan, TooSmallABudgetNamesTheSmallestFeasibleOne) {
   EXPECT_EQ(plan.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(plan.error().message, HasSubstr(fmt::format("{} bytes on disk", bytes)));
   EXPECT_THAT(plan.error().message, HasSubstr(" GB "));
+  const auto in_unit =
+      make_plan(items_, request_for(BudgetTarget{bytes - 1, "MiB"}), size_.function());
+  EXPECT_THAT(in_unit.error().message, HasSubstr(bytes_text_in(bytes, "MiB") + " ("));
+  EXPECT_THAT(in_unit.error().message, HasSubstr(size_argument_at_least(bytes, "MiB") + ","));
   const auto exact = make_plan(items_, request_for(BudgetTarget{bytes}), size_.function());
   ASSERT_TRUE(exact.has_value());
   EXPECT_EQ(exact->data().exact_bytes, bytes);

@@ -137,11 +137,13 @@ TEST(Plan, Summaries) {
   for (const FormatShare& share : shares) elements += share.elements;
   EXPECT_EQ(elements, 4u * 4096);
   const std::vector<RoleSummary> roles = role_summaries(plan);
-  ASSERT_EQ(roles.size(), 4u);
+  ASSERT_EQ(roles.size(), 5u);
   EXPECT_EQ(roles[1].role, "mlp_up");
   EXPECT_NEAR(roles[1].sqnr_db, 20, 1e-9);
   EXPECT_EQ(roles[1].worst_tensor, "model.layers.0.up.weight");
   EXPECT_EQ(roles[3].sqnr_db, kInfinity);
+  EXPECT_EQ(roles[4].role, "norm");
+  EXPECT_EQ(roles[4].bytes, 8192u);
   EXPECT_NEAR(bits_per_weight(plan),
               8.0 * static_cast<double>(plan.data().tensor_bytes) / (5 * 4096), 1e-12);
 }

@@ -86,6 +86,44 @@ TEST(ParseBytes, TheLargestThatFits) {
   EXPECT_FALSE(parse_bytes("9223372036854775808B"));
 }
 
+TEST(SizeUnit, AsItIsSpelledHere) {
+  EXPECT_EQ(size_unit("24gib"), "GiB");
+  EXPECT_EQ(size_unit("1.5 MB"), "MB");
+  EXPECT_EQ(size_unit("7b"), "B");
+  EXPECT_EQ(size_unit("24"), "");
+  EXPECT_EQ(size_unit("many"), "");
+}
+
+TEST(BytesTextIn, AGivenUnit) {
+  EXPECT_EQ(bytes_text_in(24ull << 30, "GiB"), "24.0000 GiB");
+  EXPECT_EQ(bytes_text_in(134'500'000, "GB"), "0.134500 GB");
+  EXPECT_EQ(bytes_text_in(123'456'789, "kB"), "123456.789 kB");
+  EXPECT_EQ(bytes_text_in(17, "B"), "17 B");
+}
+
+TEST(SizeArgument, IsReadAsAtLeastThatMuch) {
+  EXPECT_EQ(size_argument_at_least(24'317'185'000, "GB"), "24.3172GB");
+  EXPECT_EQ(size_argument_at_least(17, "B"), "17B");
+  const uint64_t sizes[] = {0,
+                            1,
+                            999,
+                            1024,
+                            1'000'000,
+                            123'456'789,
+                            24'317'185'001,
+                            (1ull << 40) + 1,
+                            9'007'199'254'740'993};
+  for (const char* unit : {"B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"})
+    for (const uint64_t bytes : sizes) {
+      const std::string text = size_argument_at_least(bytes, unit);
+      const auto parsed = parse_bytes(text);
+      ASSERT_TRUE(parsed.has_value()) << text;
+      EXPECT_GE(*parsed, bytes) << text;
+      // No more than a hundred-thousandth too much, unless a single byte is.
+      EXPECT_LE(*parsed, bytes + bytes / 50'000 + 1) << text;
+    }
+}
+
 TEST(BytesText, FourDigits) {
   const std::pair<uint64_t, std::string_view> cases[] = {{0, "0 B"},
                                                          {999, "999 B"},

@@ -2,6 +2,9 @@
 #include "cli/console.h"
 
 #include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
 
 namespace sluice::cli {
 namespace {
@@ -90,6 +93,26 @@ TEST(Console, AStageWithNothingToDoIsNotReported) {
   console.begin("analyze", 1000);
   console.end();
   EXPECT_EQ(GetCapturedStderr(), "");
+}
+
+TEST(Console, EndingTwiceSaysItOnce) {
+  CaptureStderr();
+  Console console(false, false);
+  console.begin("verify", 10);
+  console.advance(10);
+  console.end();
+  console.end();
+  const std::string text = GetCapturedStderr();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1) << text;
+}
+
+TEST(Wrapped, BreaksAtSpaces) {
+  using Lines = std::vector<std::string>;
+  EXPECT_EQ(wrapped("one two three", 7), (Lines{"one two", "three"}));
+  EXPECT_EQ(wrapped("one two three", 100), (Lines{"one two three"}));
+  EXPECT_EQ(wrapped("unbreakable a", 4), (Lines{"unbreakable", "a"}));
+  EXPECT_EQ(wrapped("a × b", 5), (Lines{"a × b"}));  // characters, not bytes
+  EXPECT_EQ(wrapped("", 4), (Lines{""}));
 }
 
 }  // namespace

@@ -61,6 +61,8 @@ NEVER_HEADERS = {
 FACADES = [
     (r"nlohmann/.*", {"base"}),
     (r"CLI/.*", {"cli"}),
+    (r"toml\+\+/.*", {"cli"}),
+    (r"Eigen/.*", {"analyze"}),
     (r"xxhash\.h", {"base"}),
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),

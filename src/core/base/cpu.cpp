@@ -70,19 +70,25 @@ std::string_view simd_level_name(SimdLevel level) {
 
 CpuInfo detect_cpu() { return {detect_simd(), usable_cores()}; }
 
+std::vector<SimdLevel> offered_simd_levels(const CpuInfo& cpu) {
+  std::vector<SimdLevel> levels = {SimdLevel::kScalar};
+  if (cpu.simd == SimdLevel::kAvx512) levels.push_back(SimdLevel::kAvx2);
+  if (cpu.simd != SimdLevel::kScalar) levels.push_back(cpu.simd);
+  return levels;
+}
+
 Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu) {
-  for (const SimdLevel level :
-       {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
-    if (name != simd_level_name(level)) continue;
-    const bool offered = level == SimdLevel::kScalar || level == cpu.simd ||
-                         (level == SimdLevel::kAvx2 && cpu.simd == SimdLevel::kAvx512);
-    if (!offered)
-      return fail(ErrorCode::kUnsupported, "this processor does not offer {}; it offers {}", name,
-                  simd_level_name(cpu.simd));
-    return level;
+  std::string offered;
+  for (const SimdLevel level : offered_simd_levels(cpu)) {
+    if (name == simd_level_name(level)) return level;
+    offered += fmt::format("{}{}", offered.empty() ? "" : ", ", simd_level_name(level));
   }
+  for (const SimdLevel level : {SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512})
+    if (name == simd_level_name(level))
+      return fail(ErrorCode::kUnsupported, "this processor does not offer {}; it offers {}", name,
+                  offered);
   return fail(ErrorCode::kInvalidArgument,
-              "unknown instruction set \"{}\"; known are scalar, neon, avx2 and avx512", name);
+              "unknown instruction set \"{}\"; this processor offers {}", name, offered);
 }
 
 uint64_t peak_resident_bytes() {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -20,7 +21,10 @@ struct CpuInfo {
 
 CpuInfo detect_cpu();
 
-// name: scalar, neon, avx2, avx512. Refuses a set that the processor lacks.
+// Narrowest first; what the processor offers and kernels exist for.
+std::vector<SimdLevel> offered_simd_levels(const CpuInfo& cpu);
+
+// name: scalar, neon, avx2, avx512. Refuses a set that the processor lacks, listing what it has.
 Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu);
 
 // Largest resident set so far, as the kernel counts it.

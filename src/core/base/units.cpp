@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "base/checked.h"
 
@@ -63,22 +64,62 @@ std::optional<uint64_t> scaled(const Decimal& decimal, uint64_t factor) {
   return *whole + part;
 }
 
-}  // namespace
-
-Result<uint64_t> parse_bytes(std::string_view text) {
+// "1.5 GiB" is "1.5" and "GiB".
+std::pair<std::string_view, std::string_view> split_size(std::string_view text) {
   const size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const auto number = parse_decimal(text.substr(0, digits));
   std::string_view unit = text.substr(digits);
   while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
+  return {text.substr(0, digits), unit};
+}
+
+const Unit* find_unit(std::string_view name) {
+  for (const Unit& unit : kUnits)
+    if (equal_ignoring_case(name, unit.name)) return &unit;
+  return nullptr;
+}
+
+}  // namespace
+
+std::string size_unit(std::string_view text) {
+  const Unit* unit = find_unit(split_size(text).second);
+  return unit == nullptr ? "" : std::string(unit->name);
+}
+
+std::string bytes_text_in(uint64_t bytes, std::string_view unit) {
+  const Unit* known = find_unit(unit);
+  SLUICE_CHECK(known != nullptr);
+  if (known->bytes == 1) return fmt::format("{} B", bytes);
+  const double value = static_cast<double>(bytes) / static_cast<double>(known->bytes);
+  return fmt::format("{:.{}f} {}", value, value >= 100 ? 3 : value >= 1 ? 4 : 6, known->name);
+}
+
+std::string size_argument_at_least(uint64_t bytes, std::string_view unit) {
+  const Unit* known = find_unit(unit);
+  SLUICE_CHECK(known != nullptr);
+  if (known->bytes == 1) return fmt::format("{}B", bytes);
+  const double value = static_cast<double>(bytes) / static_cast<double>(known->bytes);
+  int decimals = 0;
+  double scale = 1;
+  for (; value * scale < 1e5 && decimals < 15; ++decimals) scale *= 10;
+  // Up from the quotient's floor until the text, whose fraction of a byte is cut off, is enough.
+  for (double steps = std::floor(value * scale);; ++steps) {
+    const std::string text = fmt::format("{:.{}f}{}", steps / scale, decimals, known->name);
+    const auto parsed = parse_bytes(text);
+    if (!parsed || *parsed >= bytes) return text;
+  }
+}
+
+Result<uint64_t> parse_bytes(std::string_view text) {
+  const auto [digits, unit] = split_size(text);
+  const auto number = parse_decimal(digits);
   if (!number)
     return fail(ErrorCode::kInvalidArgument, "\"{}\" is no size; write it like 24GB or 1.5GiB",
                 text);
   if (unit.empty())
     return fail(ErrorCode::kInvalidArgument,
                 "size \"{}\" has no unit; write it like 24GB (10^9 bytes) or 24GiB (2^30)", text);
-  for (const Unit& known : kUnits) {
-    if (!equal_ignoring_case(unit, known.name)) continue;
-    const auto bytes = scaled(*number, known.bytes);
+  if (const Unit* known = find_unit(unit)) {
+    const auto bytes = scaled(*number, known->bytes);
     if (!bytes)
       return fail(ErrorCode::kInvalidArgument, "size \"{}\" is larger than 2^63 bytes", text);
     return *bytes;

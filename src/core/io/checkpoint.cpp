@@ -157,6 +157,16 @@ Status add_sidecars(const std::string& folder, const std::vector<std::string>& n
   return {};
 }
 
+// A card is worth keeping, but never a reason to refuse a model.
+std::string read_readme(const std::string& folder, const std::vector<std::string>& names) {
+  constexpr uint64_t kReadmeBytesMax = 1 << 20;
+  if (!contains(names, "README.md")) return {};
+  const auto source = open_file_source((fs::path(folder) / "README.md").string());
+  if (!source || (*source)->size() > kReadmeBytesMax) return {};
+  auto text = read_text(**source, kReadmeBytesMax);
+  return text && is_utf8(*text) ? std::move(*text) : std::string();
+}
+
 // config.json, generation_config.json and the small files beside the weights.
 Status read_folder_files(const std::string& folder, const std::vector<std::string>& names,
                          Checkpoint& checkpoint) {
@@ -168,6 +178,7 @@ Status read_folder_files(const std::string& folder, const std::vector<std::strin
     SLUICE_ASSIGN(checkpoint.generation_config,
                   read_json_file((fs::path(folder) / "generation_config.json").string()));
   }
+  checkpoint.readme = read_readme(folder, names);
   return add_sidecars(folder, names, checkpoint);
 }
 

@@ -50,6 +50,7 @@ struct Checkpoint {
   Json config;                    // config.json, or its equivalent rebuilt from GGUF metadata
   Json generation_config;         // null when absent
   std::vector<Sidecar> sidecars;  // tokenizer, template, *.py; never config.json or weights
+  std::string readme;             // README.md, the model card; empty when absent or no plain text
 
   const StoredTensor* find(std::string_view name) const;
   Digest identity_digest() const;

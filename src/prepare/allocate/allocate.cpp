@@ -7,6 +7,7 @@
 #include "allocate/size_text.h"
 #include "allocate/uniform.h"
 #include "base/checked.h"
+#include "base/units.h"
 
 namespace sluice::allocate {
 namespace {
@@ -22,19 +23,25 @@ struct Allocation {
   uint64_t budget = 0;
 };
 
-std::unexpected<Error> too_small(uint64_t budget, uint64_t smallest) {
+std::unexpected<Error> too_small(const BudgetTarget& budget, uint64_t smallest) {
+  const std::string& unit = budget.unit;
+  const auto text = [&](uint64_t bytes) {
+    return unit.empty() ? gigabytes_text(bytes) : bytes_text_in(bytes, unit);
+  };
+  const std::string_view fitting = smallest >= 1'000'000'000 ? "GB" : "MB";
   return fail(ErrorCode::kInvalidArgument,
               "a budget of {} is too small: the smallest plan that passes the safety floors takes "
               "{} ({} bytes on disk). Give at least {}, or use --min-safe",
-              gigabytes_text(budget), gigabytes_text(smallest), smallest,
-              size_argument_at_least(smallest));
+              text(budget.bytes), text(smallest), smallest,
+              size_argument_at_least(smallest, unit.empty() ? fitting : unit));
 }
 
-Result<Allocation> within_budget(const Solver& solver, uint64_t budget,
+Result<Allocation> within_budget(const Solver& solver, const BudgetTarget& target,
                                  const ExactSize& exact_size) {
+  const uint64_t budget = target.bytes;
   Solution solution = solver.smallest();
   SLUICE_ASSIGN(uint64_t exact, exact_size(solution.choice));
-  if (exact > budget) return too_small(budget, exact);
+  if (exact > budget) return too_small(target, exact);
 
   // Headers take a few steps more or less with the choice; take off what each try was over.
   uint64_t overhead = exact - solution.bytes;
@@ -50,12 +57,13 @@ Result<Allocation> within_budget(const Solver& solver, uint64_t budget,
 }
 
 // The published greedy choice, with its own estimate of sizes lowered until the files fit.
-Result<Allocation> mint_within_budget(const Problem& problem, uint64_t budget,
+Result<Allocation> mint_within_budget(const Problem& problem, const BudgetTarget& target,
                                       const ExactSize& exact_size) {
+  const uint64_t budget = target.bytes;
   const uint64_t model_min = mint_bytes_min(problem);
   MintSolution smallest = solve_mint(problem, model_min);
   SLUICE_ASSIGN(const uint64_t exact_min, exact_size(smallest.choice));
-  if (exact_min > budget) return too_small(budget, exact_min);
+  if (exact_min > budget) return too_small(target, exact_min);
   uint64_t model_budget = budget;
   constexpr int kTriesMax = 64;
   for (int attempt = 0; attempt < kTriesMax && model_budget >= model_min; ++attempt) {
@@ -82,10 +90,12 @@ Result<uint64_t> bits_budget(double bits_per_weight, uint64_t elements) {
   return static_cast<uint64_t>(bits_per_weight * static_cast<double>(elements) / 8);
 }
 
-Result<uint64_t> budget_of(const Target& target, uint64_t elements) {
-  if (const auto* bits = std::get_if<BitsTarget>(&target))
-    return bits_budget(bits->bits_per_weight, elements);
-  return std::get<BudgetTarget>(target).bytes;
+Result<BudgetTarget> budget_of(const Target& target, uint64_t elements) {
+  if (const auto* bits = std::get_if<BitsTarget>(&target)) {
+    SLUICE_ASSIGN(const uint64_t bytes, bits_budget(bits->bits_per_weight, elements));
+    return BudgetTarget{bytes, ""};
+  }
+  return std::get<BudgetTarget>(target);
 }
 
 Result<Allocation> reach_target(const Solver& solver, std::span<const Item> items,
@@ -99,7 +109,7 @@ Result<Allocation> reach_target(const Solver& solver, std::span<const Item> item
     SLUICE_ASSIGN(Solution solution, solver.smallest_within_cost(cost->cost));
     return fixed(std::move(solution), exact_size);
   }
-  SLUICE_ASSIGN(const uint64_t budget, budget_of(target, solver.problem().elements));
+  SLUICE_ASSIGN(const BudgetTarget budget, budget_of(target, solver.problem().elements));
   return within_budget(solver, budget, exact_size);
 }
 
@@ -199,7 +209,7 @@ Result<Chosen> choose_mint(const Problem& problem, std::span<const Item> items,
                            const Target& target, const ExactSize& exact_size) {
   Chosen chosen;
   if (has_budget(target)) {
-    SLUICE_ASSIGN(const uint64_t budget, budget_of(target, problem.elements));
+    SLUICE_ASSIGN(const BudgetTarget budget, budget_of(target, problem.elements));
     SLUICE_ASSIGN(chosen.allocation, mint_within_budget(problem, budget, exact_size));
   } else if (std::holds_alternative<MinSafeTarget>(target)) {
     Allocation& allocation = chosen.allocation;

@@ -18,6 +18,7 @@ namespace sluice::allocate {
 
 struct BudgetTarget {
   uint64_t bytes = 0;
+  std::string unit = {};  // of messages about it: "GiB"; empty: whatever suits the size
 };  // at most this on disk, headers included
 struct BitsTarget {
   double bits_per_weight = 0;

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cctype>
 #include <limits>
-#include <numeric>
 
 #include "allocate/data/embedded.h"
 #include "allocate/size_text.h"
 #include "base/checked.h"
 #include "base/json.h"
+#include "base/suggest.h"
 
 namespace sluice::allocate {
 namespace {
@@ -22,22 +22,6 @@ std::string plain_name(std::string_view name) {
     if (std::isalnum(static_cast<unsigned char>(c)))
       plain.push_back(static_cast<char>(std::tolower(static_cast<unsigned char>(c))));
   return plain;
-}
-
-// Levenshtein's distance, over the names' plain forms.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 Result<uint64_t> bytes_at(const Json& json, std::string_view key, std::string_view label) {
@@ -102,7 +86,13 @@ Result<std::vector<DeviceProfile>> parse_devices(std::string_view text, std::str
 std::vector<DeviceProfile> builtin_devices() {
   auto devices = parse_devices(embedded_devices_json(), "built-in device list");
   SLUICE_CHECK(devices.has_value());
+  for (DeviceProfile& device : *devices) device.origin = "built-in";
   return std::move(*devices);
+}
+
+uint64_t usable_by_default(uint64_t memory_bytes) {
+  constexpr uint64_t kKeptMin = 2ull << 30;
+  return memory_bytes - std::min(memory_bytes, std::max(memory_bytes / 8, kKeptMin));
 }
 
 std::vector<DeviceProfile> merge_devices(std::vector<DeviceProfile> builtin,
@@ -120,12 +110,19 @@ std::vector<DeviceProfile> merge_devices(std::vector<DeviceProfile> builtin,
   return builtin;
 }
 
+const DeviceProfile* device_named(std::span<const DeviceProfile> devices, std::string_view name) {
+  const std::string wanted = plain_name(name);
+  const auto found = std::ranges::find_if(
+      devices, [&](const DeviceProfile& device) { return plain_name(device.name) == wanted; });
+  return found == devices.end() ? nullptr : &*found;
+}
+
 Result<DeviceProfile> find_device(std::span<const DeviceProfile> devices, std::string_view name) {
+  if (const DeviceProfile* device = device_named(devices, name)) return *device;
   const std::string wanted = plain_name(name);
   std::vector<std::pair<size_t, size_t>> ranked;  // distance, index
   for (size_t i = 0; i < devices.size(); ++i) {
     const std::string candidate = plain_name(devices[i].name);
-    if (candidate == wanted) return devices[i];
     // A part of a name ("m3max", "3090") is nearer than any misspelling.
     const bool part = !wanted.empty() && candidate.find(wanted) != std::string::npos;
     ranked.push_back({part ? 0 : edit_distance(wanted, candidate), i});

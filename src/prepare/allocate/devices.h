@@ -25,16 +25,21 @@ struct DeviceProfile {
   uint64_t disk_thunderbolt_bytes_per_s = 0;
   uint64_t disk_usb_bytes_per_s = 0;
   std::string source;  // where the figures come from
+  std::string origin;  // where the profile was defined: "built-in", or a file and line
 };
 
 // Errors: kCorrupt, naming label and profile.
 Result<std::vector<DeviceProfile>> parse_devices(std::string_view text, std::string_view label);
 std::vector<DeviceProfile> builtin_devices();
+// What a program's model may use of ordinary memory: all but an eighth, at least 2 GiB.
+uint64_t usable_by_default(uint64_t memory_bytes);
 // User profiles replace built-in ones of the same name (any case) and follow otherwise.
 std::vector<DeviceProfile> merge_devices(std::vector<DeviceProfile> builtin,
                                          std::span<const DeviceProfile> user);
 
-// Any case, spaces and punctuation ignored. Errors: kNotFound with the nearest names.
+// The profile of that name, any case, spaces and punctuation ignored; null: none.
+const DeviceProfile* device_named(std::span<const DeviceProfile> devices, std::string_view name);
+// The same. Errors: kNotFound with the nearest names.
 Result<DeviceProfile> find_device(std::span<const DeviceProfile> devices, std::string_view name);
 
 // What one token of context costs: 2 · layers · kv_heads · head_dim · bytes_per_element.

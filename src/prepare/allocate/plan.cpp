@@ -225,7 +225,6 @@ std::vector<RoleSummary> role_summaries(const Plan& plan) {
   std::vector<RoleSummary> summaries;
   std::vector<numerics::ErrorStats> errors;
   for (const PlannedTensor& tensor : plan.data().tensors) {
-    if (!tensor.quantizable) continue;
     auto found = std::ranges::find(summaries, tensor.role, &RoleSummary::role);
     if (found == summaries.end()) {
       RoleSummary fresh;

@@ -130,8 +130,8 @@ struct FormatShare {
 };
 std::vector<FormatShare> format_shares(const Plan& plan);
 
-// Quantizable modules by role, in order of first appearance. sqnr_db: of the merged error sums;
-// worst: the module of least SQNR. +infinity when exact.
+// All modules by role, norms and biases too, in order of first appearance. sqnr_db: of the merged
+// error sums; worst: the module of least SQNR. +infinity when exact.
 struct RoleSummary {
   std::string role;
   size_t modules = 0;

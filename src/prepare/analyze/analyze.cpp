@@ -440,6 +440,11 @@ Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkp
   if (!progressed.complete) {
     const std::span<const uint32_t> remaining =
         std::span<const uint32_t>(modules).subspan(std::min(progressed.modules, modules.size()));
+    if (options.log != nullptr && progressed.modules > 0)
+      options.log->info(fmt::format("{}: {} of {} modules were analyzed before", path,
+                                    progressed.modules, modules.size()));
+    if (options.progress != nullptr)
+      options.progress->begin("analyze", stream::source_bytes(checkpoint, map, remaining));
     AnalyzeVisitor visitor(checkpoint, map, options, *journal);
     stream::StreamOptions stream_options;
     stream_options.workers = options.workers;

@@ -26,7 +26,8 @@ struct AnalyzeOptions {
   unsigned workers = 1;
   SimdLevel simd = SimdLevel::kScalar;
   const CancelToken* cancel = nullptr;
-  Progress* progress = nullptr;
+  Progress* progress = nullptr;  // begun here, over what is left to do; ended by the caller
+  Log* log = nullptr;            // optional: what was found done
 };
 
 // path: the analysis file, created or continued. Errors: kInvalidArgument when it was made from

@@ -189,6 +189,7 @@ class Conversion {
   Status check_resumed();
   Result<bool> matches_record(uint32_t module, std::vector<std::byte>& buffer);
   Status convert_remaining();
+  void begin_progress(std::string_view stage, std::span<const uint32_t> modules);
   Status write_small_files();
   Status publish();
   Status finish_publishing();
@@ -340,14 +341,25 @@ Result<bool> Conversion::matches_record(uint32_t index, std::vector<std::byte>& 
   return biases == recorded.biases;
 }
 
+void Conversion::begin_progress(std::string_view stage, std::span<const uint32_t> modules) {
+  if (options_.progress != nullptr)
+    options_.progress->begin(stage, stream::source_bytes(checkpoint_, map_, modules));
+}
+
 // What an earlier run recorded is read back; anything that is not there as recorded is redone.
 Status Conversion::check_resumed() {
   std::vector<std::byte> buffer;
-  for (uint32_t i = 0; i < results_.size(); ++i) {
-    if (!results_[i]) continue;
+  std::vector<uint32_t> recorded;
+  for (uint32_t i = 0; i < results_.size(); ++i)
+    if (results_[i]) recorded.push_back(i);
+  begin_progress("check", recorded);
+  for (const uint32_t i : recorded) {
     if (options_.cancel != nullptr && options_.cancel->cancelled())
       return fail(ErrorCode::kCancelled, "interrupted");
     SLUICE_ASSIGN(const bool intact, matches_record(i, buffer));
+    const uint32_t checked[] = {i};
+    if (options_.progress != nullptr)
+      options_.progress->advance(stream::source_bytes(checkpoint_, map_, checked));
     if (intact) {
       ++summary_.modules_resumed;
     } else {
@@ -356,6 +368,10 @@ Status Conversion::check_resumed() {
       results_[i].reset();
     }
   }
+  if (options_.progress != nullptr) options_.progress->end();
+  if (summary_.modules_resumed > 0)
+    options_.log->info(fmt::format("{}: {} of {} modules were converted before", partial_,
+                                   summary_.modules_resumed, results_.size()));
   return {};
 }
 
@@ -364,6 +380,7 @@ Status Conversion::convert_remaining() {
   for (uint32_t i = 0; i < remaining.size(); ++i) remaining[i] = i;
   remaining = stream::modules_of_part(checkpoint_, map_, remaining, options_.part);
   std::erase_if(remaining, [this](uint32_t module) { return results_[module].has_value(); });
+  begin_progress("quantize", remaining);
   ConvertVisitor visitor(checkpoint_, map_, plan_, {planned_, layout_, files_, *journal_, results_},
                          options_);
   stream::StreamOptions stream_options;

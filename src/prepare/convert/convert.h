@@ -26,8 +26,8 @@ struct ConvertOptions {
   unsigned workers = 1;
   SimdLevel simd = SimdLevel::kScalar;
   const CancelToken* cancel = nullptr;
-  Progress* progress = nullptr;
-  Log* log = nullptr;  // required
+  Progress* progress = nullptr;  // begun here for each stage; the last is ended by the caller
+  Log* log = nullptr;            // required
   // Finished modules are made durable and journalled together after this many bytes of output, so
   // that a killed run repeats little and syncs seldom. Tests make it small.
   uint64_t bytes_per_checkpoint = 256ull << 20;

@@ -4,6 +4,7 @@
 
 #include "base/sealed_json.h"
 #include "base/units.h"
+#include "convert/front_matter.h"
 #include "sluice_version.h"
 #include "stream/blocks.h"
 
@@ -25,6 +26,20 @@ Json format_to_config(const QuantFormat& format, bool with_mode) {
 std::string base_name(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   return path.substr(path.find_last_of('/') + 1);
+}
+
+// "Qwen/Qwen3-8B" for a folder of Hugging Face's cache, models--Qwen--Qwen3-8B/snapshots/…, whose
+// own name says nothing; else the last component.
+std::string model_name(const std::string& path) {
+  constexpr std::string_view kMark = "models--";
+  const size_t mark = path.rfind(kMark);
+  if (mark == std::string::npos || path.find("/snapshots/", mark) == std::string::npos)
+    return base_name(path);
+  std::string name = path.substr(mark + kMark.size());
+  name = name.substr(0, name.find('/'));
+  const size_t dashes = name.find("--");
+  if (dashes == std::string::npos) return name;
+  return fmt::format("{}/{}", name.substr(0, dashes), name.substr(dashes + 2));
 }
 
 }  // namespace
@@ -72,14 +87,14 @@ std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
     formats +=
         fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
                     numerics::encoder_name(share.encoder), share.modules, bytes_text(share.bytes));
+  const std::string name = model_name(checkpoint.path);
   return fmt::format(
-      "---\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n"
-      "- sluice\nbase_model: {}\n---\n\n"
+      "{}\n"
       "Prepared by Sluice {} from {}: {} of weights, {:.3f} bits per weight.\n"
       "{}`sluice.json` holds the plan and the digest of every tensor.\n\n"
       "| bits/group | encoder | modules | bytes |\n|---|---|---|---|\n{}",
-      dump_json(base_name(checkpoint.path)), kVersion, base_name(checkpoint.path),
-      bytes_text(layout.file_bytes), allocate::bits_per_weight(plan),
+      merged_front_matter(checkpoint.readme, name), kVersion, name, bytes_text(layout.file_bytes),
+      allocate::bits_per_weight(plan),
       plan.data().only_layers.empty()
           ? std::string()
           : fmt::format("It holds layers {} alone, for trying out, and no loader takes it.\n",

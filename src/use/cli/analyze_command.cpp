@@ -1,6 +1,7 @@
 // `sluice analyze`: one pass over the weights, priced in every format.
 #include <CLI/CLI.hpp>
 
+#include "analyze/features.h"
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/part_option.h"
@@ -10,6 +11,7 @@ namespace {
 
 struct Options {
   std::string model, out, dtype, layers, best = "default", part;
+  bool features = false;
 };
 
 Result<int> run_part(Context& context, const Options& options, const OpenedModel& model,
@@ -28,10 +30,40 @@ Result<int> run_part(Context& context, const Options& options, const OpenedModel
   return kExitSuccess;
 }
 
+Result<int> run_features(Context& context, const OpenedModel& model, const std::string& out) {
+  analyze::FeatureOptions options;
+  options.workers = context.workers;
+  options.simd = context.simd;
+  options.cancel = context.cancel;
+  options.progress = context.console.get();
+  options.log = context.console.get();
+  const analyze::FeatureMemory memory = analyze::feature_memory(model.map, context.workers);
+  context.console->info(fmt::format("features: {} of memory for {} {}", bytes_text(memory.bytes),
+                                    memory.threads, memory.threads == 1 ? "thread" : "threads"));
+  SLUICE_ASSIGN(
+      const analyze::FeatureSummary summary,
+      analyze::write_features(*context.storage, *model.checkpoint, model.map, out, options));
+  context.console->end();
+  if (context.options.json)
+    context.print_json({{"file", out},
+                        {"modules", summary.modules},
+                        {"matrices", summary.matrices},
+                        {"threads", summary.memory.threads},
+                        {"peak_resident_bytes", peak_resident_bytes()}});
+  else
+    context.print(fmt::format("{}: features of {} matrices in {} modules, peak memory {}\n", out,
+                              summary.matrices, summary.modules,
+                              bytes_text(peak_resident_bytes())));
+  return kExitSuccess;
+}
+
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   SLUICE_ASSIGN(const OpenedModel model,
                 open_model(context, options.model, options.dtype, options.layers));
+  if (options.features && !part.whole())
+    return fail(ErrorCode::kInvalidArgument, "--features are found by one process, not in parts");
+  if (options.features) return run_features(context, model, options.out);
   if (!part.whole()) return run_part(context, options, model, part);
   SLUICE_ASSIGN(const analyze::Analysis analysis,
                 run_analysis(context, model, options.out, options.best));
@@ -57,8 +89,10 @@ void add_analyze(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "analyze", "price every format of every module in one pass over the weights");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "analysis file, created or continued")
+      ->type_name("FILE")
       ->required()
       ->check(name_check());
   add_dtype_option(*command, options->dtype);
@@ -69,7 +103,14 @@ void add_analyze(CLI::App& app, Action& action) {
                    "formats also priced under the searching encoder: default, all, none, or a "
                    "list such as 3/64,4/64")
       ->capture_default_str();
-  command->footer("Example: sluice analyze ./Qwen3-8B -o qwen3-8b.analysis");
+  command->add_flag("--features", options->features,
+                    "instead of prices, the published method's features of every matrix: spectrum "
+                    "and kurtosis, for reports; plans do not use them");
+  command->footer(
+      "Examples:\n"
+      "  sluice analyze ./Qwen3-8B -o qwen3-8b.analysis\n"
+      "  sluice analyze ./Qwen3-8B -o qwen3-8b.analysis --best 3/64,4/64\n"
+      "  sluice analyze ./Qwen3-8B --features -o features.jsonl");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
   });

@@ -44,6 +44,23 @@ std::string shell_word(std::string_view text) {
   return quoted + "'";
 }
 
+std::vector<std::string> wrapped(std::string_view text, size_t width) {
+  std::vector<std::string> lines(1);
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(' '), text.size());
+    const std::string_view word = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    std::string& line = lines.back();
+    if (line.empty())
+      line = word;
+    else if (display_width(line) + 1 + display_width(word) <= width)
+      line.append(" ").append(word);
+    else
+      lines.emplace_back(word);
+  }
+  return lines;
+}
+
 std::string Table::text(std::string_view indent) const {
   std::vector<size_t> widths(columns_.size(), 0);
   for (const auto& row : rows_)
@@ -132,6 +149,7 @@ void Console::end() {
   const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
   print_line(fmt::format("{:<10} {} in {} ({}/s)", stage_, bytes_text(done_),
                          duration_text(seconds), bytes_text(static_cast<uint64_t>(rate))));
+  done_ = 0;  // ending twice says it once
 }
 
 }  // namespace sluice::cli

@@ -60,6 +60,10 @@ class Console : public Log, public Progress {
 // A path as a shell takes it: as it is where that is safe, else in single quotes.
 std::string shell_word(std::string_view text);
 
+// Text in lines of at most width characters, broken at spaces; a longer word has a line of its own.
+// At least one line.
+std::vector<std::string> wrapped(std::string_view text, size_t width);
+
 // Characters that a terminal shows, not bytes.
 size_t display_width(std::string_view utf8);
 

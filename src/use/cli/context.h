@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/thread.h"
+#include "cli/command_tree.h"
 #include "cli/console.h"
 #include "cli/settings.h"
 #include "families/recipe.h"
@@ -47,7 +48,9 @@ struct Context {
   std::unique_ptr<io::Storage> storage;
   std::unique_ptr<Console> console;
   const CancelToken* cancel = nullptr;
+  CommandInfo commands;           // as built in, before settings
   std::vector<Setting> settings;  // what every option is, and why
+  std::string config_folder;      // where config.toml and devices.toml would lie; may be empty
   std::string command_line;       // as it was typed, quoted for a shell
 
   // Results go to stdout: as JSON with --json, as text otherwise.
@@ -69,6 +72,8 @@ void add_fit(CLI::App& app, Action& action);
 void add_devices(CLI::App& app, Action& action);
 void add_report(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
+void add_completions(CLI::App& app, Action& action);
+void add_man(CLI::App& app, Action& action);
 
 int exit_code_of(ErrorCode code);
 

@@ -21,9 +21,30 @@ struct Timings {
   double analyze = 0, plan = 0, quantize = 0, verify = 0;
 };
 
-// The analysis lies in the output folder, unless the user named a file to reuse.
-std::string analysis_path(const Options& options, const std::string& folder) {
-  return options.analysis.empty() ? folder + "/analysis.jsonl" : options.analysis;
+// One output of a fit, from its plan to its proof.
+struct Output {
+  std::string out;
+  allocate::Plan plan;
+  Timings timings;
+  verify::VerifyReport report = {};
+  convert::ConvertSummary summary = {};
+  bool done_before = false;  // an earlier run of the same list finished it
+};
+
+constexpr std::string_view kPlaceholder = "{budget}";
+constexpr uint64_t kRecordBytesMax = 256ull << 20;
+
+std::string with_budget(const std::string& out, std::string_view budget) {
+  const size_t at = out.find(kPlaceholder);
+  if (at == std::string::npos || budget.empty()) return out;
+  return fmt::format("{}{}{}", out.substr(0, at), budget, out.substr(at + kPlaceholder.size()));
+}
+
+// Where several outputs go: OUT-8GB, or wherever the placeholder is.
+std::string pattern_of(std::string out) {
+  if (out.find(kPlaceholder) != std::string::npos) return out;
+  while (out.size() > 1 && out.back() == '/') out.pop_back();
+  return fmt::format("{}-{}", out, kPlaceholder);
 }
 
 Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
@@ -46,27 +67,6 @@ Status write_report(Context& context, const std::string& folder,
                                    report::report_page(input));
 }
 
-std::string summary_text(const Options& options, const allocate::Plan& plan,
-                         const verify::VerifyReport& report, const Timings& timings) {
-  const allocate::PlanData& data = plan.data();
-  Table table({Align::kLeft, Align::kLeft});
-  table.add({"size", fmt::format("{} of {} allowed ({:.2f} %)", bytes_text(data.exact_bytes),
-                                 bytes_text(data.budget_bytes),
-                                 100 * static_cast<double>(data.exact_bytes) /
-                                     static_cast<double>(data.budget_bytes))});
-  table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(plan))});
-  table.add(
-      {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
-  table.add({"verified", fmt::format("{} tensors, {} of {} modules byte for byte", report.tensors,
-                                     report.reencoded_modules, report.modules)});
-  table.add({"time", fmt::format("analyze {}, plan {}, quantize {}, verify {}",
-                                 duration_text(timings.analyze), duration_text(timings.plan),
-                                 duration_text(timings.quantize), duration_text(timings.verify))});
-  table.add({"peak memory", bytes_text(peak_resident_bytes())});
-  return fmt::format("\n{}\n\n{}\n{}\nnext: mlx_lm.generate --model {} --prompt \"Hello\"\n",
-                     options.out, table.text("  "), plan_tables(plan), shell_word(options.out));
-}
-
 Json run_record(const Timings& timings, const Context& context) {
   return {{"analyze_s", timings.analyze},
           {"plan_s", timings.plan},
@@ -81,61 +81,219 @@ Json run_record(const Timings& timings, const Context& context) {
           {"peak_resident_bytes", peak_resident_bytes()}};
 }
 
-Result<int> run(Context& context, const Options& options) {
+Json output_json(const Output& output, const Context& context) {
+  return {{"output", output.out},
+          {"shards", output.summary.shards},
+          {"modules_resumed", output.summary.modules_resumed},
+          {"plan", plan_summary_json(output.plan)},
+          {"verify", verify_json(output.report)},
+          {"run", run_record(output.timings, context)}};
+}
+
+std::string summary_text(const Output& output) {
+  const allocate::PlanData& data = output.plan.data();
+  const Timings& timings = output.timings;
+  Table table({Align::kLeft, Align::kLeft});
+  table.add({"size", fmt::format("{} of {} allowed ({:.2f} %)", bytes_text(data.exact_bytes),
+                                 bytes_text(data.budget_bytes),
+                                 100 * static_cast<double>(data.exact_bytes) /
+                                     static_cast<double>(data.budget_bytes))});
+  table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(output.plan))});
+  table.add(
+      {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
+  table.add(
+      {"verified", fmt::format("{} tensors, {} of {} modules byte for byte", output.report.tensors,
+                               output.report.reencoded_modules, output.report.modules)});
+  table.add({"time", fmt::format("analyze {}, plan {}, quantize {}, verify {}",
+                                 duration_text(timings.analyze), duration_text(timings.plan),
+                                 duration_text(timings.quantize), duration_text(timings.verify))});
+  table.add({"peak memory", bytes_text(peak_resident_bytes())});
+  return fmt::format("\n{}\n\n{}\n{}\nnext: mlx_lm.generate --model {} --prompt \"Hello\"\n",
+                     output.out, table.text("  "), plan_tables(output.plan),
+                     shell_word(output.out));
+}
+
+// Converts, verifies and publishes what is claimed. An output that fails verification stays
+// unpublished, with the findings in its report.
+Status make_output(Context& context, const OpenedModel& model, const analyze::Analysis& analysis,
+                   convert::OutputClaim& claim, Output& output) {
+  Stopwatch watch;
+  const auto verify_and_record = [&](const std::string& partial) -> Status {
+    context.console->end();
+    output.timings.quantize = watch.seconds();
+    SLUICE_TRY(verify_folder(context, model, partial, output.report));
+    output.timings.verify = watch.seconds() - output.timings.quantize;
+    SLUICE_TRY(write_report(context, partial, analysis));
+    return io::write_file_atomically(
+        *context.storage, partial + "/run.json",
+        dump_json(sealed(run_record(output.timings, context)), 1) + "\n");
+  };
+  if (claim.published()) SLUICE_TRY(verify_folder(context, model, output.out, output.report));
+  SLUICE_ASSIGN(output.summary, run_convert(context, model, output.plan, output.out,
+                                            verify_and_record, {}, &claim));
+  return {};
+}
+
+// The exit code of an output that could not be made; findings are shown.
+Result<int> failed(Context& context, const Output& output, Error error) {
+  if (output.report.finding_count == 0) return std::unexpected(std::move(error));
+  context.console->error(error.message);
+  if (context.options.json)
+    context.print_json({{"verify", verify_json(output.report)}});
+  else
+    context.print(verify_text(output.report, output.out));
+  return kExitCheckFailed;
+}
+
+Result<int> fit_one(Context& context, const Options& options) {
   io::Storage& storage = *context.storage;
+  const std::string out = with_budget(options.out, split_budgets(options.plan.budget).at(0));
   // Whatever can be refused is refused before the hours that analysis may take.
   SLUICE_TRY(check_plan_options(context, options.plan));
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
-  SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(storage, options.out));
+  SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(storage, out));
   const bool at_the_end = claim->published();
-  const std::string folder = at_the_end ? options.out : convert::partial_path(options.out);
-  if (!at_the_end) SLUICE_TRY(convert::check_unfinished(storage, *model.checkpoint, options.out));
+  const std::string folder = at_the_end ? out : convert::partial_path(out);
+  if (!at_the_end) SLUICE_TRY(convert::check_unfinished(storage, *model.checkpoint, out));
 
   Timings timings;
   Stopwatch analyze_watch;
-  SLUICE_ASSIGN(const analyze::Analysis analysis,
-                run_analysis(context, model, analysis_path(options, folder), options.best));
+  // The analysis lies in the output folder, unless the user named a file to reuse.
+  SLUICE_ASSIGN(
+      const analyze::Analysis analysis,
+      run_analysis(context, model,
+                   options.analysis.empty() ? folder + "/analysis.jsonl" : options.analysis,
+                   options.best));
   timings.analyze = analyze_watch.seconds();
   Stopwatch plan_watch;
-  SLUICE_ASSIGN(const allocate::Plan plan, run_plan(context, analysis, options.plan));
+  SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, options.plan));
   timings.plan = plan_watch.seconds();
 
-  Stopwatch convert_watch;
-  verify::VerifyReport report;
-  const auto verify_and_record = [&](const std::string& partial) -> Status {
-    context.console->end();
-    timings.quantize = convert_watch.seconds();
-    SLUICE_TRY(verify_folder(context, model, partial, report));
-    timings.verify = convert_watch.seconds() - timings.quantize;
-    SLUICE_TRY(write_report(context, partial, analysis));
-    return io::write_file_atomically(storage, partial + "/run.json",
-                                     dump_json(sealed(run_record(timings, context)), 1) + "\n");
-  };
-  Status verified;
-  if (at_the_end) verified = verify_folder(context, model, folder, report);
-  auto converted =
-      verified ? run_convert(context, model, plan, options.out, verify_and_record, {}, claim.get())
-               : std::unexpected(verified.error());
-  if (!converted && report.finding_count > 0) {
-    context.console->error(converted.error().message);
-    if (context.options.json)
-      context.print_json({{"verify", verify_json(report)}});
-    else
-      context.print(verify_text(report, folder));
-    return kExitCheckFailed;
+  Output output{out, std::move(plan), timings};
+  if (auto made = make_output(context, model, analysis, *claim, output); !made)
+    return failed(context, output, std::move(made).error());
+  if (context.options.json)
+    context.print_json(output_json(output, context));
+  else
+    context.print(summary_text(output));
+  return kExitSuccess;
+}
+
+// The digest of the plan that a published folder was made by; nothing when an earlier fit did not
+// finish it, which alone writes run.json.
+std::optional<std::string> finished_plan(io::Storage& storage, const std::string& out) {
+  const std::string path = out + "/sluice.json";
+  if (storage.exists(convert::journal_path(out)) || !storage.exists(path) ||
+      !storage.exists(out + "/run.json"))
+    return std::nullopt;
+  const auto source = storage.open_source(path);
+  if (!source) return std::nullopt;
+  const auto text = io::read_text(**source, kRecordBytesMax);
+  if (!text) return std::nullopt;
+  const auto json = parse_json(*text, path);
+  const Json* plan = json ? json_find(*json, "plan") : nullptr;
+  const Json* digest = plan == nullptr ? nullptr : json_find(*plan, "digest");
+  if (digest == nullptr || !digest->is_string()) return std::nullopt;
+  return digest->get<std::string>();
+}
+
+std::unexpected<Error> exists_already(const std::string& out) {
+  return fail(ErrorCode::kInvalidArgument, "{} exists already; remove it or choose another output",
+              out);
+}
+
+// Before the analysis: what no earlier run of this list can have made is in the way.
+Status check_outputs(Context& context, const Options& options,
+                     const std::vector<std::string>& budgets) {
+  io::Storage& storage = *context.storage;
+  for (const std::string& budget : budgets) {
+    const std::string out = with_budget(pattern_of(options.out), budget);
+    if (storage.exists(out) && !storage.exists(convert::journal_path(out)) &&
+        !finished_plan(storage, out))
+      return exists_already(out);
   }
-  if (!converted) return std::unexpected(std::move(converted).error());
+  return {};
+}
+
+// Every budget is planned before anything is converted, so that one that cannot be met is known
+// before hours of work.
+Result<std::vector<Output>> plan_outputs(Context& context, const Options& options,
+                                         const analyze::Analysis& analysis,
+                                         const std::vector<std::string>& budgets) {
+  std::vector<Output> outputs;
+  for (const std::string& budget : budgets) {
+    PlanOptions wanted = options.plan;
+    wanted.budget = budget;
+    Stopwatch watch;
+    SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, wanted));
+    Timings timings;
+    timings.plan = watch.seconds();
+    Output output{with_budget(pattern_of(options.out), budget), std::move(plan), timings};
+    const auto finished = finished_plan(*context.storage, output.out);
+    if (finished && *finished != output.plan.digest().hex()) return exists_already(output.out);
+    output.done_before = finished.has_value();
+    outputs.push_back(std::move(output));
+  }
+  return outputs;
+}
+
+std::string list_text(const std::vector<Output>& outputs, const std::string& analysis) {
+  Table table(
+      {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
+  table.add({"output", "size", "of budget", "bits/weight", "cost", "verified"});
+  for (const Output& output : outputs) {
+    const allocate::PlanData& data = output.plan.data();
+    table.add({output.out, bytes_text(data.exact_bytes),
+               fmt::format("{:.2f} %", 100 * static_cast<double>(data.exact_bytes) /
+                                           static_cast<double>(data.budget_bytes)),
+               fmt::format("{:.3f}", allocate::bits_per_weight(output.plan)),
+               fmt::format("{:.4g}", data.cost),
+               output.done_before
+                   ? "by an earlier run"
+                   : fmt::format("{} of {} modules byte for byte", output.report.reencoded_modules,
+                                 output.report.modules)});
+  }
+  return fmt::format("\n{}\nThe analysis serves further budgets: sluice plan {} --budget SIZE\n",
+                     table.text("  "), shell_word(analysis));
+}
+
+Result<int> fit_several(Context& context, const Options& options,
+                        const std::vector<std::string>& budgets) {
+  SLUICE_TRY(check_plan_options(context, options.plan));
+  SLUICE_TRY(check_outputs(context, options, budgets));
+  SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
+  const std::string path = options.analysis.empty()
+                               ? with_budget(pattern_of(options.out), "analysis") + ".jsonl"
+                               : options.analysis;
+  SLUICE_ASSIGN(const analyze::Analysis analysis, run_analysis(context, model, path, options.best));
+  SLUICE_ASSIGN(std::vector<Output> outputs, plan_outputs(context, options, analysis, budgets));
+  for (Output& output : outputs) {
+    if (output.done_before) continue;
+    context.console->info(output.out);
+    SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(*context.storage, output.out));
+    if (!claim->published())
+      SLUICE_TRY(convert::check_unfinished(*context.storage, *model.checkpoint, output.out));
+    if (auto made = make_output(context, model, analysis, *claim, output); !made)
+      return failed(context, output, std::move(made).error());
+  }
   if (context.options.json) {
-    context.print_json({{"output", options.out},
-                        {"shards", converted->shards},
-                        {"modules_resumed", converted->modules_resumed},
-                        {"plan", plan_summary_json(plan)},
-                        {"verify", verify_json(report)},
-                        {"run", run_record(timings, context)}});
+    Json list = Json::array();
+    for (const Output& output : outputs) {
+      Json json = output_json(output, context);
+      json["done_before"] = output.done_before;
+      list.push_back(std::move(json));
+    }
+    context.print_json({{"analysis", path}, {"outputs", std::move(list)}});
   } else {
-    context.print(summary_text(options, plan, report, timings));
+    context.print(list_text(outputs, path));
   }
   return kExitSuccess;
+}
+
+Result<int> run(Context& context, const Options& options) {
+  const std::vector<std::string> budgets = split_budgets(options.plan.budget);
+  if (budgets.size() > 1) return fit_several(context, options, budgets);
+  return fit_one(context, options);
 }
 
 }  // namespace
@@ -145,23 +303,32 @@ void add_fit(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "fit", "the main job: analyze, plan, quantize and verify under a budget; resumable");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "output folder, must not exist")
+      ->type_name("FOLDER")
       ->required()
       ->check(name_check());
   add_dtype_option(*command, options->dtype);
-  command->add_option("--analysis", options->analysis,
-                      "analysis file to reuse or create (default: inside the output folder)");
+  command
+      ->add_option("--analysis", options->analysis,
+                   "analysis file to reuse or create (default: inside the output folder; of "
+                   "several, OUT-analysis.jsonl)")
+      ->type_name("FILE");
   command
       ->add_option("--best", options->best,
                    "formats also offered under the searching encoder: default, all, none, or a "
                    "list such as 3/64,4/64")
       ->capture_default_str();
-  add_plan_options(*command, options->plan);
+  add_plan_options(*command, options->plan, Budgets::kSeveral);
   command->footer(
       "Examples:\n"
       "  sluice fit ./Qwen3-8B --budget 6GB -o Qwen3-8B-6GB\n"
-      "  sluice fit model.gguf --device \"M2 16GB\" -o model-m2");
+      "  sluice fit model.gguf --device \"M2 16GB\" -o model-m2\n"
+      "  sluice fit ./Qwen3-8B --budget 5GB,6GB,8GB -o Qwen3-8B\n\n"
+      "Several budgets make Qwen3-8B-5GB, Qwen3-8B-6GB and Qwen3-8B-8GB from one analysis,\n"
+      "Qwen3-8B-analysis.jsonl; {budget} in the name says where else the budget goes. Run the\n"
+      "same command again after an interruption: what is finished is kept.");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
   });

@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/uniform_plan.h"
+#include "cli/user_devices.h"
 #include "numerics/affine_price.h"
 #include "numerics/block_codec.h"
 #include "stream/output_layout.h"
@@ -25,6 +26,7 @@ struct Size {
 struct UniformSize {
   numerics::QuantFormat format;
   uint64_t bytes = 0;
+  uint64_t smaller_group = 0;  // modules whose rows the group does not divide
 };
 
 // Exact bytes of the weight files at a uniform format, by the rules of `quantize`.
@@ -38,20 +40,28 @@ Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFo
   return layout.file_bytes;
 }
 
+uint64_t smaller_groups(const OpenedModel& model, const numerics::QuantFormat& format) {
+  return static_cast<uint64_t>(
+      std::ranges::count_if(model.map.modules, [&](const families::OutputModule& module) {
+        const numerics::QuantFormat given = uniform_format(module, format);
+        return module.bits_floor == 0 && module.quantizable && given != format;
+      }));
+}
+
 Result<std::vector<UniformSize>> uniform_sizes(const OpenedModel& model) {
   std::vector<UniformSize> sizes;
   for (const uint8_t bits : numerics::kAffineBits)
     for (const uint16_t group : numerics::kAffineGroups) {
       const numerics::QuantFormat format{numerics::QuantMode::kAffine, bits, group};
       SLUICE_ASSIGN(const uint64_t bytes, uniform_bytes(model, format));
-      sizes.push_back({format, bytes});
+      sizes.push_back({format, bytes, smaller_groups(model, format)});
     }
   for (const numerics::QuantFormat& format : numerics::kFpFormats) {
     SLUICE_ASSIGN(const uint64_t bytes, uniform_bytes(model, format));
-    sizes.push_back({format, bytes});
+    sizes.push_back({format, bytes, 0});
   }
   SLUICE_ASSIGN(const uint64_t plain, uniform_bytes(model, {}));
-  sizes.push_back({{}, plain});
+  sizes.push_back({{}, plain, 0});
   return sizes;
 }
 
@@ -74,9 +84,8 @@ std::string widest_fit(const allocate::DeviceProfile& device, std::span<const Un
 }
 
 // The device of least memory that holds so many bytes of weights.
-std::string smallest_device(uint64_t bytes) {
+std::string smallest_device(std::span<const allocate::DeviceProfile> devices, uint64_t bytes) {
   const allocate::DeviceProfile* smallest = nullptr;
-  const auto devices = allocate::builtin_devices();
   for (const allocate::DeviceProfile& device : devices)
     if (fits(device, bytes) &&
         (smallest == nullptr || device.usable_bytes < smallest->usable_bytes))
@@ -98,10 +107,12 @@ struct Inspection {
   std::map<std::string, Size> roles;
   std::map<std::string, Size> dtypes;
   std::vector<UniformSize> uniform;
+  std::vector<allocate::DeviceProfile> devices;
 };
 
-Result<Inspection> inspect(const OpenedModel& model) {
+Result<Inspection> inspect(Context& context, const OpenedModel& model) {
   Inspection result;
+  SLUICE_ASSIGN(result.devices, known_devices(context));
   for (const families::OutputModule& module : model.map.modules) {
     Size& role = result.roles[std::string(role_name(module.role))];
     ++role.modules;
@@ -123,16 +134,18 @@ Result<Inspection> inspect(const OpenedModel& model) {
 
 Json to_json(const OpenedModel& model, const Inspection& result) {
   Json roles = Json::object(), dtypes = Json::object(), uniform = Json::object(),
-       devices = Json::object();
+       devices = Json::object(), smaller = Json::object();
   for (const auto& [name, size] : result.roles)
     roles[name] = {{"modules", size.modules}, {"elements", size.elements}};
   for (const auto& [name, size] : result.dtypes) {
     dtypes[name] = {{"tensors", size.modules}, {"bytes", size.bytes}};
     if (!size.lossless.empty()) dtypes[name]["lossless"] = size.lossless;
   }
-  for (const UniformSize& size : result.uniform)
+  for (const UniformSize& size : result.uniform) {
     uniform[numerics::format_text(size.format)] = size.bytes;
-  for (const allocate::DeviceProfile& device : allocate::builtin_devices())
+    if (size.smaller_group > 0) smaller[numerics::format_text(size.format)] = size.smaller_group;
+  }
+  for (const allocate::DeviceProfile& device : result.devices)
     devices[device.name] = widest_fit(device, result.uniform);
   return {{"family", model.map.family},
           {"parameters", result.parameters},
@@ -147,6 +160,7 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
           {"dtypes", std::move(dtypes)},
           {"roles", std::move(roles)},
           {"uniform_bytes", std::move(uniform)},
+          {"uniform_smaller_group_modules", std::move(smaller)},
           {"devices", std::move(devices)},
           {"dropped", model.map.dropped},
           {"notes", model.map.notes}};
@@ -172,6 +186,24 @@ std::string stored_text(const Inspection& result) {
   return stored.text("  ") + "\n";
 }
 
+// Starred where some modules take a smaller group than the column's.
+std::string size_text(const UniformSize& size) {
+  return bytes_text(size.bytes) + (size.smaller_group > 0 ? " *" : "  ");
+}
+
+// The legend of the stars; empty without any.
+std::string smaller_group_text(std::span<const UniformSize> sizes) {
+  std::map<uint16_t, uint64_t> modules;  // by group: the same at every width
+  for (const UniformSize& size : sizes)
+    if (size.smaller_group > 0) modules[size.format.group_size] = size.smaller_group;
+  std::string text;
+  for (const auto& [group, count] : modules)
+    text +=
+        fmt::format("  * {} does not divide the rows of {} {}: smaller groups there, or 16 bits\n",
+                    group, count, count == 1 ? "module" : "modules");
+  return text;
+}
+
 std::string to_text(const OpenedModel& model, const Inspection& result) {
   Table facts({Align::kLeft, Align::kLeft});
   facts.add({"family", model.map.family});
@@ -191,9 +223,8 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
   Table uniform({Align::kLeft, Align::kRight, Align::kRight, Align::kRight});
   uniform.add({"bits", "group 32", "group 64", "group 128"});
   for (size_t i = 0; i < numerics::kAffineCandidates; i += 3)
-    uniform.add({fmt::format("{}", result.uniform[i].format.bits),
-                 bytes_text(result.uniform[i].bytes), bytes_text(result.uniform[i + 1].bytes),
-                 bytes_text(result.uniform[i + 2].bytes)});
+    uniform.add({fmt::format("{}", result.uniform[i].format.bits), size_text(result.uniform[i]),
+                 size_text(result.uniform[i + 1]), size_text(result.uniform[i + 2])});
   for (size_t i = numerics::kAffineCandidates; i < result.uniform.size(); ++i)
     uniform.add(
         {numerics::format_text(result.uniform[i].format), bytes_text(result.uniform[i].bytes)});
@@ -202,17 +233,17 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
   for (const UniformSize& size : result.uniform)
     if (is_yardstick(size.format))
       devices.add({numerics::format_text(size.format), bytes_text(size.bytes),
-                   smallest_device(size.bytes)});
+                   smallest_device(result.devices, size.bytes)});
   const bool gguf = model.checkpoint->kind == io::SourceKind::kGguf;
-  return fmt::format("{}\n{}{}\nWeight files at each uniform format:\n{}\n{}", facts.text("  "),
+  return fmt::format("{}\n{}{}\nWeight files at each uniform format:\n{}{}\n{}", facts.text("  "),
                      gguf ? stored_text(result) : "", roles.text("  "), uniform.text("  "),
-                     devices.text("  "));
+                     smaller_group_text(result.uniform), devices.text("  "));
 }
 
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const OpenedModel model,
                 open_model(context, options.model, options.dtype, options.layers));
-  SLUICE_ASSIGN(const Inspection result, inspect(model));
+  SLUICE_ASSIGN(const Inspection result, inspect(context, model));
   if (context.options.json)
     context.print_json(to_json(model, result));
   else
@@ -227,10 +258,14 @@ void add_inspect(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
       "inspect", "what a model is and what it would take, from its headers alone");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->type_name("PATH")
       ->required();
   add_dtype_option(*command, options->dtype);
   add_layers_option(*command, options->layers);
-  command->footer("Example: sluice inspect ./Qwen3-8B");
+  command->footer(
+      "Examples:\n"
+      "  sluice inspect ./Qwen3-8B\n"
+      "  sluice inspect model.gguf --json");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
   });

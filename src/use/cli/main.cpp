@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "cli/context.h"
+#include "cli/usage_text.h"
 #include "sluice_version.h"
 
 namespace sluice::cli {
@@ -54,7 +56,6 @@ Result<void> prepare(Context& context) {
   }
   context.workers = context.options.threads > 0 ? context.options.threads
                                                 : std::min(context.cpu.cores, kWorkersMax);
-  context.storage = io::local_storage();
   context.console = std::make_unique<Console>(context.options.quiet, isatty(STDERR_FILENO) == 1);
   context.cancel = &interrupted;
   return {};
@@ -74,19 +75,7 @@ int report(Context& context, const Error& error) {
   return exit_code_of(error.code);
 }
 
-int run(int argument_count, char** arguments) {
-  CLI::App app("Fits any open-weights language model into the memory you have.", "sluice");
-  app.set_version_flag("--version", std::string(kVersion));
-  app.require_subcommand(1);
-  app.failure_message([](const CLI::App*, const CLI::Error& error) {
-    return fmt::format("error: {}\nRun with --help for more information.\n", error.what());
-  });
-  app.fallthrough();
-  Context context;
-  context.command_line = "sluice";
-  for (int i = 1; i < argument_count; ++i) context.command_line += " " + shell_word(arguments[i]);
-  add_global_options(app, context.options);
-  Action action;
+void add_commands(CLI::App& app, Action& action) {
   add_fit(app, action);
   add_inspect(app, action);
   add_analyze(app, action);
@@ -97,17 +86,55 @@ int run(int argument_count, char** arguments) {
   add_devices(app, action);
   add_report(app, action);
   add_doctor(app, action);
+  add_completions(app, action);
+  add_man(app, action);
   for (CLI::App* command : app.get_subcommands({}))
     command->footer(command->get_footer() +
                     "\n\nEvery command also takes --json, --quiet, --threads N and --simd NAME.");
+}
+
+int run(int argument_count, char** arguments) {
+  CLI::App app("Fits any open-weights language model into the memory you have.", "sluice");
+  app.set_version_flag("--version", std::string(kVersion));
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.footer(
+      "Examples:\n"
+      "  sluice fit ./Qwen3-8B --budget 6GB -o Qwen3-8B-6GB\n"
+      "  sluice inspect ./Qwen3-8B\n"
+      "  sluice COMMAND --help");
+  Context context;
+  context.command_line = "sluice";
+  for (int i = 1; i < argument_count; ++i) context.command_line += " " + shell_word(arguments[i]);
+  add_global_options(app, context.options);
+  Action action;
+  add_commands(app, action);
+  context.commands = describe_commands(app);
+  context.storage = io::local_storage();
+  const Environment environment = [](const char* name) { return std::getenv(name); };
+  context.config_folder = config_folder(environment);
+  Settings settings;
+  const Status settled = settings.apply(app, *context.storage, environment);
+  app.failure_message([&](const CLI::App*, const CLI::Error& error) {
+    return fmt::format("error: {}\nRun with --help for more information.\n",
+                       usage_text(app, context.commands, error, argument_count, arguments));
+  });
   try {
     app.parse(argument_count, arguments);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitSuccess : kExitUsage;
   }
+  if (!settled) {
+    report(context, settled.error());
+    return kExitUsage;
+  }
+  context.settings = settings.list();
   std::signal(SIGINT, on_interrupt);
   std::signal(SIGTERM, on_interrupt);
-  if (auto status = prepare(context); !status) return report(context, status.error());
+  if (auto status = prepare(context); !status) {
+    report(context, status.error());
+    return kExitUsage;
+  }
   const Result<int> outcome = action(context);
   const int code = outcome ? *outcome : report(context, outcome.error());
   if (std::ferror(stdout) == 0) return code;

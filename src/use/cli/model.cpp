@@ -3,14 +3,18 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/units.h"
+#include "cli/user_devices.h"
 #include "kernels/kernel_table.h"
 #include "stream/stream.h"
 
 namespace sluice::cli {
 namespace {
 
+// Leaves room for the sizes in a window of 100 columns.
+constexpr size_t kBudgetLineWidth = 80;
 constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
 
 uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMap& map,
@@ -21,14 +25,10 @@ uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMa
   return stream::source_bytes(checkpoint, map, modules);
 }
 
-// Shows a progress bar over the bytes of a whole pass; ends it however the pass ends.
+// Ends a stage's progress bar however the stage ends.
 class ProgressScope {
  public:
-  ProgressScope(Console& console, std::string_view stage, const io::Checkpoint& checkpoint,
-                const families::ModelMap& map, const stream::Part& part)
-      : console_(console) {
-    console_.begin(stage, bytes_of_part(checkpoint, map, part));
-  }
+  explicit ProgressScope(Console& console) : console_(console) {}
   ~ProgressScope() { console_.end(); }
   ProgressScope(const ProgressScope&) = delete;
   ProgressScope& operator=(const ProgressScope&) = delete;
@@ -55,12 +55,23 @@ CLI::Validator positive_check() {
                 CLI::detail::lexical_cast(text, value) && value > 0 && std::isfinite(value);
             return good ? std::string() : fmt::format("\"{}\" is no positive number", text);
           },
-          "POSITIVE"};
+          "NUMBER"};
+}
+
+// Sizes, no two of them spelled alike: each names an output.
+Status check_budgets(const std::string& text) {
+  std::set<std::string> seen;
+  for (const std::string& budget : split_budgets(text)) {
+    if (const auto bytes = parse_bytes(budget); !bytes) return std::unexpected(bytes.error());
+    if (!seen.insert(budget).second)
+      return fail(ErrorCode::kInvalidArgument, "the budget {} is given twice", budget);
+  }
+  return {};
 }
 
 Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& analysis,
                                   const PlanOptions& options) {
-  const auto devices = allocate::builtin_devices();
+  SLUICE_ASSIGN(const auto devices, known_devices(context));
   SLUICE_ASSIGN(const allocate::DeviceProfile device,
                 allocate::find_device(devices, options.device));
   const allocate::KvGeometry kv{static_cast<uint64_t>(analysis.header.layers),
@@ -70,7 +81,9 @@ Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& ana
   Table table({Align::kLeft, Align::kRight});
   for (const allocate::BudgetLine& line : budget.lines) {
     const auto magnitude = static_cast<uint64_t>(std::llabs(line.bytes));
-    table.add({line.name, (line.bytes < 0 ? "− " : "") + bytes_text(magnitude)});
+    std::vector<std::string> name = wrapped(line.name, kBudgetLineWidth);
+    table.add({name.front(), (line.bytes < 0 ? "− " : "") + bytes_text(magnitude)});
+    for (size_t i = 1; i < name.size(); ++i) table.add({"  " + name[i], ""});
   }
   table.add({"left for the model's weights", bytes_text(budget.bytes)});
   context.console->info(fmt::format("{} at a context of {} tokens:\n{}", device.name,
@@ -82,11 +95,11 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
                                      const PlanOptions& options) {
   if (!options.budget.empty()) {
     SLUICE_ASSIGN(const uint64_t bytes, parse_bytes(options.budget));
-    return allocate::BudgetTarget{bytes};
+    return allocate::BudgetTarget{bytes, size_unit(options.budget)};
   }
   if (!options.device.empty()) {
     SLUICE_ASSIGN(const uint64_t bytes, budget_of_device(context, analysis, options));
-    return allocate::BudgetTarget{bytes};
+    return allocate::BudgetTarget{bytes, ""};
   }
   if (options.min_safe) return allocate::MinSafeTarget{};
   if (options.error_max != 0) return allocate::MaxErrorTarget{options.error_max};
@@ -165,7 +178,8 @@ Result<uint64_t> run_analysis_part(Context& context, const OpenedModel& model,
   options.simd = context.simd;
   options.cancel = context.cancel;
   options.progress = context.console.get();
-  const ProgressScope progress(*context.console, "analyze", *model.checkpoint, model.map, part);
+  options.log = context.console.get();
+  const ProgressScope progress(*context.console);
   return analyze::analyze_part(*context.storage, *model.checkpoint, model.map, path, options);
 }
 
@@ -176,13 +190,28 @@ Result<analyze::Analysis> run_analysis(Context& context, const OpenedModel& mode
   return analyze::load_analysis(*source);
 }
 
-CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
+std::vector<std::string> split_budgets(const std::string& text) {
+  std::vector<std::string> budgets(1);
+  for (const char c : text) {
+    if (c == ',')
+      budgets.emplace_back();
+    else if (c != ' ')
+      budgets.back() += c;
+  }
+  return budgets;
+}
+
+CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budgets) {
   CLI::App* targets = command.add_option_group("what to plan for, exactly one");
   targets->require_option(1);
   targets
       ->add_option("--budget", options.budget,
-                   "bytes of all weight files, headers included: 24GB, 1.5GiB")
-      ->check(usage_check(parse_bytes, "SIZE"));
+                   budgets == Budgets::kOne
+                       ? "bytes of all weight files, headers included: 24GB, 1.5GiB"
+                       : "bytes of all weight files, headers included: 24GB, 1.5GiB; several by "
+                         "commas make one output each")
+      ->check(budgets == Budgets::kOne ? usage_check(parse_bytes, "SIZE")
+                                       : usage_check(check_budgets, "SIZES"));
   targets
       ->add_option("--device", options.device,
                    "fit a device (see `sluice devices`), at --context tokens")
@@ -197,8 +226,8 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
       ->check(positive_check());
   command.add_option("--context", options.context_tokens, "context length for --device")
       ->capture_default_str();
-  command.add_option("--objective", options.objective, "nrmse-squared or nrmse-linear")
-      ->check(usage_check(allocate::parse_objective, "NAME"))
+  command.add_option("--objective", options.objective, "what to minimise, summed over modules")
+      ->check(usage_check(allocate::parse_objective, "{nrmse-squared,nrmse-linear}"))
       ->capture_default_str();
   command
       .add_option("--configs", options.configs,
@@ -207,8 +236,10 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
       ->capture_default_str();
   command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")
       ->capture_default_str();
-  command.add_option("--sensitivity", options.sensitivity,
-                     "a file of weights by role, depth or module instead of the built-in table");
+  command
+      .add_option("--sensitivity", options.sensitivity,
+                  "a file of weights by role, depth or module instead of the built-in table")
+      ->type_name("FILE");
   command.add_option("--parity", options.parity, "rounding rule of MLX to reproduce: cpu or gpu")
       ->check(CLI::IsMember({"cpu", "gpu"}))
       ->capture_default_str();
@@ -216,8 +247,10 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options) {
 }
 
 Status check_plan_options(Context& context, const PlanOptions& options) {
-  if (!options.device.empty())
-    SLUICE_TRY(allocate::find_device(allocate::builtin_devices(), options.device));
+  if (!options.device.empty()) {
+    SLUICE_ASSIGN(const auto devices, known_devices(context));
+    SLUICE_TRY(allocate::find_device(devices, options.device));
+  }
   SLUICE_TRY(load_sensitivity(context, options.sensitivity));
   return {};
 }
@@ -253,7 +286,6 @@ Result<convert::ConvertSummary> run_convert(
   options.log = context.console.get();
   options.before_publishing = std::move(before_publishing);
   options.claim = claim;
-  context.console->begin("quantize", bytes_of_part(*model.checkpoint, model.map, part));
   return convert::convert(*context.storage, *model.checkpoint, model.map, plan, out, options);
 }
 
@@ -267,7 +299,8 @@ Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& 
   options.progress = context.console.get();
   SLUICE_ASSIGN(const families::ModelMap map,
                 verify::recorded_map(*context.storage, checkpoint, out));
-  const ProgressScope progress(*context.console, "verify", checkpoint, map, part);
+  const ProgressScope progress(*context.console);
+  context.console->begin("verify", bytes_of_part(checkpoint, map, part));
   return part.whole() ? verify::verify(*context.storage, checkpoint, out, options)
                       : verify::verify_part(*context.storage, checkpoint, out, options);
 }

@@ -51,7 +51,7 @@ Result<allocate::SensitivityTable> load_sensitivity(Context& context, const std:
 
 // The options of `plan` and `fit` that say what is wanted.
 struct PlanOptions {
-  std::string budget;  // a size
+  std::string budget;  // a size, or several for `fit`
   std::string device;  // a profile's name
   uint64_t context_tokens = 8192;
   double bits_per_weight = 0;
@@ -65,7 +65,10 @@ struct PlanOptions {
 };
 // Adds them; exactly one of the targets must be given on the command line. Returns the group of the
 // targets, for a command that has a further one.
-CLI::App* add_plan_options(CLI::App& command, PlanOptions& options);
+enum class Budgets { kOne, kSeveral };
+CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budgets);
+// "8GB,16 GB" is "8GB" and "16GB".
+std::vector<std::string> split_budgets(const std::string& text);
 
 // What can be refused without an analysis: unknown devices, sensitivity files that do not load.
 Status check_plan_options(Context& context, const PlanOptions& options);

@@ -138,13 +138,16 @@ void add_plan(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("plan", "solve for the best mix of formats under a budget");
-  command->add_option("FILE", options->analysis, "what `sluice analyze` wrote")->required();
+  command->add_option("FILE", options->analysis, "what `sluice analyze` wrote")
+      ->type_name("FILE")
+      ->required();
   command
       ->add_option("-o,--output", options->out,
                    "plan file for `sluice quantize --plan`; with --sweep a drawing (.svg) or a "
                    "page (.html)")
+      ->type_name("FILE")
       ->check(name_check());
-  add_plan_options(*command, options->plan)
+  add_plan_options(*command, options->plan, Budgets::kOne)
       ->add_flag("--sweep", options->sweep, "the whole size/quality curve, fifty budgets");
   command->footer(
       "Examples:\n"

@@ -12,7 +12,8 @@ namespace {
 constexpr uint64_t kPlanBytesMax = 256ull << 20;
 
 struct Options {
-  std::string model, out, plan, dtype, layers, mode = "affine", encoder = "parity", parity = "cpu",
+  std::string model, out, plan, recipe, dtype, layers, mode = "affine", encoder = "parity",
+                                                       parity = "cpu",
                                                part;
   unsigned bits = 0, group_size = 64;
 };
@@ -26,7 +27,8 @@ Result<allocate::Plan> load_plan(Context& context, const std::string& path) {
 // What is wrong with the options that name a uniform format; empty when nothing is.
 std::string format_problem(const Options& options, bool group_size_given) {
   if (options.mode == "affine") {
-    if (options.bits == 0 && options.plan.empty()) return "--mode affine needs --bits";
+    if (options.bits == 0 && options.plan.empty() && options.recipe.empty())
+      return "--mode affine needs --bits";
     return options.group_size == 16 ? "--group-size 16 is for --mode nvfp4" : "";
   }
   if (!options.plan.empty()) return "--plan says which modes to use; leave out --mode";
@@ -58,6 +60,20 @@ Result<int> report_part(Context& context, const Options& options, const stream::
   return kExitSuccess;
 }
 
+Result<allocate::Plan> plan_without_analysis(Context& context, const OpenedModel& model,
+                                             const Options& options) {
+  const auto encoder = numerics::encoder_from_name(options.encoder);
+  if (!options.recipe.empty()) {
+    SLUICE_ASSIGN(const FormatRule rule, recipe_rule(model.map, options.recipe,
+                                                     static_cast<uint16_t>(options.group_size)));
+    return uniform_plan(context, model, rule, options.recipe, *encoder, options.parity);
+  }
+  SLUICE_ASSIGN(const numerics::QuantFormat format, wanted_format(options));
+  return uniform_plan(
+      context, model, [&](const families::OutputModule&) { return format; },
+      numerics::format_text(format), *encoder, options.parity);
+}
+
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   std::optional<allocate::Plan> plan;
@@ -72,9 +88,7 @@ Result<int> run(Context& context, const Options& options) {
   }
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, dtype, layers));
   if (!plan) {
-    SLUICE_ASSIGN(const numerics::QuantFormat format, wanted_format(options));
-    const auto encoder = numerics::encoder_from_name(options.encoder);
-    SLUICE_ASSIGN(plan, uniform_plan(context, model, format, *encoder, options.parity));
+    SLUICE_ASSIGN(plan, plan_without_analysis(context, model, options));
   }
   SLUICE_ASSIGN(const convert::ConvertSummary summary,
                 run_convert(context, model, *plan, options.out, {}, part));
@@ -104,13 +118,16 @@ void add_quantize(CLI::App& app, Action& action) {
   CLI::App* command =
       app.add_subcommand("quantize", "write a model in MLX's format, by a plan or uniform");
   command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+      ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "output folder, must not exist")
+      ->type_name("FOLDER")
       ->required()
       ->check(name_check());
   CLI::App* formats = command->add_option_group("what to write, exactly one");
   formats->require_option(1, 2);
   CLI::Option* plan = formats->add_option("--plan", options->plan, "what `sluice plan -o` wrote")
+                          ->type_name("FILE")
                           ->check(name_check());
   formats->add_option("--bits", options->bits, "uniform width")
       ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
@@ -119,6 +136,14 @@ void add_quantize(CLI::App& app, Action& action) {
       ->add_option("--mode", options->mode,
                    "affine (the default, with --bits), or a mode with its own width and group")
       ->check(CLI::IsMember({"affine", "mxfp4", "mxfp8", "nvfp4"}));
+  formats
+      ->add_option(
+          "--recipe", options->recipe,
+          "mlx_lm's mixed widths, the wider ones where they matter most; routers stay at 8")
+      ->check(CLI::IsMember(std::vector<std::string>(std::begin(kRecipes), std::end(kRecipes))))
+      ->excludes("--plan")
+      ->excludes("--bits")
+      ->excludes("--mode");
   CLI::Option* group_size =
       command->add_option("--group-size", options->group_size, "weights that share a scale")
           ->check(CLI::IsMember({16, 32, 64, 128}))
@@ -138,7 +163,8 @@ void add_quantize(CLI::App& app, Action& action) {
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"
       "  sluice quantize ./Qwen3-8B --bits 4 --group-size 64 -o Qwen3-8B-4bit\n"
-      "  sluice quantize ./Qwen3-8B --mode mxfp4 -o Qwen3-8B-mxfp4");
+      "  sluice quantize ./Qwen3-8B --mode mxfp4 -o Qwen3-8B-mxfp4\n"
+      "  sluice quantize ./Qwen3-8B --recipe mixed_3_6 -o Qwen3-8B-mixed");
   command->callback([&action, options, group_size] {
     if (const std::string problem = format_problem(*options, group_size->count() > 0);
         !problem.empty())

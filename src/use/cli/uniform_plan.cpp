@@ -1,11 +1,14 @@
 #include "cli/uniform_plan.h"
 
+#include <algorithm>
+
 #include "stream/block_reader.h"
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
 namespace {
 
+using families::OutputModule;
 using numerics::Encoder;
 using numerics::QuantFormat;
 using numerics::QuantMode;
@@ -14,7 +17,7 @@ constexpr uint16_t kRouterGroup = 64;
 
 }  // namespace
 
-QuantFormat uniform_format(const families::OutputModule& module, QuantFormat wanted) {
+QuantFormat uniform_format(const OutputModule& module, QuantFormat wanted) {
   if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   if (module.bits_floor > 0)
     wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
@@ -26,13 +29,39 @@ QuantFormat uniform_format(const families::OutputModule& module, QuantFormat wan
   return {};
 }
 
+Result<FormatRule> recipe_rule(const families::ModelMap& map, std::string_view recipe,
+                               uint16_t group_size) {
+  SLUICE_CHECK(std::ranges::find(kRecipes, recipe) != std::end(kRecipes));
+  const auto is_down = [](const OutputModule& module) {
+    return module.path.find("down_proj") != std::string::npos;
+  };
+  if (std::ranges::none_of(map.modules, is_down))
+    return fail(ErrorCode::kUnsupported,
+                "{} says what to do with down_proj, and this model ({}) has none", recipe,
+                map.family);
+  const auto bits = [&](size_t place) { return static_cast<uint8_t>(recipe[place] - '0'); };
+  const QuantFormat low{QuantMode::kAffine, bits(recipe.size() - 3), group_size};
+  const QuantFormat high{QuantMode::kAffine, bits(recipe.size() - 1), group_size};
+  const int layers = map.layers;
+  return [=](const OutputModule& module) {
+    const auto has = [&](std::string_view part) {
+      return module.path.find(part) != std::string::npos;
+    };
+    const int layer = std::max(module.layer, 0);
+    const bool more =
+        layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
+    const bool widened = has("v_proj") || has("v_a_proj") || has("v_b_proj") || has("down_proj");
+    return (widened && more) || has("lm_head") ? high : low;
+  };
+}
+
 Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
-                                    const QuantFormat& format, Encoder encoder,
-                                    const std::string& parity) {
+                                    const FormatRule& wanted, const std::string& name,
+                                    Encoder encoder, const std::string& parity) {
   allocate::PlanData data;
   std::vector<QuantFormat> formats;
   uint64_t smaller_group = 0, unquantized = 0;
-  for (const families::OutputModule& module : model.map.modules) {
+  for (const OutputModule& module : model.map.modules) {
     allocate::PlannedTensor tensor;
     tensor.path = module.path;
     tensor.parameter = module.parameter;
@@ -40,6 +69,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.layer = module.layer;
     tensor.elements = module.elements();
     tensor.quantizable = module.quantizable;
+    const QuantFormat format = wanted(module);
     tensor.format = uniform_format(module, format);
     const bool quantized = tensor.format.mode != QuantMode::kFloat;
     tensor.encoder = quantized ? encoder : Encoder::kCast;
@@ -65,9 +95,9 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
   }
   if (smaller_group > 0)
     context.console->warn(fmt::format(
-        "{} modules have rows that are no multiple of {}; they get a smaller group, recorded in "
-        "config.json",
-        smaller_group, format.group_size));
+        "{} modules have rows that the group does not divide; they get a smaller group, recorded "
+        "in config.json",
+        smaller_group));
   if (unquantized > 0)
     context.console->warn(fmt::format(
         "{} modules have rows that no group divides; they stay unquantized", unquantized));
@@ -77,7 +107,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
   data.exact_bytes = data.budget_bytes = layout.file_bytes;
   data.objective = allocate::objective_name(allocate::Objective::kNrmseSquared);
   data.method = "uniform";
-  data.configs = numerics::format_text(format);
+  data.configs = name;
   data.source = model.checkpoint->identity_digest();
   data.family = model.map.family;
   data.dtype = model.map.dtype_name;

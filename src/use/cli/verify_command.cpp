@@ -44,12 +44,17 @@ void add_verify(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "verify", "re-read an output with independent code and hold it against its source");
-  command->add_option("MODEL", options->model, "the source it was made from")->required();
-  command->add_option("OUT", options->out, "the output folder")->required();
+  command->add_option("MODEL", options->model, "the source it was made from")
+      ->type_name("PATH")
+      ->required();
+  command->add_option("OUT", options->out, "the output folder")->type_name("FOLDER")->required();
   add_part_option(*command, options->part);
   command->add_flag("--record", options->record,
                     "keep the result in OUT/verify.json, where `sluice report` finds it");
-  command->footer("Example: sluice verify ./Qwen3-8B Qwen3-8B-6GB");
+  command->footer(
+      "Examples:\n"
+      "  sluice verify ./Qwen3-8B Qwen3-8B-6GB\n"
+      "  sluice verify ./Qwen3-8B Qwen3-8B-6GB --json");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
   });
