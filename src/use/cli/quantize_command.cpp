@@ -13,8 +13,7 @@ constexpr uint64_t kPlanBytesMax = 256ull << 20;
 
 struct Options {
   std::string model, out, plan, recipe, dtype, layers, mode = "affine", encoder = "parity",
-                                                       parity = "cpu",
-                                               part;
+                                                       parity = "cpu", part;
   unsigned bits = 0, group_size = 64;
 };
 
