@@ -124,7 +124,8 @@ struct Job {
   Status stream(stream::Visitor& visitor) const {
     stream::StreamOptions options;
     options.workers = workers;
-    options.decode = kernels::element_decoder(kernels::kernel_table(SimdLevel::kScalar));
+    options.decode =
+        kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(SimdLevel::kScalar));
     return stream::stream_modules(*checkpoint, map, modules, visitor, options);
   }
 };
