@@ -1,5 +1,5 @@
-// What most files include anyway, parsed once: JSON and fmt are two thirds of a file's compile time.
-// Every file still includes what it uses; the Mac stand-in builds without this one.
+// What most files include anyway, parsed once: JSON and fmt are two thirds of a file's compile
+// time. Every file still includes what it uses; the Mac stand-in builds without this one.
 #pragma once
 
 #include <fmt/format.h>

@@ -15,8 +15,8 @@
 
 #include "base/clock.h"
 #include "convert/checkpointer.h"
+#include "convert/convert.h"
 #include "families/recipe.h"
-#include "io/directory.h"
 #include "io/safetensors.h"
 #include "kernels/decode.h"
 #include "stream/stream.h"

@@ -29,9 +29,9 @@ using sluice::Stopwatch;
 constexpr size_t kPage = 4096;
 
 #ifdef O_DIRECT
-constexpr int kDirect = O_DIRECT;
+constexpr int kDirectFlag = O_DIRECT;
 #else
-constexpr int kDirect = 0;
+constexpr int kDirectFlag = 0;
 #endif
 
 [[noreturn]] void die(const char* what) {
@@ -121,7 +121,7 @@ void in_parallel(uint64_t bytes, size_t size, unsigned depth, Transfer transfer)
 
 void bench_reads(const std::string& path, uint64_t bytes) {
   for (const bool direct : {true, false}) {
-    const File file(path, O_RDONLY | (direct ? kDirect : 0));
+    const File file(path, O_RDONLY | (direct ? kDirectFlag : 0));
     for (const size_t size : {128u << 10, 256u << 10, 512u << 10, 1u << 20, 2u << 20, 4u << 20})
       for (const unsigned depth : {1u, 2u, 4u, 8u}) {
         const Figure figure = median_of_three([&] {
@@ -142,7 +142,7 @@ enum class WriteMode { kDirect, kPlain, kBehind };
 void write_file(const std::string& path, uint64_t bytes, size_t size, unsigned depth,
                 WriteMode mode) {
   ::unlink(path.c_str());
-  const File file(path, O_RDWR | O_CREAT | (mode == WriteMode::kDirect ? kDirect : 0));
+  const File file(path, O_RDWR | O_CREAT | (mode == WriteMode::kDirect ? kDirectFlag : 0));
 #ifdef __linux__
   if (::fallocate(file.get(), 0, 0, static_cast<off_t>(bytes)) != 0 && errno != EOPNOTSUPP)
     die("fallocate");

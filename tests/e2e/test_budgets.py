@@ -14,7 +14,7 @@ SEED = support.fresh_seed()
 BUDGETS = 20
 DATA_ALIGNMENT = 16 * 1024
 SQNR_FLOOR_DB = 9.0
-ELEMENT_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "U32": 4}
+ELEMENT_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "U32": 4, "U8": 1}
 MODEL_TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
@@ -24,12 +24,19 @@ def read_analysis(path):
     return records[0], [record for record in records[1:] if "path" in record]
 
 
+FP_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits, group
+
+
 def output_tensors(record, format_name, model_type):
     """(name, dtype, shape) of the tensors that a module becomes."""
     path, parameter, shape = record["path"], record["parameter"], record["shape"]
     name = f"{path}.{parameter}" if parameter else path
     if format_name == "16-bit":
         return [(name, record["plain_dtype"], shape)]
+    if format_name in FP_MODES:
+        bits, group = FP_MODES[format_name]
+        return [(name, "U32", [*shape[:-1], shape[-1] * bits // 32]),
+                (f"{path}.scales", "U8", [*shape[:-1], shape[-1] // group])]
     bits, group = map(int, format_name.split("/"))
     return [(name, "U32", [*shape[:-1], shape[-1] * bits // 32]),
             (f"{path}.scales", model_type, [*shape[:-1], shape[-1] // group]),
@@ -57,7 +64,10 @@ def sqnr_db(candidate, record):
 
 def admissible(candidate, record):
     """As the floor is stated: the parity candidate of a format speaks for its other encoders."""
-    if candidate["format"] != "16-bit":
+    if candidate["format"] in FP_MODES:
+        if record["bits_floor"] > 0:
+            return False
+    elif candidate["format"] != "16-bit":
         if int(candidate["format"].split("/")[0]) < record["bits_floor"]:
             return False
     judge = next((c for c in record["candidates"]
@@ -112,6 +122,8 @@ class Budgets(support.TestCase):
 
     def format_of(self, planned):
         f = planned["format"]
+        if f["mode"] in FP_MODES:
+            return f["mode"]
         return "16-bit" if f["mode"] == "float" else f"{f['bits']}/{f['group_size']}"
 
     def improves(self, planned, candidate, record):

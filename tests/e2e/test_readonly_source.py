@@ -89,7 +89,7 @@ class ReadOnlySource(unittest.TestCase):
             ["analyze", model, "--best", "none", "-o", work / "analysis"],
             ["quantize", model, "--bits", 4, "-o", work / "uniform"],
             ["verify", model, work / "uniform"],
-            ["fit", model, "--analysis", work / "analysis", "--budget", f"{total // 3}B", "-o",
+            ["fit", model, "--analysis", work / "analysis", "--best", "none", "--budget", f"{total // 3}B", "-o",
              work / "fitted"],
         ]
         for command in commands:

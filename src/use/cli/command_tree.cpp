@@ -37,9 +37,12 @@ OptionInfo describe_option(const CLI::Option& option) {
   return info;
 }
 
-// Groups are nameless subcommands of CLI11; their options are the command's own.
+// Groups are nameless subcommands of CLI11; their options are the command's own, but for the help
+// flag that some versions give them too.
 void describe_options(const CLI::App& app, std::vector<OptionInfo>& options) {
-  for (const CLI::Option* option : app.get_options()) options.push_back(describe_option(*option));
+  for (const CLI::Option* option : app.get_options())
+    if (!app.get_name().empty() || option != app.get_help_ptr())
+      options.push_back(describe_option(*option));
   for (const CLI::App* group : app.get_subcommands(nullptr))
     if (group->get_name().empty()) describe_options(*group, options);
 }
