@@ -142,6 +142,22 @@ TEST(Stream, EveryBlockOnceAndModulesInOrder) {
   }
 }
 
+TEST(Stream, OneReaderAndOneWorkerSeeBlocksInOrder) {
+  const auto checkpoint = sample_model().build();
+  const auto map = test::plain_map(*checkpoint, DType::kBF16);
+  Recorder recorder(1);
+  std::vector<std::pair<uint32_t, uint32_t>> order;
+  recorder.on_visit = [&](const RowBlock& block) -> Status {
+    order.emplace_back(block.block.module, block.block.index);
+    return {};
+  };
+  StreamOptions options = options_of(1);
+  options.readers = 1;
+  ASSERT_TRUE(stream_modules(*checkpoint, map, all_of(map), recorder, options));
+  EXPECT_GT(order.size(), 10u);
+  EXPECT_TRUE(std::ranges::is_sorted(order));
+}
+
 TEST(Stream, OnlyTheModulesAskedForInTheOrderGiven) {
   const auto checkpoint = sample_model().build();
   const auto map = test::plain_map(*checkpoint, DType::kBF16);

@@ -142,6 +142,7 @@ class FeatureJob {
   void work() {
     ModuleFeatures visitor(checkpoint_, map_, kernels_);
     stream::StreamOptions stream_options;
+    stream_options.readers = 1;  // in order
     stream_options.decode = kernels::source_decoders<stream::SourceDecoders>(kernels_);
     stream_options.cancel = options_.cancel;
     stream_options.progress = options_.progress;

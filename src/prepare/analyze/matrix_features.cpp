@@ -183,6 +183,8 @@ Spectrum SpectrumSketch::finish() {
   Spectrum spectrum;
   spectrum.exact = omega_.empty();
   spectrum.rank = std::min({rank_, rows_seen_, kSketchRankMax});
+  // A sketch may find fewer above the noise of its f32 products.
+  if (!spectrum.exact) spectrum.rank = std::min<uint64_t>(spectrum.rank, values.size());
   spectrum.squared_norm = squared_norm_;
   if (squared_norm_ == 0 || values.empty() || spectrum.rank == 0) return spectrum;
   values.resize(spectrum.rank, 0);

@@ -57,7 +57,7 @@ class Job {
         map_(map),
         visitor_(visitor),
         options_(options),
-        reader_count_(reader_count(options.workers)),
+        reader_count_(options.readers > 0 ? options.readers : reader_count(options.workers)),
         unit_count_(options.workers + 2 * reader_count_),
         free_(unit_count_),
         ready_(unit_count_ * kUnitBlocksMax) {}

@@ -61,6 +61,8 @@ class Visitor {
 struct StreamOptions {
   unsigned workers = 1;
   SourceDecoders decode;
+  // Reading threads; 0: reader_count(workers). One reader and one worker see blocks in order.
+  unsigned readers = 0;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
 };
