@@ -70,7 +70,8 @@ TEST(Spectrum, SketchedFindsTheLeadingValues) {
   }
   const Spectrum spectrum = spectrum_of(diagonal(400, columns, sigma), columns);
   EXPECT_FALSE(spectrum.exact);
-  EXPECT_EQ(spectrum.rank, kSketchRankMax);
+  EXPECT_LE(spectrum.rank, kSketchRankMax);  // those above the sketch's noise
+  EXPECT_GE(spectrum.rank, kSketchRankMax - 8);
   EXPECT_NEAR(spectrum.squared_norm, squares, squares * 1e-6);
   // Never above the truth; close to it for the first.
   EXPECT_GE(spectrum.stable_rank, squares * (1 - 1e-4));
