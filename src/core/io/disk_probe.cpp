@@ -144,7 +144,7 @@ std::string largest_file(const std::string& folder, const std::vector<std::strin
   std::string largest;
   uint64_t bytes = kFileBytesMin - 1;
   for (const std::string& name : names) {
-    const std::string path = folder + "/" + name;
+    const std::string path = fmt::format("{}/{}", folder, name);
     struct stat info;
     if (::stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
     if (static_cast<uint64_t>(info.st_size) <= bytes) continue;
