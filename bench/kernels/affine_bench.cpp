@@ -52,7 +52,7 @@ void add_table(const KernelTable& table) {
   add(table, "price_affine",
       [&] { benchmark::DoNotOptimize(table.price_affine(row, DType::kBF16)); });
   add(table, "price_best/default", [&] {
-    ErrorStats stats[kAffineCandidates];
+    BestPrice stats[kAffineCandidates];
     std::vector<QuantFormat> formats;
     for (const QuantFormat& format : kernels::default_best_formats())
       if (!is_fp(format)) formats.push_back(format);
@@ -66,7 +66,7 @@ void add_table(const KernelTable& table) {
     const QuantFormat format = affine_candidate_format(index);
     const std::string text = format_text(format);
     add(table, "price_best/" + text, [&table, format] {
-      ErrorStats stats;
+      BestPrice stats;
       table.price_best(row, {&format, 1}, DType::kBF16, {&stats, 1});
       benchmark::DoNotOptimize(stats);
     });

@@ -135,13 +135,14 @@ numerics::AffinePrices KernelTable::price_affine(std::span<const float> row, DTy
 }
 
 void KernelTable::price_best(std::span<const float> row, std::span<const QuantFormat> formats,
-                             DType dtype, std::span<ErrorStats> prices) const {
+                             DType dtype, std::span<numerics::BestPrice> prices) const {
   constexpr size_t kMax = numerics::kAffineCandidates;
   SLUICE_CHECK(formats.size() == prices.size() && formats.size() <= kMax);
   for (const uint16_t group : numerics::kAffineGroups) {
     int bits[kMax];
     size_t places[kMax];
-    RawStats stats[kMax] = {};
+    double squared_error[kMax] = {};
+    float error_max[kMax] = {};
     int count = 0;
     for (size_t i = 0; i < formats.size(); ++i) {
       if (formats[i].group_size != group) continue;
@@ -149,8 +150,9 @@ void KernelTable::price_best(std::span<const float> row, std::span<const QuantFo
       places[count++] = i;
     }
     if (count == 0) continue;
-    ops_->price_best(row.data(), row.size(), group, element_of(dtype), bits, count, stats);
-    for (int i = 0; i < count; ++i) prices[places[i]] = from_raw(stats[i]);
+    ops_->price_best(row.data(), row.size(), group, element_of(dtype), bits, count, squared_error,
+                     error_max);
+    for (int i = 0; i < count; ++i) prices[places[i]] = {squared_error[i], error_max[i]};
   }
 }
 

@@ -53,10 +53,10 @@ class KernelTable {
   // All parity candidates of a row at once; numerics::price_affine_row.
   numerics::AffinePrices price_affine(std::span<const float> row, numerics::DType dtype) const;
 
-  // prices[i]: what encode_affine_best would return for formats[i], which must fit the row. At most
+  // prices[i]: numerics::price_affine_best_row in formats[i], which must fit the row. At most
   // kAffineCandidates formats; those of one group cost less side by side.
   void price_best(std::span<const float> row, std::span<const numerics::QuantFormat> formats,
-                  numerics::DType dtype, std::span<numerics::ErrorStats> prices) const;
+                  numerics::DType dtype, std::span<numerics::BestPrice> prices) const;
 
   // Of the fp modes. Both encoders return what numerics::fp_row_error says of the result; without
   // room for it (empty spans) they only price. A rare row with a group that MLX treats specially
@@ -90,7 +90,7 @@ class KernelTable {
 const KernelTable& kernel_table(SimdLevel level);
 
 // The formats for which analysis prices the `best` encoder beside parity by default: where it gains
-// most per byte. Together they take about ten times as long as price_affine (bench/log.tsv).
+// most per byte. Together they take about six times as long as price_affine (bench/log.tsv).
 std::span<const numerics::QuantFormat> default_best_formats();
 
 }  // namespace sluice::kernels

@@ -42,9 +42,9 @@ struct RawOps {
   // not divide the row are left alone.
   void (*price_parity)(const float* row, size_t columns, Element element, double* squared_error,
                        float* error_max, double* squared_weight);
-  // bits[count] widths at one group; adds to stats[count].
+  // bits[count] widths at one group; adds to squared_error[count], raises error_max[count].
   void (*price_best)(const float* row, size_t columns, int group, Element element, const int* bits,
-                     int count, RawStats* stats);
+                     int count, double* squared_error, float* error_max);
   size_t (*find_unencodable)(const float* row, size_t columns);
 };
 

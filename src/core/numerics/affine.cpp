@@ -129,13 +129,13 @@ float store_finite(float value, DType dtype) {
   return std::fabs(value) <= std::numeric_limits<float>::max() ? round_to_dtype(value, dtype) : 0;
 }
 
-Encoding encode_best_group(std::span<const float> group, const QuantFormat& format, DType dtype) {
+Contender search(std::span<const float> group, const QuantFormat& format, DType dtype) {
   const float n = code_max(format.bits);
   const float count = static_cast<float>(group.size());
-  Encoding parity = encode_parity_group(group, format.bits, dtype, ParityRule::kCpu);
   const AffineGroup found = parity_group(group, format.bits, ParityRule::kCpu);
 
-  Contender best = evaluate(group, parity.scale, parity.bias, n);
+  Contender best =
+      evaluate(group, round_to_dtype(found.scale, dtype), round_to_dtype(found.bias, dtype), n);
   const auto contend = [&](float scale, float bias) {
     const Contender c = evaluate(group, scale, bias, n);
     if (c.error < best.error) best = c;
@@ -158,7 +158,13 @@ Encoding encode_best_group(std::span<const float> group, const QuantFormat& form
     const float scale = spread > 0 ? store_finite(slope, dtype) : 0;
     contend(scale, store_finite(best.bias + std::fma(-scale, best.sum_q, sum_d) / count, dtype));
   }
+  return best;
+}
 
+Encoding encode_best_group(std::span<const float> group, const QuantFormat& format, DType dtype) {
+  const float n = code_max(format.bits);
+  const Encoding parity = encode_parity_group(group, format.bits, dtype, ParityRule::kCpu);
+  const Contender best = search(group, format, dtype);
   Encoding searched{best.scale, best.bias, {}};
   for (size_t i = 0; i < group.size(); ++i) {
     const float d = group[i] - best.bias;
@@ -215,6 +221,21 @@ AffineGroup parity_group(std::span<const float> group, unsigned bits, ParityRule
     found.bias = found.edge;
   }
   return found;
+}
+
+SearchedGroup search_group(std::span<const float> group, const QuantFormat& format, DType dtype) {
+  const Contender best = search(group, format, dtype);
+  return {best.scale, best.bias, best.error};
+}
+
+float searched_error_at(float w, const SearchedGroup& found, unsigned bits) {
+  const float d = w - found.bias;
+  return std::fma(-found.scale, searched_code(d, 1.0f / found.scale, code_max(bits)), d);
+}
+
+double parity_group_error(std::span<const float> group, unsigned bits, DType dtype,
+                          double* error_max) {
+  return group_error(group, encode_parity_group(group, bits, dtype, ParityRule::kCpu), error_max);
 }
 
 float round_to_dtype(float value, DType dtype) {

@@ -19,6 +19,21 @@ float fold(float (&lanes)[kLanes]) {
   return lanes[0];
 }
 
+float step_bound(float scale, float bias, float one_end, float other_end) {
+  const float far = std::max(std::fabs(one_end - bias), std::fabs(other_end - bias));
+  return std::min(0.5f * std::fabs(scale), far);
+}
+
+float error_bound(const AffineGroup& found, float inverse, float scale, float bias, unsigned bits) {
+  const float n = static_cast<float>((1u << bits) - 1);
+  float y = std::fma(found.inner - found.bias, inverse, kRoundMagic);
+  y = y < kRoundMagic + n ? y : kRoundMagic + n;
+  const float end = std::fma(-scale, y - kRoundMagic, found.inner - bias);
+  const float moved = std::fma(n, std::fabs(found.scale - scale), std::fabs(found.bias - bias));
+  return std::max(std::fabs(end),
+                  step_bound(found.scale, found.bias, found.edge, found.inner) + moved);
+}
+
 // The chunk's squared error in one format; error_max is raised.
 float price_chunk(std::span<const float> chunk, const QuantFormat& format, DType dtype,
                   float& error_max) {
@@ -36,8 +51,8 @@ float price_chunk(std::span<const float> chunk, const QuantFormat& format, DType
       const float error = std::fma(-scale, y - kRoundMagic, group[i] - bias);
       float& lane = lanes[i % kLanes];
       lane = std::fma(error, error, lane);
-      error_max = std::fabs(error) > error_max ? std::fabs(error) : error_max;
     }
+    error_max = std::max(error_max, error_bound(found, inverse, scale, bias, format.bits));
   }
   return fold(lanes);
 }
@@ -66,6 +81,29 @@ AffinePrices price_affine_row(std::span<const float> row, DType dtype) {
     prices.squared_weight += static_cast<double>(fold(lanes));
   }
   return prices;
+}
+
+BestPrice price_affine_best_row(std::span<const float> row, const QuantFormat& format,
+                                DType dtype) {
+  SLUICE_CHECK(!row.empty() && row.size() % format.group_size == 0);
+  BestPrice price{0, 0};
+  for (size_t start = 0; start < row.size(); start += format.group_size) {
+    const std::span<const float> group = row.subspan(start, format.group_size);
+    const SearchedGroup found = search_group(group, format, dtype);
+    double squared = static_cast<double>(found.error);
+    const auto [low, high] = std::ranges::minmax(group);
+    const float ends = std::max(std::fabs(searched_error_at(low, found, format.bits)),
+                                std::fabs(searched_error_at(high, found, format.bits)));
+    float error_max = std::max(ends, step_bound(found.scale, found.bias, low, high));
+    if (!(found.error < std::numeric_limits<float>::infinity())) {
+      double parity_max = 0;
+      squared = parity_group_error(group, format.bits, dtype, &parity_max);
+      error_max = static_cast<float>(parity_max);
+    }
+    price.squared_error += squared;
+    if (error_max > price.error_max) price.error_max = error_max;
+  }
+  return price;
 }
 
 }  // namespace sluice::numerics

@@ -103,7 +103,7 @@ class AnalyzeVisitor : public stream::Visitor {
   ErrorStats fp_error(std::span<const float> row, const Candidate& candidate,
                       const numerics::FpPrices& prices, bool priced, double squared_weight,
                       BlockSums& sums) const;
-  ErrorStats encoded_error(std::span<const float> row, const QuantFormat& format,
+  ErrorStats encoded_error(std::span<const float> row, const QuantFormat& format, Encoder encoder,
                            Scratch& scratch) const;
   static void price_cast(const RowBlock& block, std::span<const float> rounded, BlockSums& sums);
   bool moves_losslessly(const RowBlock& block, const QuantFormat& format, Scratch& scratch) const;
@@ -183,10 +183,10 @@ numerics::AffineRow encoded_row(std::vector<std::byte>& buffer, const QuantForma
 }
 
 ErrorStats AnalyzeVisitor::encoded_error(std::span<const float> row, const QuantFormat& format,
-                                         Scratch& scratch) const {
-  return kernels_.encode_affine_parity(
-      row, format, map_.dtype, numerics::ParityRule::kCpu,
-      encoded_row(scratch.encoded, format, row.size(), map_.dtype));
+                                         Encoder encoder, Scratch& scratch) const {
+  const auto out = encoded_row(scratch.encoded, format, row.size(), map_.dtype);
+  if (encoder == Encoder::kBest) return kernels_.encode_affine_best(row, format, map_.dtype, out);
+  return kernels_.encode_affine_parity(row, format, map_.dtype, numerics::ParityRule::kCpu, out);
 }
 
 // Prices are what the encoder does but for groups that it treats specially; it then says itself.
@@ -216,7 +216,7 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
       state.has_fp ? kernels_.price_fp(row, map_.dtype) : numerics::FpPrices{};
   const double mean_square = prices.squared_weight / static_cast<double>(row.size());
   const bool priced = mean_square >= kMeanSquareMin && mean_square <= kMeanSquareMax;
-  ErrorStats best_prices[numerics::kAffineCandidates];
+  numerics::BestPrice best_prices[numerics::kAffineCandidates];
   kernels_.price_best(row, state.best_formats, map_.dtype,
                       std::span(best_prices).first(state.best_formats.size()));
   size_t next_best = 0;
@@ -229,9 +229,11 @@ void AnalyzeVisitor::price_row(std::span<const float> row, const ModuleState& st
       const size_t price = affine_index(candidate.format);
       error = priced ? ErrorStats{prices.squared_error[price], prices.squared_weight,
                                   prices.error_max[price]}
-                     : encoded_error(row, candidate.format, scratch);
+                     : encoded_error(row, candidate.format, candidate.encoder, scratch);
     } else if (candidate.encoder == Encoder::kBest) {
-      error = best_prices[next_best++];
+      const numerics::BestPrice& price = best_prices[next_best++];
+      error = priced ? ErrorStats{price.squared_error, prices.squared_weight, price.error_max}
+                     : encoded_error(row, candidate.format, candidate.encoder, scratch);
     } else {
       continue;
     }

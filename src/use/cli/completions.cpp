@@ -41,7 +41,8 @@ std::string replaced(std::string_view text, char from, std::string_view to) {
 // One branch of bash's `case $command:$previous`, for an option with a value.
 std::string bash_value(const std::string& command, const OptionInfo& option) {
   std::vector<std::string> patterns;
-  for (const std::string& name : option.names) patterns.push_back(command + ":" + name);
+  for (const std::string& name : option.names)
+    patterns.push_back(fmt::format("{}:{}", command, name));
   std::string action = ":";  // nothing to offer
   if (!option.choices.empty())
     action =

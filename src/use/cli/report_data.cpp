@@ -11,7 +11,6 @@
 namespace sluice::cli {
 namespace {
 
-using report::Fact;
 using report::ReportInput;
 
 constexpr size_t kCurvePoints = 50;
