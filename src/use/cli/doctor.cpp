@@ -39,7 +39,7 @@ double weights_per_s_of_one(SimdLevel level) {
   std::vector<numerics::QuantFormat> affine, fp;
   for (const numerics::QuantFormat& format : kernels::default_best_formats())
     (format.mode == numerics::QuantMode::kAffine ? affine : fp).push_back(format);
-  std::vector<numerics::ErrorStats> prices(affine.size());
+  std::vector<numerics::BestPrice> prices(affine.size());
   double error = 0;
   uint64_t weights = 0;
   const Stopwatch watch;
