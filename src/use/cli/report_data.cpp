@@ -3,6 +3,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "base/sealed_json.h"
 #include "base/units.h"
 #include "cli/model.h"
 #include "sluice_version.h"
@@ -53,6 +54,7 @@ Result<report::Verification> read_verification(Context& context, const std::stri
   const std::string path = folder + "/verify.json";
   SLUICE_ASSIGN(const Json record, read_json_file(context, path));
   SLUICE_TRY(json_int(record, "version", 1, 1, path));
+  SLUICE_TRY(check_seal(record, path));
   report::Verification found;
   SLUICE_ASSIGN(found.passed, json_bool(record, "passed", path));
   SLUICE_ASSIGN(found.finding_count, count_at(record, "finding_count", path));
@@ -251,7 +253,7 @@ Status write_verify_record(Context& context, const std::string& folder,
   record["tool"] = fmt::format("sluice {}", kVersion);
   record["record_xxh3"] = digest_of(text).hex();
   return io::write_file_atomically(*context.storage, folder + "/verify.json",
-                                   dump_json(record, 1) + "\n");
+                                   dump_json(sealed(std::move(record)), 1) + "\n");
 }
 
 Result<ReportInput> load_report(Context& context, const ReportSources& sources) {
