@@ -38,7 +38,8 @@ TEST(Windows, PlainScoresEveryTokenOnce) {
   for (const std::optional<uint32_t> bos : {std::optional<uint32_t>(1), std::optional<uint32_t>()})
     for (size_t count = 2; count < 40; ++count) {
       std::vector<uint32_t> scored;
-      for (const Window& window : *cut_windows(Protocol::kPlain, counting(count), 8, bos)) {
+      const auto windows = cut_windows(Protocol::kPlain, counting(count), 8, bos);
+      for (const Window& window : *windows) {
         EXPECT_LE(window.ids.size(), 8u);
         ASSERT_GT(window.ids.size(), window.first_scored);
         scored.insert(scored.end(), window.ids.begin() + 1, window.ids.end());

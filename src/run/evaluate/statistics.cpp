@@ -12,11 +12,17 @@ namespace {
 constexpr double kZ95 = 1.959963984540054;  // the normal distribution's 97.5 % quantile
 constexpr double kTrim = 0.1;
 
-double log_sum_exp(std::span<const float> logits) {
+// log Σ exp(logit) = top + log, kept apart because the sum loses log beside a huge top.
+struct LogSum {
+  double top, log;
+  double less(float logit) const { return top - static_cast<double>(logit) + log; }
+};
+
+LogSum log_sum_exp(std::span<const float> logits) {
   const double top = *std::ranges::max_element(logits);
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - top);
-  return top + std::log(sum);
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+  return {top, std::log(sum)};
 }
 
 double mean(std::span<const double> values) {
@@ -44,12 +50,12 @@ double trimmed_mean(std::vector<double> values) {
 }  // namespace
 
 double negative_log_likelihood(std::span<const float> logits, uint32_t token) {
-  return log_sum_exp(logits) - logits[token];
+  return log_sum_exp(logits).less(logits[token]);
 }
 
 void log_softmax(std::span<float> logits) {
-  const double sum = log_sum_exp(logits);
-  for (float& logit : logits) logit = static_cast<float>(logit - sum);
+  const LogSum sum = log_sum_exp(logits);
+  for (float& logit : logits) logit = static_cast<float>(-sum.less(logit));
 }
 
 double kl_divergence(std::span<const float> log_p, std::span<const float> log_q) {
