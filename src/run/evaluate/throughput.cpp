@@ -1,0 +1,143 @@
+#include "evaluate/throughput.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "evaluate/statistics.h"
+
+namespace sluice::evaluate {
+namespace {
+
+// Any ids do: a dense model's work does not depend on them, and spread ones exercise routers.
+std::vector<uint32_t> some_tokens(size_t count, size_t vocabulary) {
+  std::vector<uint32_t> ids(count);
+  uint64_t state = 0x9e3779b97f4a7c15;
+  for (uint32_t& id : ids) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    id = static_cast<uint32_t>((state >> 33) % vocabulary);
+  }
+  return ids;
+}
+
+void finish(Throughput& result) {
+  const double tokens = static_cast<double>(result.tokens * result.batch);
+  result.tokens_per_s = tokens / quantile(result.seconds, 0.5);
+}
+
+Result<Throughput> time_prefill(runtime::Engine& engine, size_t tokens, size_t repetitions,
+                                Progress& progress, const CancelToken* cancel) {
+  Throughput result;
+  result.tokens = tokens;
+  const auto ids = some_tokens(tokens, engine.info().vocabulary);
+  runtime::Session session = engine.new_session();
+  for (size_t i = 0; i < repetitions; ++i) {
+    session.rewind(0);
+    const Stopwatch watch;
+    SLUICE_TRY(session.append(ids, cancel));
+    result.seconds.push_back(watch.seconds());
+    progress.advance(tokens);
+  }
+  finish(result);
+  return result;
+}
+
+struct DecodeCase {
+  size_t depth, batch, tokens;
+};
+
+Status decode_steps(runtime::Engine& engine, std::vector<runtime::Session>& sessions,
+                    const DecodeCase& wanted, std::span<const uint32_t> ids, double& seconds,
+                    const CancelToken* cancel) {
+  for (runtime::Session& session : sessions) session.rewind(wanted.depth);
+  std::vector<runtime::Feed> feeds;
+  for (runtime::Session& session : sessions) feeds.push_back({&session, {}, 1});
+  const Stopwatch watch;
+  for (size_t step = 0; step < wanted.tokens; ++step) {
+    for (runtime::Feed& feed : feeds) feed.tokens = ids.subspan(wanted.depth + step, 1);
+    SLUICE_TRY(engine.step(feeds, [](size_t, size_t, std::span<const float>) {}, cancel));
+  }
+  seconds = watch.seconds();
+  return {};
+}
+
+Result<Throughput> time_decode(runtime::Engine& engine, const DecodeCase& wanted,
+                               size_t repetitions, Progress& progress, const CancelToken* cancel) {
+  Throughput result;
+  result.kind = Throughput::Kind::kDecode;
+  result.tokens = wanted.tokens;
+  result.depth = wanted.depth;
+  result.batch = wanted.batch;
+  const auto& info = engine.info();
+  result.read_bytes_token = info.read_bytes_token +
+                            wanted.batch * (wanted.depth + wanted.tokens / 2) * info.kv_bytes_token;
+  const auto ids = some_tokens(wanted.depth + wanted.tokens, info.vocabulary);
+  std::vector<runtime::Session> sessions;
+  for (size_t i = 0; i < wanted.batch; ++i) {
+    sessions.push_back(engine.new_session());
+    if (wanted.depth > 0)
+      SLUICE_TRY(sessions.back().append(std::span(ids).first(wanted.depth), cancel));
+  }
+  for (size_t i = 0; i < repetitions; ++i) {
+    SLUICE_TRY(decode_steps(engine, sessions, wanted, ids, result.seconds.emplace_back(), cancel));
+    progress.advance(wanted.tokens * wanted.batch);
+  }
+  finish(result);
+  return result;
+}
+
+uint64_t tokens_of(const ThroughputOptions& options) {
+  uint64_t total = 0;
+  for (const size_t prompt : options.prompts) total += prompt;
+  for (const size_t batch : options.batches)
+    total += batch * options.depths.size() * options.decode_tokens;
+  return total * options.repetitions;
+}
+
+}  // namespace
+
+Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
+                                                   const ThroughputOptions& options,
+                                                   Progress& progress, const CancelToken* cancel) {
+  std::vector<Throughput> results;
+  {
+    runtime::Session warm = engine.new_session();
+    SLUICE_TRY(warm.append(some_tokens(1, engine.info().vocabulary), cancel));
+  }
+  progress.begin("bench", tokens_of(options));
+  for (const size_t prompt : options.prompts) {
+    SLUICE_ASSIGN(results.emplace_back(),
+                  time_prefill(engine, prompt, options.repetitions, progress, cancel));
+  }
+  for (const size_t depth : options.depths)
+    for (const size_t batch : options.batches) {
+      const DecodeCase wanted{depth, batch, options.decode_tokens};
+      SLUICE_ASSIGN(results.emplace_back(),
+                    time_decode(engine, wanted, options.repetitions, progress, cancel));
+    }
+  progress.end();
+  return results;
+}
+
+double memory_read_rate(ThreadPool& pool) {
+  constexpr size_t kBytes = 512u << 20, kPiece = 1u << 20;
+  std::vector<uint64_t> buffer(kBytes / sizeof(uint64_t), 1);
+  std::vector<uint64_t> sums(pool.threads() * 16);  // each on a cache line of its own
+  double best = 0;
+  for (int pass = 0; pass < 3; ++pass) {
+    const Stopwatch watch;
+    pool.run(kBytes / kPiece, [&](size_t item, size_t worker) {
+      const uint64_t* at = buffer.data() + item * (kPiece / sizeof(uint64_t));
+      uint64_t lanes[8] = {};
+      for (size_t i = 0; i < kPiece / sizeof(uint64_t); i += 8)
+        for (size_t lane = 0; lane < 8; ++lane) lanes[lane] += at[i + lane];
+      for (const uint64_t lane : lanes) sums[worker * 16] += lane;
+    });
+    best = std::max(best, static_cast<double>(kBytes) / watch.seconds());
+  }
+  uint64_t total = 0;
+  for (const uint64_t sum : sums) total += sum;
+  SLUICE_CHECK(total == 3 * (kBytes / sizeof(uint64_t)));
+  return best;
+}
+
+}  // namespace sluice::evaluate

@@ -1,0 +1,41 @@
+// How fast an engine reads a prompt and writes tokens at several context lengths and batch sizes,
+// as medians over repetitions, beside what the machine's memory could deliver.
+#pragma once
+
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "runtime/engine.h"
+
+namespace sluice::evaluate {
+
+struct ThroughputOptions {
+  std::vector<size_t> prompts = {512};  // prefill lengths, from an empty session
+  std::vector<size_t> depths = {0};     // tokens in the session before decoding starts
+  std::vector<size_t> batches = {1};    // sequences that decode together
+  size_t decode_tokens = 128;
+  size_t repetitions = 5;
+};
+
+struct Throughput {
+  enum class Kind : uint8_t { kPrefill, kDecode };
+  Kind kind = Kind::kPrefill;
+  size_t tokens = 0;  // of the prompt, or decoded
+  size_t depth = 0, batch = 1;
+  std::vector<double> seconds;    // of each repetition
+  double tokens_per_s = 0;        // of the median, all sequences together
+  uint64_t read_bytes_token = 0;  // decode: weights read for one step, and the sequence's own keys
+};
+
+// progress counts tokens. A first unmeasured token loads what is lazy. Tokens are arbitrary but
+// fixed. Errors: the engine's, kExhausted when a length exceeds the context.
+Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
+                                                   const ThroughputOptions& options,
+                                                   Progress& progress, const CancelToken* cancel);
+
+// Bytes per second that these threads together read from memory: the best of three passes over a
+// buffer far beyond any cache. Takes about a second and the buffer's memory.
+double memory_read_rate(ThreadPool& pool);
+
+}  // namespace sluice::evaluate
