@@ -1,5 +1,5 @@
-// Ends a text that arrives in pieces at whichever stop string is complete first, and holds back what
-// could still become one. Knows nothing of tokens.
+// Ends a text that arrives in pieces at whichever stop string is complete first, and holds back
+// what could still become one. Knows nothing of tokens.
 #pragma once
 
 #include <string>

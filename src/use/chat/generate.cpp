@@ -1,0 +1,187 @@
+#include "chat/generate.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "chat/stop_strings.h"
+
+namespace sluice::chat {
+namespace {
+
+bool cancelled(const CancelToken* cancel) { return cancel != nullptr && cancel->cancelled(); }
+
+class Generator {
+ public:
+  Generator(const ChatModel& model, runtime::Session& session, const Choose& choose,
+            const GenerateOptions& options, const OnText& on_text, const CancelToken* cancel)
+      : model_(model),
+        session_(session),
+        choose_(choose),
+        options_(options),
+        on_text_(on_text),
+        cancel_(cancel),
+        decoder_(model.tokenizer, true),
+        stops_(options.stops) {}
+
+  Result<Generation> run(std::span<const uint32_t> prompt) {
+    SLUICE_TRY(prefill(prompt));
+    const Stopwatch watch;
+    while (!finished_) SLUICE_TRY(advance());
+    result_.decode_s = watch.seconds();
+    SLUICE_TRY(flush());
+    return std::move(result_);
+  }
+
+ private:
+  Status prefill(std::span<const uint32_t> prompt);
+  Status advance();
+  Status take(uint32_t token);
+  Status show(std::string_view piece);
+  Status flush();
+  Result<bool> make_room();
+  std::vector<uint32_t> guess() const;
+  void finish(Finish how) {
+    finished_ = true;
+    result_.finish = how;
+  }
+
+  const ChatModel& model_;
+  runtime::Session& session_;
+  const Choose& choose_;
+  const GenerateOptions& options_;
+  const OnText& on_text_;
+  const CancelToken* cancel_;
+  tokenizer::Decoder decoder_;
+  StopStrings stops_;
+  Generation result_;
+  std::vector<uint32_t> tokens_;  // all of the timeline, the chosen one included
+  std::vector<float> rows_;       // logits behind the last step's tokens, one row each
+  bool finished_ = false;
+};
+
+Status Generator::prefill(std::span<const uint32_t> prompt) {
+  if (prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt is empty");
+  if (prompt.size() >= session_.context())
+    return fail(ErrorCode::kExhausted,
+                "the prompt has {} tokens and the context holds {}; raise it with --context",
+                prompt.size(), session_.context());
+  result_.prompt_tokens = prompt.size();
+  result_.reused_tokens = std::min(session_.common_prefix(prompt), prompt.size() - 1);
+  const Stopwatch watch;
+  tokens_.assign(prompt.begin(), prompt.end());
+  const auto logits = session_.become(prompt, cancel_);
+  result_.prefill_s = watch.seconds();
+  if (!logits && logits.error().code == ErrorCode::kCancelled) {
+    finish(Finish::kCancelled);
+    return {};
+  }
+  if (!logits) return std::unexpected(logits.error());
+  rows_.assign(logits->begin(), logits->end());
+  SLUICE_ASSIGN(const uint32_t token, choose_(rows_, tokens_));
+  return take(token);
+}
+
+// The token was chosen: part of the text, or its end.
+Status Generator::take(uint32_t token) {
+  if (!options_.ignore_end && model_.ends_text(token)) {
+    finish(Finish::kEnd);
+    return {};
+  }
+  tokens_.push_back(token);
+  ++result_.tokens;
+  SLUICE_ASSIGN(const std::string piece, decoder_.push(token));
+  SLUICE_TRY(show(stops_.feed(piece)));
+  if (stops_.stopped())
+    finish(Finish::kStop);
+  else if (!finished_ && options_.tokens_max != 0 && result_.tokens >= options_.tokens_max)
+    finish(Finish::kLength);
+  return {};
+}
+
+Status Generator::show(std::string_view piece) {
+  if (piece.empty()) return {};
+  result_.text += piece;
+  if (!on_text_(piece)) finish(Finish::kCancelled);
+  return {};
+}
+
+Status Generator::flush() {
+  if (result_.finish == Finish::kStop) return {};
+  SLUICE_ASSIGN(const std::string rest, decoder_.flush());
+  SLUICE_TRY(show(stops_.feed(rest)));
+  const Finish how = result_.finish;
+  SLUICE_TRY(show(stops_.finish()));
+  result_.finish = how;
+  return {};
+}
+
+Result<bool> Generator::make_room() {
+  if (session_.size() < session_.context()) return true;
+  if (!options_.context_shift) return false;
+  SLUICE_ASSIGN(const size_t dropped, session_.shift(options_.keep, 1, cancel_));
+  tokens_.erase(tokens_.begin() + static_cast<ptrdiff_t>(options_.keep),
+                tokens_.begin() + static_cast<ptrdiff_t>(options_.keep + dropped));
+  return true;
+}
+
+std::vector<uint32_t> Generator::guess() const {
+  if (!options_.draft) return {};
+  std::vector<uint32_t> draft = options_.draft(tokens_);
+  size_t room = session_.context() - session_.size() - 1;
+  if (options_.tokens_max != 0) room = std::min(room, options_.tokens_max - result_.tokens);
+  draft.resize(std::min(draft.size(), room));
+  return draft;
+}
+
+// Runs the chosen token and what is guessed behind it, and takes what the guess got right.
+Status Generator::advance() {
+  if (cancelled(cancel_)) {
+    finish(Finish::kCancelled);
+    return {};
+  }
+  SLUICE_ASSIGN(const bool room, make_room());
+  if (!room) {
+    finish(Finish::kContext);
+    return {};
+  }
+  const std::vector<uint32_t> draft = guess();
+  std::vector<uint32_t> feed_tokens = {tokens_.back()};
+  feed_tokens.insert(feed_tokens.end(), draft.begin(), draft.end());
+  const size_t base = session_.size();
+  const runtime::Feed feed{&session_, feed_tokens, feed_tokens.size()};
+  rows_.clear();
+  const Status stepped =
+      model_.engine->step({&feed, 1}, [&](size_t, size_t, std::span<const float> row) {
+        rows_.insert(rows_.end(), row.begin(), row.end());
+      });
+  if (!stepped) return stepped;
+  const size_t vocabulary = rows_.size() / feed_tokens.size();
+  result_.drafted += draft.size();
+  size_t right = 0;
+  for (;; ++right) {
+    SLUICE_ASSIGN(const uint32_t token,
+                  choose_(std::span(rows_).subspan(right * vocabulary, vocabulary), tokens_));
+    const bool guessed = right < draft.size() && token == draft[right];
+    SLUICE_TRY(take(token));
+    if (!guessed || finished_) break;
+    ++result_.accepted;
+  }
+  session_.rewind(base + 1 + right);
+  return {};
+}
+
+}  // namespace
+
+std::string_view finish_name(Finish finish) {
+  constexpr std::string_view kNames[] = {"end", "stop", "length", "context", "cancelled"};
+  return kNames[static_cast<size_t>(finish)];
+}
+
+Result<Generation> generate(const ChatModel& model, runtime::Session& session,
+                            std::span<const uint32_t> prompt, const Choose& choose,
+                            const GenerateOptions& options, const OnText& on_text,
+                            const CancelToken* cancel) {
+  return Generator(model, session, choose, options, on_text, cancel).run(prompt);
+}
+
+}  // namespace sluice::chat

@@ -1,0 +1,57 @@
+// From a prompt to text, token by token: prefill, choosing, stop strings, incremental decoding,
+// speculation. Which token is chosen is the caller's business.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/thread.h"
+#include "chat/chat_model.h"
+
+namespace sluice::chat {
+
+// Picks the token that follows `tokens`. Called once for every token that becomes part of the text
+// (and once for the one that ends it), in order, whether or not it was guessed before.
+using Choose = std::function<Result<uint32_t>(std::span<const float> logits,
+                                              std::span<const uint32_t> tokens)>;
+// Guesses what follows `tokens`; an empty guess is a good one. Wrong guesses cost time, never text.
+using Draft = std::function<std::vector<uint32_t>(std::span<const uint32_t> tokens)>;
+// What can be shown now: whole characters, nothing of a stop string. False ends the generation.
+using OnText = std::function<bool(std::string_view text)>;
+
+struct GenerateOptions {
+  size_t tokens_max = 0;  // 0: until the model ends its text or the context is full
+  std::vector<std::string> stops;
+  bool ignore_end = false;     // goes on behind the tokens that end a text
+  bool context_shift = false;  // drops the oldest half when the context is full
+  size_t keep = 0;             // tokens from the start that shifting keeps
+  Draft draft;                 // may be empty
+};
+
+enum class Finish : uint8_t { kEnd, kStop, kLength, kContext, kCancelled };
+std::string_view finish_name(Finish finish);  // "end", "stop", "length", "context", "cancelled"
+
+struct Generation {
+  std::string text;  // all that was shown
+  Finish finish = Finish::kEnd;
+  size_t prompt_tokens = 0;
+  size_t reused_tokens = 0;  // of the prompt, already in the session
+  size_t tokens = 0;         // generated, the one that ended the text not counted
+  size_t drafted = 0, accepted = 0;
+  double prefill_s = 0, decode_s = 0;
+};
+
+// The session becomes prompt and answer; what it has in common with the prompt is not run again.
+// After cancellation, as after every finish, it holds whole tokens and can be gone on with.
+// Errors: kInvalidArgument for an empty prompt; kExhausted for one that leaves no room in the
+// context; the engine's.
+Result<Generation> generate(const ChatModel& model, runtime::Session& session,
+                            std::span<const uint32_t> prompt, const Choose& choose,
+                            const GenerateOptions& options, const OnText& on_text,
+                            const CancelToken* cancel);
+
+}  // namespace sluice::chat
