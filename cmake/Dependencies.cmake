@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen threads (also as sluice::fmt and so on), and
+# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen libedit threads (also as sluice::fmt and so on), and
 # simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -11,6 +11,7 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(libedit REQUIRED IMPORTED_TARGET libedit)
 find_path(SLUICE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED DOC "toml++, used header-only")
 
 function(_sluice_dependency name target)
@@ -24,6 +25,7 @@ _sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
 _sluice_dependency(cli11 CLI11::CLI11)
 _sluice_dependency(xxhash PkgConfig::libxxhash)
 _sluice_dependency(eigen Eigen3::Eigen)
+_sluice_dependency(libedit PkgConfig::libedit)
 add_library(sluice_tomlplusplus INTERFACE)
 target_include_directories(sluice_tomlplusplus SYSTEM INTERFACE "${SLUICE_TOMLPLUSPLUS_INCLUDE}")
 _sluice_dependency(tomlplusplus sluice_tomlplusplus)

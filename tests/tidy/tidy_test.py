@@ -63,6 +63,7 @@ FACADES = [
     (r"CLI/.*", {"cli"}),
     (r"toml\+\+/.*", {"cli"}),
     (r"Eigen/.*", {"analyze"}),
+    (r"editline/.*", {"cli"}),
     (r"xxhash\.h", {"base"}),
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),

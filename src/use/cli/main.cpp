@@ -83,6 +83,10 @@ void add_commands(CLI::App& app, Action& action) {
   add_quantize(app, action);
   add_verify(app, action);
   add_merge(app, action);
+  add_run(app, action);
+  add_chat(app, action);
+  add_eval(app, action);
+  add_bench(app, action);
   add_devices(app, action);
   add_report(app, action);
   add_doctor(app, action);

@@ -1,0 +1,135 @@
+// `sluice bench`: how fast a model reads and writes here, and how much of the memory's rate that
+// is.
+#include <CLI/CLI.hpp>
+
+#include "base/units.h"
+#include "cli/generation.h"
+#include "cli/model.h"
+#include "evaluate/throughput.h"
+
+namespace sluice::cli {
+namespace {
+
+using evaluate::Throughput;
+
+struct Options {
+  std::string model;
+  EngineArguments engine;
+  std::vector<size_t> prompts = {512}, depths = {0}, batches = {1};
+  size_t decode_tokens = 128, repetitions = 5;
+};
+
+// The longest session that is measured.
+size_t context_needed(const Options& options) {
+  size_t tokens = std::ranges::max(options.prompts);
+  return std::max(tokens, std::ranges::max(options.depths) + options.decode_tokens) + 1;
+}
+
+// Part of the memory's rate that reading weights and keys alone takes up.
+double memory_share(const Throughput& result, double memory_rate) {
+  const double steps_per_s = result.tokens_per_s / static_cast<double>(result.batch);
+  return steps_per_s * static_cast<double>(result.read_bytes_token) / memory_rate;
+}
+
+Json result_json(const Throughput& result, double memory_rate) {
+  const bool decode = result.kind == Throughput::Kind::kDecode;
+  Json json = {{"kind", decode ? "decode" : "prefill"},
+               {"tokens", result.tokens},
+               {"depth", result.depth},
+               {"batch", result.batch},
+               {"seconds", result.seconds},
+               {"tokens_per_s", result.tokens_per_s}};
+  if (decode) {
+    json["read_bytes_token"] = result.read_bytes_token;
+    json["memory_share"] = memory_share(result, memory_rate);
+  }
+  return json;
+}
+
+std::string results_text(const std::vector<Throughput>& results, double memory_rate) {
+  Table table(
+      {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
+  table.add({"", "tokens", "depth", "batch", "tokens/s", "of memory rate"});
+  for (const Throughput& result : results) {
+    const bool decode = result.kind == Throughput::Kind::kDecode;
+    table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
+               fmt::format("{}", result.depth), fmt::format("{}", result.batch),
+               fmt::format("{:.2f}", result.tokens_per_s),
+               decode ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate)) : ""});
+  }
+  return table.text("  ");
+}
+
+Result<int> run(Context& context, const Options& options) {
+  EngineArguments engine = options.engine;
+  if (engine.context_tokens == 0) engine.context_tokens = context_needed(options);
+  SLUICE_ASSIGN(const RunningModel running,
+                open_engine(context, options.model, engine, std::ranges::max(options.batches)));
+  const double memory_rate = evaluate::memory_read_rate(*running.pool);
+  const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
+                                           options.decode_tokens, options.repetitions};
+  SLUICE_ASSIGN(const auto results, evaluate::measure_throughput(*running.engine, wanted,
+                                                                 *context.console, context.cancel));
+  context.console->end();
+  const runtime::ModelInfo& info = running.engine->info();
+  if (context.options.json) {
+    Json list = Json::array();
+    for (const Throughput& result : results) list.push_back(result_json(result, memory_rate));
+    context.print_json({{"model", info.path},
+                        {"family", info.family},
+                        {"storage", info.storage},
+                        {"parameters", info.parameters},
+                        {"weight_bytes", info.weight_bytes},
+                        {"threads", running.pool->threads()},
+                        {"simd", simd_level_name(context.simd)},
+                        {"memory_bytes_s", memory_rate},
+                        {"peak_resident_bytes", peak_resident_bytes()},
+                        {"results", std::move(list)}});
+    return kExitSuccess;
+  }
+  context.print(
+      fmt::format("{}: {}, {}, {} of weights\n{} threads, {}, memory reads {:.1f} GB/s\n\n",
+                  info.path, info.family, info.storage, bytes_text(info.weight_bytes),
+                  running.pool->threads(), simd_level_name(context.simd), memory_rate / 1e9));
+  context.print(results_text(results, memory_rate));
+  context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_resident_bytes())));
+  return kExitSuccess;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("bench", "measure prefill and decode of a model on this machine");
+  command->add_option("MODEL", options->model, "a folder with safetensors, or a .gguf file")
+      ->type_name("PATH")
+      ->required();
+  command->add_option("-p,--prompts", options->prompts, "prompt lengths to read")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("-d,--depths", options->depths, "tokens of context before decoding")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("-b,--batches", options->batches, "sequences that decode together")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("-n,--tokens", options->decode_tokens, "tokens to decode")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("-r,--repetitions", options->repetitions, "how often; the median counts")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_engine_options(*command, options->engine);
+  command->footer(
+      "Examples:\n"
+      "  sluice bench Qwen3-8B-6GB\n"
+      "  sluice bench Qwen3-8B-6GB --prompts 512,4096 --depths 0,4096 --batches 1,8 --json");
+  command->callback([&action, options] {
+    action = [options](Context& context) { return run(context, *options); };
+  });
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,291 @@
+#include "cli/generation.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+
+#include "base/units.h"
+#include "cli/model.h"
+#include "runtime/sampler/ngram_draft.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr uint64_t kTextBytesMax = 64ull << 20;
+
+Result<std::string> read_text_file(Context& context, const std::string& path) {
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  return io::read_text(*source, kTextBytesMax);
+}
+
+// A number of generation_config.json, which not every model has.
+std::optional<double> model_setting(const runtime::Engine& engine, std::string_view key) {
+  const Json* value = json_find(engine.generation_config(), key);
+  if (value == nullptr || !value->is_number()) return std::nullopt;
+  return value->get<double>();
+}
+
+bool samples_by_default(const runtime::Engine& engine) {
+  const Json* value = json_find(engine.generation_config(), "do_sample");
+  return value == nullptr || !value->is_boolean() || value->get<bool>();
+}
+
+// "TOKEN=BIAS" by id.
+Result<runtime::LogitBias> parse_bias(const std::string& text) {
+  const size_t equals = text.find('=');
+  char* end = nullptr;
+  const unsigned long token = std::strtoul(text.c_str(), &end, 10);
+  if (equals == std::string::npos || end != text.c_str() + equals || equals == 0)
+    return fail(ErrorCode::kInvalidArgument, "--logit-bias {}: ID=BIAS is wanted", text);
+  const float bias = std::strtof(text.c_str() + equals + 1, &end);
+  if (*end != '\0' || end == text.c_str() + equals + 1 || std::isnan(bias))
+    return fail(ErrorCode::kInvalidArgument, "--logit-bias {}: the bias is no number", text);
+  return runtime::LogitBias{static_cast<uint32_t>(token), bias};
+}
+
+Result<Json> parse_template_arguments(const std::string& text) {
+  SLUICE_ASSIGN(Json json, parse_json(text, "--template-args"));
+  if (!json.is_object())
+    return fail(ErrorCode::kInvalidArgument, "--template-args: a JSON object is wanted");
+  return json;
+}
+
+double rate(size_t tokens, double seconds) {
+  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+}
+
+}  // namespace
+
+void add_engine_options(CLI::App& command, EngineArguments& arguments) {
+  command
+      .add_option("-c,--context,--ctx-size", arguments.context_tokens,
+                  "tokens of context; 0: the model's own, at most 4096")
+      ->capture_default_str();
+  command.add_option("--kv", arguments.kv, "how keys and values are kept")
+      ->check(CLI::IsMember({"f32", "f16", "q8", "q4"}))
+      ->capture_default_str();
+  command
+      .add_option("--activations", arguments.activations,
+                  "what enters products: 8-bit integers where that is safe, or f32 everywhere")
+      ->check(CLI::IsMember({"auto", "f32", "i8"}))
+      ->capture_default_str();
+  command.add_option("--memory", arguments.memory,
+                     "the most memory that weights, context and scratch may take, such as 8GB "
+                     "(default: what the machine offers)");
+}
+
+Result<RunningModel> open_engine(Context& context, const std::string& path,
+                                 const EngineArguments& arguments, size_t sessions) {
+  runtime::EngineOptions options;
+  options.context = arguments.context_tokens;
+  options.sessions_max = sessions;
+  options.simd = context.simd;
+  SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(arguments.kv));
+  SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments.activations));
+  if (!arguments.memory.empty()) {
+    SLUICE_ASSIGN(options.memory_bytes_max, parse_bytes(arguments.memory));
+  }
+  RunningModel running;
+  running.pool = std::make_unique<ThreadPool>(context.workers);
+  SLUICE_ASSIGN(running.engine, runtime::Engine::open(path, options, *running.pool,
+                                                      *context.console, *context.console));
+  context.console->end();
+  for (const std::string& note : running.engine->info().notes) context.console->info(note);
+  return running;
+}
+
+void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
+  command.add_option("-s,--system,--system-prompt", arguments.system, "the system prompt");
+  command.add_option("--system-file", arguments.system_file, "a file with the system prompt");
+  command
+      .add_option("-n,--max-tokens", arguments.tokens_max,
+                  "the most tokens of an answer; 0: until the model ends it")
+      ->capture_default_str();
+  command
+      .add_option("--temp,--temperature", arguments.temperature,
+                  "0: the most likely token (default: the model's own setting)")
+      ->check(CLI::Range(0.0, 100.0));
+  command.add_option("--top-k", arguments.top_k, "only the K most likely tokens; 0: all");
+  command.add_option("--top-p", arguments.top_p, "the fewest tokens of this much probability")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--min-p", arguments.min_p, "tokens of this part of the best's probability")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--typical", arguments.typical, "locally typical sampling; 1: off")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command
+      .add_option("--repeat-penalty,--repetition-penalty", arguments.repetition_penalty,
+                  "above 1: what has occurred becomes less likely")
+      ->capture_default_str();
+  command
+      .add_option("--presence-penalty", arguments.presence_penalty,
+                  "subtracted from what has occurred")
+      ->capture_default_str();
+  command
+      .add_option("--frequency-penalty", arguments.frequency_penalty, "subtracted per occurrence")
+      ->capture_default_str();
+  command
+      .add_option("--repeat-last-n", arguments.penalty_last_n,
+                  "how many tokens penalties look back on")
+      ->capture_default_str();
+  command.add_option("--logit-bias", arguments.logit_bias, "ID=BIAS, added to a token's logit");
+  command.add_option("--seed", arguments.seed, "of the draws (default: another each time)");
+  command.add_option("--stop", arguments.stops, "text that ends an answer");
+  command.add_option("--chat-template-file", arguments.template_file,
+                     "a Jinja template in place of the model's own");
+  command.add_option("--template-args", arguments.template_arguments,
+                     "a JSON object of variables for the chat template");
+  command
+      .add_option("--reasoning", arguments.reasoning,
+                  "thinking: shown, switched off where the template can, or hidden")
+      ->check(CLI::IsMember({"on", "off", "hide"}))
+      ->capture_default_str();
+  command.add_flag("--ignore-eos", arguments.ignore_end, "go on behind the end of the text");
+  command.add_flag("--context-shift", arguments.context_shift,
+                   "drop the oldest half when the context is full, instead of stopping");
+  command.add_flag("--lookup", arguments.lookup,
+                   "guess ahead from what the text repeats; never changes the text");
+}
+
+Reasoning reasoning_of(const GenerationArguments& arguments) {
+  if (arguments.reasoning == "off") return Reasoning::kOff;
+  return arguments.reasoning == "hide" ? Reasoning::kHide : Reasoning::kOn;
+}
+
+Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
+                                  const GenerationArguments& arguments) {
+  std::string text;
+  if (!arguments.template_file.empty()) {
+    SLUICE_ASSIGN(text, read_text_file(context, arguments.template_file));
+  }
+  return chat::open_chat_model(running.engine, text);
+}
+
+Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
+                                      const GenerationArguments& arguments,
+                                      double default_temperature) {
+  const auto chosen = [&](const std::optional<double>& given, std::string_view key,
+                          double fallback) {
+    if (given) return static_cast<float>(*given);
+    return static_cast<float>(model_setting(engine, key).value_or(fallback));
+  };
+  runtime::SamplerOptions options;
+  const double own = samples_by_default(engine) ? default_temperature : 0;
+  options.temperature = chosen(arguments.temperature, "temperature", own);
+  options.top_p = chosen(arguments.top_p, "top_p", 1);
+  options.min_p = chosen(arguments.min_p, "min_p", 0);
+  options.top_k = arguments.top_k ? static_cast<size_t>(*arguments.top_k)
+                                  : static_cast<size_t>(model_setting(engine, "top_k").value_or(0));
+  options.typical_p = static_cast<float>(arguments.typical);
+  options.repetition_penalty = static_cast<float>(arguments.repetition_penalty);
+  options.presence_penalty = static_cast<float>(arguments.presence_penalty);
+  options.frequency_penalty = static_cast<float>(arguments.frequency_penalty);
+  options.penalty_last_n = static_cast<size_t>(arguments.penalty_last_n);
+  options.seed = arguments.seed ? *arguments.seed : std::random_device{}();
+  for (const std::string& text : arguments.logit_bias) {
+    SLUICE_ASSIGN(options.logit_bias.emplace_back(), parse_bias(text));
+  }
+  return runtime::Sampler::open(std::move(options), engine.info().vocabulary,
+                                kernels::layer_ops(context.simd));
+}
+
+chat::Choose choose_with(runtime::Sampler& sampler) {
+  return [&sampler](std::span<const float> logits, std::span<const uint32_t> tokens) {
+    return sampler.sample(logits, tokens, tokens.size());
+  };
+}
+
+chat::GenerateOptions generate_options(const GenerationArguments& arguments) {
+  chat::GenerateOptions options;
+  options.tokens_max = static_cast<size_t>(arguments.tokens_max);
+  options.stops = arguments.stops;
+  options.ignore_end = arguments.ignore_end;
+  options.context_shift = arguments.context_shift;
+  if (arguments.lookup)
+    options.draft = [](std::span<const uint32_t> tokens) {
+      return runtime::ngram_draft(tokens, {});
+    };
+  return options;
+}
+
+Result<std::string> system_prompt(Context& context, const GenerationArguments& arguments) {
+  if (arguments.system_file.empty()) return arguments.system;
+  return read_text_file(context, arguments.system_file);
+}
+
+Result<std::map<std::string, std::string>> template_variables(
+    const GenerationArguments& arguments) {
+  std::map<std::string, std::string> variables;
+  if (arguments.reasoning == "off") variables["enable_thinking"] = "false";
+  if (arguments.template_arguments.empty()) return variables;
+  SLUICE_ASSIGN(const Json json, parse_template_arguments(arguments.template_arguments));
+  for (const auto& [name, value] : json.items()) variables[name] = dump_json(value);
+  return variables;
+}
+
+std::string generation_text(const chat::Generation& generation) {
+  const size_t run = generation.prompt_tokens - generation.reused_tokens;
+  std::string text = fmt::format("prompt: {} tokens", generation.prompt_tokens);
+  if (generation.reused_tokens > 0) text += fmt::format(", {} kept", generation.reused_tokens);
+  text += fmt::format(", {:.1f} tokens/s\ngeneration: {} tokens, {:.1f} tokens/s",
+                      rate(run, generation.prefill_s), generation.tokens,
+                      rate(generation.tokens, generation.decode_s));
+  if (generation.drafted > 0)
+    text += fmt::format(", {} of {} guesses right", generation.accepted, generation.drafted);
+  if (generation.finish == chat::Finish::kLength) text += ", cut at --max-tokens";
+  if (generation.finish == chat::Finish::kContext) text += ", the context is full";
+  return text + fmt::format("\npeak memory: {}\n", bytes_text(peak_resident_bytes()));
+}
+
+Json generation_json(const chat::Generation& generation) {
+  return {{"text", generation.text},
+          {"finish", chat::finish_name(generation.finish)},
+          {"prompt_tokens", generation.prompt_tokens},
+          {"reused_tokens", generation.reused_tokens},
+          {"tokens", generation.tokens},
+          {"drafted", generation.drafted},
+          {"accepted", generation.accepted},
+          {"prefill_s", generation.prefill_s},
+          {"decode_s", generation.decode_s},
+          {"peak_resident_bytes", peak_resident_bytes()}};
+}
+
+AnswerPrinter::AnswerPrinter(std::string_view prompt, Reasoning reasoning)
+    : splitter_(prompt),
+      reasoning_(reasoning),
+      colour_(isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr) {}
+
+AnswerPrinter::~AnswerPrinter() {
+  if (dimmed_) std::fputs("\x1b[0m", stdout);
+}
+
+bool AnswerPrinter::show(std::string_view text) {
+  print(splitter_.feed(text));
+  return std::fflush(stdout) == 0;
+}
+
+void AnswerPrinter::finish() {
+  print(splitter_.finish());
+  std::fflush(stdout);
+}
+
+void AnswerPrinter::print(const std::vector<chat::TextPart>& parts) {
+  for (const chat::TextPart& part : parts) {
+    if (!part.thinking) answer_ += part.text;
+    if (part.thinking && reasoning_ == Reasoning::kHide) continue;
+    if (part.thinking != dimmed_ && colour_) {
+      std::fputs(part.thinking ? "\x1b[2m" : "\x1b[0m", stdout);
+      dimmed_ = part.thinking;
+    }
+    if (!part.thinking && thought_) std::fputs("\n\n", stdout);
+    thought_ = part.thinking;
+    std::fwrite(part.text.data(), 1, part.text.size(), stdout);
+    ends_line_ = part.text.ends_with('\n');
+  }
+}
+
+}  // namespace sluice::cli

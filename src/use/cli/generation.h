@@ -1,0 +1,96 @@
+// What `run`, `chat`, `eval` and `bench` share: opening a model to run it, and the options of
+// engine and sampler.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "chat/chat_model.h"
+#include "chat/generate.h"
+#include "chat/reasoning.h"
+#include "cli/context.h"
+#include "runtime/sampler/sampler.h"
+
+namespace sluice::cli {
+
+struct EngineArguments {
+  uint64_t context_tokens = 0;  // 0: the engine's choice
+  std::string kv = "f16", activations = "auto", memory;
+};
+void add_engine_options(CLI::App& command, EngineArguments& arguments);
+
+// A model in memory and the threads that run it. The engine uses the pool, so it goes first.
+struct RunningModel {
+  std::unique_ptr<ThreadPool> pool;
+  std::shared_ptr<runtime::Engine> engine;
+};
+// sessions: how many there will be at once, for the memory that is needed.
+Result<RunningModel> open_engine(Context& context, const std::string& path,
+                                 const EngineArguments& arguments, size_t sessions = 1);
+
+enum class Reasoning { kOn, kOff, kHide };
+
+struct GenerationArguments {
+  std::string system, system_file, template_file, template_arguments, reasoning = "on";
+  std::vector<std::string> stops, logit_bias;
+  // Not given: generation_config.json's, and where that is silent the command's own.
+  std::optional<double> temperature, top_p, min_p;
+  std::optional<uint64_t> top_k, seed;
+  double typical = 1, repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
+  uint64_t penalty_last_n = 64, tokens_max = 0;
+  bool ignore_end = false, context_shift = false, lookup = false, raw = false;
+};
+void add_generation_options(CLI::App& command, GenerationArguments& arguments);
+
+Reasoning reasoning_of(const GenerationArguments& arguments);
+
+// template_file read, the model's tokenizer and template opened.
+Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
+                                  const GenerationArguments& arguments);
+
+// default_temperature: where neither the command line nor the model says anything.
+Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
+                                      const GenerationArguments& arguments,
+                                      double default_temperature);
+chat::Choose choose_with(runtime::Sampler& sampler);
+
+chat::GenerateOptions generate_options(const GenerationArguments& arguments);
+
+// The system prompt given, as text or by file; empty: none.
+Result<std::string> system_prompt(Context& context, const GenerationArguments& arguments);
+
+// The template's variables: --template-args, and what --reasoning stands for.
+Result<std::map<std::string, std::string>> template_variables(const GenerationArguments& arguments);
+
+// "prompt: 31 tokens, 412.0 tokens/s\ngeneration: …" with peak memory, and as JSON.
+std::string generation_text(const chat::Generation& generation);
+Json generation_json(const chat::Generation& generation);
+
+// Shows text as it comes: thinking dimmed or left out. Stops dimming on destruction.
+class AnswerPrinter {
+ public:
+  // prompt: what the model continues.
+  AnswerPrinter(std::string_view prompt, Reasoning reasoning);
+  ~AnswerPrinter();
+  // Once the reader is gone (a closed pipe) it returns false.
+  bool show(std::string_view text);
+  void finish();
+  // What was no thinking.
+  const std::string& answer() const { return answer_; }
+  bool ends_line() const { return ends_line_; }
+
+ private:
+  void print(const std::vector<chat::TextPart>& parts);
+
+  chat::ReasoningSplitter splitter_;
+  const Reasoning reasoning_;
+  const bool colour_;
+  bool dimmed_ = false, thought_ = false, ends_line_ = true;
+  std::string answer_;
+};
+
+}  // namespace sluice::cli
