@@ -32,7 +32,6 @@ struct Segment {
 struct Batch {
   std::span<const uint32_t> tokens;
   std::span<const Segment> segments;
-  std::span<const uint32_t> logits_rows;  // ascending
 };
 
 // y = W·x (+ bias): one of several products of the same x.
@@ -86,7 +85,6 @@ struct ExpertPlan {
   std::vector<uint32_t> slot_row;
   std::vector<uint32_t> choice_slot;  // [row·top_k + rank]
   std::vector<float> choice_weight;   // the same order
-  std::vector<uint32_t> next_slot;    // scratch of whoever fills the plan
 };
 
 // One thread. Weights and tensors are asked for once, before the first step; a tensor then has as
@@ -100,7 +98,7 @@ class Backend {
   virtual Weight weight(std::string_view name) = 0;
   // Room for the rows of a step, times copies, of that many f32 columns.
   virtual Tensor tensor(size_t columns, size_t copies = 1) = 0;
-  // Room for the rows whose logits are wanted in one step.
+  // The same for rows whose logits are computed together, which may be fewer.
   virtual Tensor logits_tensor(size_t columns) = 0;
   virtual RopeTable rope_table(const RopeRule& rule) = 0;
 

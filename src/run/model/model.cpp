@@ -63,7 +63,7 @@ Model::Model(const ModelConfig& config, Backend& backend)
 Model::~Model() = default;
 
 void Model::run_layer(Layer& layer, const Batch& batch) {
-  Workspace& s = *space_;
+  const Workspace& s = *space_;
   backend_.rms_norm(s.hidden, layer.input_norm, config_.rms_norm_eps, s.normed);
   layer.attention.run(backend_, s, rope_, batch, s.normed, s.delta);
   backend_.add(s.hidden, s.delta);
@@ -72,20 +72,18 @@ void Model::run_layer(Layer& layer, const Batch& batch) {
   backend_.add(s.hidden, s.delta);
 }
 
-std::span<const float> Model::run_head(const Batch& batch) {
-  Workspace& s = *space_;
-  if (batch.logits_rows.empty()) return {};
-  backend_.gather(s.hidden, batch.logits_rows, s.last);
+void Model::forward(const Batch& batch) {
+  backend_.embed(embedding_, batch.tokens, space_->hidden);
+  for (Layer& layer : layers_) run_layer(layer, batch);
+}
+
+std::span<const float> Model::logits(std::span<const uint32_t> rows) {
+  const Workspace& s = *space_;
+  backend_.gather(s.hidden, rows, s.last);
   backend_.rms_norm(s.last, norm_, config_.rms_norm_eps, s.last);
   const Product head[] = {{.weight = head_, .out = s.logits}};
   backend_.qmatmul(s.last, head);
   return backend_.read(s.logits);
-}
-
-std::span<const float> Model::forward(const Batch& batch) {
-  backend_.embed(embedding_, batch.tokens, space_->hidden);
-  for (Layer& layer : layers_) run_layer(layer, batch);
-  return run_head(batch);
 }
 
 bool Model::finite() { return backend_.all_finite(space_->hidden); }
@@ -97,9 +95,6 @@ std::optional<int> Model::find_non_finite(const Batch& batch) {
     run_layer(layers_[layer], batch);
     if (!finite()) return static_cast<int>(layer);
   }
-  if (batch.logits_rows.empty()) return std::nullopt;
-  run_head(batch);
-  if (!backend_.all_finite(space_->logits)) return static_cast<int>(layers_.size());
   return std::nullopt;
 }
 

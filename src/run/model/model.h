@@ -40,19 +40,19 @@ class Model {
 
   const ModelConfig& config() const { return config_; }
 
-  // Appends the batch to its sequences. Returns the logits of batch.logits_rows, row-major, valid
-  // until the next call; nothing when none are wanted.
-  std::span<const float> forward(const Batch& batch);
-  // Whether the hidden state of all rows was finite after the last forward().
+  // Appends the batch's rows to their sequences.
+  void forward(const Batch& batch);
+  // Logits of these rows of the last batch, ascending: row-major, valid until the next call.
+  std::span<const float> logits(std::span<const uint32_t> rows);
+  // Whether the hidden state of every row was finite after the last forward().
   bool finite();
   // Runs the batch again, from the same state of its sequences, and tells after which layer values
-  // stop being finite: −1 for the embedding, the number of layers for the head.
+  // stop being finite: −1 for the embedding; nothing when all layers are well.
   std::optional<int> find_non_finite(const Batch& batch);
 
  private:
   struct Layer;
   void run_layer(Layer& layer, const Batch& batch);
-  std::span<const float> run_head(const Batch& batch);
 
   ModelConfig config_;
   Backend& backend_;

@@ -10,14 +10,13 @@ namespace {
 
 // Sorts the choices by expert: a counting sort, stable, so that a group's slots are in row order.
 void plan_experts(std::span<const Choice> choices, uint32_t experts, uint32_t top_k,
-                  ExpertPlan& plan) {
+                  std::vector<uint32_t>& next, ExpertPlan& plan) {
   const auto count = static_cast<uint32_t>(choices.size());
   plan.rows = count / top_k;
   plan.top_k = top_k;
   plan.slot_row.resize(count);
   plan.choice_slot.resize(count);
   plan.choice_weight.resize(count);
-  std::vector<uint32_t>& next = plan.next_slot;
   next.assign(experts + 1, 0);
   for (const Choice& choice : choices) ++next[choice.expert + 1];
   plan.groups.clear();
@@ -60,7 +59,8 @@ class Sparse : public FeedForward {
   void run(Backend& backend, Tensor x, Tensor out) override {
     const Product router[] = {{.weight = router_, .out = space_.router_logits}};
     backend.qmatmul(x, router);
-    plan_experts(backend.route(space_.router_logits, rule_), rule_.experts, rule_.top_k, plan_);
+    plan_experts(backend.route(space_.router_logits, rule_), rule_.experts, rule_.top_k, next_slot_,
+                 plan_);
     const Weight weights[] = {gate_, up_, down_};
     backend.request(weights, plan_.groups);
 
@@ -78,6 +78,7 @@ class Sparse : public FeedForward {
   const RouterRule rule_;
   Weight router_{}, gate_{}, up_{}, down_{};
   ExpertPlan plan_;
+  std::vector<uint32_t> next_slot_;  // of each expert, while the plan is made
 };
 
 }  // namespace
