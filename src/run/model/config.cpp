@@ -25,6 +25,9 @@ Result<bool> flag_or(const Json& json, std::string_view key, bool fallback,
   return json_find(json, key) == nullptr ? Result<bool>(fallback) : json_bool(json, key, label);
 }
 
+// What transformers and mlx_lm take where rope_theta is missing.
+double default_theta(std::string_view family) { return family == "mixtral" ? 1e6 : 1e4; }
+
 Status refuse_other_activations(const Json& json, const std::string& label) {
   if (json_find(json, "hidden_act") == nullptr) return {};
   SLUICE_ASSIGN(const std::string name, json_string(json, "hidden_act", label));
@@ -114,7 +117,8 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
     return fail(ErrorCode::kCorrupt, "{}: rms_norm_eps should lie in [0, 1), found {}", label,
                 epsilon);
   config.rms_norm_eps = static_cast<float>(epsilon);
-  SLUICE_ASSIGN(config.rope, read_rope(json, config.dims.head_dim, label));
+  SLUICE_ASSIGN(config.rope,
+                read_rope(json, config.dims.head_dim, default_theta(config.family), label));
   SLUICE_TRY(read_windows(json, config, label));
   SLUICE_TRY(read_experts(json, config, label));
   SLUICE_ASSIGN(config.max_position_embeddings,

@@ -38,6 +38,7 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
 
 // The rotation's frequencies for heads of head_dim from rope_theta and rope_scaling, or
 // rope_parameters, of a configuration. Source: transformers' modeling_rope_utils, as formulas.
-Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, const std::string& label);
+Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
+                           const std::string& label);
 
 }  // namespace sluice::model

@@ -11,7 +11,7 @@ namespace {
 // The two spellings become one: a rope type, a base, and an object that holds the type's numbers.
 struct Source {
   std::string type = "default";
-  double theta = 10000;
+  double theta = 0;
   const Json* numbers = nullptr;  // null when there is nothing but the base
   uint64_t context = 0;           // max_position_embeddings; 0: not said
   std::string label;
@@ -33,8 +33,8 @@ Result<double> positive_theta(const Json& holder, const std::string& label) {
   return fail(ErrorCode::kCorrupt, "{}: rope_theta should be positive, found {}", label, theta);
 }
 
-Result<Source> find_source(const Json& config, const std::string& label) {
-  Source source{.label = label};
+Result<Source> find_source(const Json& config, double theta_default, const std::string& label) {
+  Source source{.theta = theta_default, .label = label};
   const Json* scaling = json_find(config, "rope_parameters");
   if (scaling == nullptr) scaling = json_find(config, "rope_scaling");
   if (scaling != nullptr && !scaling->is_object())
@@ -149,8 +149,9 @@ Status scale_yarn(const Source& source, RopeRule& rule) {
 
 }  // namespace
 
-Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, const std::string& label) {
-  SLUICE_ASSIGN(const Source source, find_source(config, label));
+Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
+                           const std::string& label) {
+  SLUICE_ASSIGN(const Source source, find_source(config, theta_default, label));
   SLUICE_ASSIGN(const uint64_t dims, rotary_dim(config, source, head_dim));
   RopeRule rule;
   for (uint64_t j = 0; j < dims / 2; ++j)

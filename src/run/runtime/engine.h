@@ -152,7 +152,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
                                               ThreadPool& pool, Log& log, Progress& progress);
   // What open() would take, from headers alone.
   static Result<MemoryNeed> measure(const std::string& path, const EngineOptions& options,
-                                    const ThreadPool& pool);
+                                    ThreadPool& pool);
   ~Engine();
 
   const ModelInfo& info() const;
@@ -172,7 +172,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
  private:
   friend class Session;
+  friend struct EngineOpener;
   struct State;
+  struct Chunk;
+  Status check_feeds(std::span<const Feed> feeds) const;
+  Status run_chunk(const Chunk& chunk, const OnLogits& on_logits);
   explicit Engine(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
