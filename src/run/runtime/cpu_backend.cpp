@@ -51,7 +51,7 @@ Activations CpuBackend::activations_of(uint32_t entry) const {
       e.role == Role::kHead || e.role == Role::kEmbedding || e.role == Role::kRouter;
   switch (activations_) {
     case ActivationChoice::kF32: return Activations::kF32;
-    case ActivationChoice::kI8: return kernels::auto_activations(e.format, false);
+    case ActivationChoice::kI8: return Activations::kI8;
     case ActivationChoice::kAuto: return kernels::auto_activations(e.format, precise);
   }
   SLUICE_CHECK(false);

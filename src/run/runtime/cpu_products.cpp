@@ -24,8 +24,8 @@ constexpr size_t kItemBytesMin = 32 << 10;
 }  // namespace
 
 bool CpuBackend::prepared_alike(uint32_t a, uint32_t b) const {
-  const numerics::WeightFormat &x = weights_.entries()[a].format, &y = weights_.entries()[b].format;
-  return x.quant == y.quant && x.dtype == y.dtype && activations_of(a) == activations_of(b);
+  return weights_.entries()[a].format == weights_.entries()[b].format &&
+         activations_of(a) == activations_of(b);
 }
 
 size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, size_t count) {
@@ -42,7 +42,7 @@ size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, s
 void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* prepared,
                           size_t tokens, const float* bias, float* y, size_t y_stride) {
   const numerics::WeightView& view = lease.view();
-  const size_t step = kernels::row_step(view.format);
+  const size_t step = kernels::row_step(view.format, activations_of(entry));
   const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
   const size_t fair = view.rows / (kItemsPerThread * pool_.threads()) + 1;
   const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;

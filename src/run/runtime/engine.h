@@ -23,6 +23,10 @@
 #include "base/thread_pool.h"
 #include "kernels/layer_types.h"
 
+namespace sluice::io {
+struct Checkpoint;
+}
+
 namespace sluice::runtime {
 
 using kernels::KvType;  // kF32, kF16, kQ8, kQ4: how keys and values are kept
@@ -150,6 +154,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // (kCorrupt).
   static Result<std::shared_ptr<Engine>> open(const std::string& path, const EngineOptions& options,
                                               ThreadPool& pool, Log& log, Progress& progress);
+  // The same for a model whose headers have been read.
+  static Result<std::shared_ptr<Engine>> open(std::shared_ptr<const io::Checkpoint> checkpoint,
+                                              const EngineOptions& options, ThreadPool& pool,
+                                              Log& log, Progress& progress);
   // What open() would take, from headers alone.
   static Result<MemoryNeed> measure(const std::string& path, const EngineOptions& options,
                                     ThreadPool& pool);

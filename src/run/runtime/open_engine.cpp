@@ -73,9 +73,9 @@ size_t default_context(uint64_t context_model) {
 
 // Free functions cannot name the private State; this one can.
 struct EngineOpener {
-  static Result<std::unique_ptr<Engine::State>> plan(const std::string& path,
-                                                     const EngineOptions& options,
-                                                     ThreadPool& pool);
+  static Result<std::unique_ptr<Engine::State>> plan(
+      std::shared_ptr<const io::Checkpoint> checkpoint, const EngineOptions& options,
+      ThreadPool& pool);
   static Status choose_limits(const EngineOptions& options, const model::ModelConfig& config,
                               Engine::State& state);
   static Status check_memory(const EngineOptions& options, const Engine::State& state);
@@ -119,11 +119,11 @@ Status EngineOpener::choose_limits(const EngineOptions& options, const model::Mo
   return {};
 }
 
-Result<std::unique_ptr<Engine::State>> EngineOpener::plan(const std::string& path,
-                                                          const EngineOptions& options,
-                                                          ThreadPool& pool) {
+Result<std::unique_ptr<Engine::State>> EngineOpener::plan(
+    std::shared_ptr<const io::Checkpoint> checkpoint, const EngineOptions& options,
+    ThreadPool& pool) {
   auto state = std::make_unique<Engine::State>();
-  SLUICE_ASSIGN(state->checkpoint, io::open_checkpoint(path));
+  state->checkpoint = std::move(checkpoint);
   SLUICE_ASSIGN(const families::ModelMap map, families::map_model(*state->checkpoint, ""));
   SLUICE_ASSIGN(const model::ModelConfig config, model::read_config(*state->checkpoint, map));
   SLUICE_ASSIGN(state->weights, WeightStore::plan(state->checkpoint, map));
@@ -159,7 +159,14 @@ Status EngineOpener::check_memory(const EngineOptions& options, const Engine::St
 
 Result<std::shared_ptr<Engine>> Engine::open(const std::string& path, const EngineOptions& options,
                                              ThreadPool& pool, Log& log, Progress& progress) {
-  SLUICE_ASSIGN(auto state, EngineOpener::plan(path, options, pool));
+  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
+  return open(std::move(checkpoint), options, pool, log, progress);
+}
+
+Result<std::shared_ptr<Engine>> Engine::open(std::shared_ptr<const io::Checkpoint> checkpoint,
+                                             const EngineOptions& options, ThreadPool& pool,
+                                             Log& log, Progress& progress) {
+  SLUICE_ASSIGN(auto state, EngineOpener::plan(std::move(checkpoint), options, pool));
   SLUICE_TRY(EngineOpener::check_memory(options, *state));
   for (const std::string& note : state->info.notes) log.info(note);
   SLUICE_TRY(state->weights->load(pool, progress));
@@ -171,7 +178,8 @@ Result<std::shared_ptr<Engine>> Engine::open(const std::string& path, const Engi
 
 Result<MemoryNeed> Engine::measure(const std::string& path, const EngineOptions& options,
                                    ThreadPool& pool) {
-  SLUICE_ASSIGN(const auto state, EngineOpener::plan(path, options, pool));
+  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
+  SLUICE_ASSIGN(const auto state, EngineOpener::plan(std::move(checkpoint), options, pool));
   return state->need;
 }
 

@@ -80,10 +80,7 @@ void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out
 }  // namespace
 
 uint64_t WeightEntry::bytes() const {
-  if (format.quant.mode == numerics::QuantMode::kFloat)
-    return rows * row_bytes_of(format.dtype, columns);
-  const uint64_t shape[] = {rows, columns};
-  return numerics::encoded_bytes(format.quant, shape, format.dtype).total();
+  return rows * numerics::row_bytes(format, static_cast<size_t>(columns)).total();
 }
 
 // Offset 0 is never given out: it marks parts that are not there.
