@@ -124,6 +124,7 @@ std::span<std::byte> CpuBackend::scratch(size_t worker) {
   return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
 }
 
+// Vectors are small and resident under every policy, so the span may outlive the lease.
 std::span<const float> CpuBackend::vector_of(Weight weight) const {
   const WeightLease lease = weights_.lease(static_cast<uint32_t>(weight));
   SLUICE_DCHECK(lease.view().rows == 1);

@@ -74,7 +74,7 @@ Status Engine::check_feeds(std::span<const Feed> feeds) const {
 
 namespace {
 
-bool finite(std::span<const float> values) {
+bool all_finite(std::span<const float> values) {
   return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
 }
 
@@ -103,7 +103,7 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
     const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
     const std::span<const float> logits =
         s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
-    if (!finite(logits)) return non_finite(s.info, std::nullopt);
+    if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
       on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,
                 logits.subspan(i * s.info.vocabulary, s.info.vocabulary));
