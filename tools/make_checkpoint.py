@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2")
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
@@ -61,7 +62,7 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         hidden_act="silu",
         initializer_range=0.02,
         max_position_embeddings=512,
-        rms_norm_eps=1e-5 if family in ("llama", "mistral") else 1e-6,
+        rms_norm_eps=1e-5 if family in ("llama", "mistral", "mixtral") else 1e-6,
         rope_scaling=None,
         rope_theta=10000.0,
         tie_word_embeddings=tied,
@@ -71,8 +72,11 @@ def make_config(family, dtype="bf16", tied=False, **dims):
     )
     if family == "llama":
         config.update(attention_bias=False, mlp_bias=False)
-    if family == "mistral":
+    if family in ("mistral", "mixtral"):
         config.update(sliding_window=None)
+    if family == "mixtral":
+        config.update(num_local_experts=4, num_experts_per_tok=2, output_router_logits=False,
+                      router_aux_loss_coef=0.02)
     if family == "qwen2":
         config.update(use_sliding_window=False, sliding_window=None)
     if family.startswith("qwen3"):
@@ -179,6 +183,12 @@ def tensor_list(config):
             tensors.append((f"{prefix}self_attn.k_norm.weight", (head_dim,)))
         if is_sparse(config, layer) and family in DEEPSEEK:
             tensors += deepseek_experts(config, prefix)
+        elif family == "mixtral":
+            moe = f"{prefix}block_sparse_moe."
+            tensors.append((f"{moe}gate.weight", (config["num_local_experts"], h)))
+            for expert in range(config["num_local_experts"]):
+                for name, shape in [("w1", (i, h)), ("w2", (h, i)), ("w3", (i, h))]:
+                    tensors.append((f"{moe}experts.{expert}.{name}.weight", shape))
         elif is_sparse(config, layer):
             m = config["moe_intermediate_size"]
             tensors.append((f"{prefix}mlp.gate.weight", (config["num_experts"], h)))

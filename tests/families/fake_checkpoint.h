@@ -68,6 +68,7 @@ inline Json tiny_config(const std::string& model_type, int layers = 2) {
                    {"moe_intermediate_size", 32},
                    {"decoder_sparse_step", 1},
                    {"mlp_only_layers", Json::array()}});
+  if (model_type == "mixtral") config["num_local_experts"] = 3;
   return config;
 }
 
@@ -91,6 +92,15 @@ inline FakeCheckpoint tiny_hf(const std::string& model_type, int layers = 2) {
       fake.add(attention + "q_proj.bias", {4 * d})
           .add(attention + "k_proj.bias", {2 * d})
           .add(attention + "v_proj.bias", {2 * d});
+    if (model_type == "mixtral") {
+      fake.add(layer + "block_sparse_moe.gate.weight", {3, 64});
+      for (int e = 0; e < 3; ++e) {
+        const std::string expert = layer + "block_sparse_moe.experts." + std::to_string(e) + ".";
+        fake.add(expert + "w1.weight", {96, 64}).add(expert + "w3.weight", {96, 64});
+        fake.add(expert + "w2.weight", {64, 96});
+      }
+      continue;
+    }
     if (model_type != "qwen3_moe") {
       fake.add(layer + "mlp.gate_proj.weight", {96, 64})
           .add(layer + "mlp.up_proj.weight", {96, 64});

@@ -107,6 +107,20 @@ TEST(MapModel, EveryFamilyFromEitherSource) {
   }
 }
 
+TEST(MapModel, MixtralStacksItsExperts) {
+  const FakeCheckpoint fake = tiny_hf("mixtral");
+  const ModelMap map = mapped(fake);
+  expect_consistent(fake, map);
+  const std::string moe = "model.layers.1.block_sparse_moe.";
+  const OutputModule& up = module(map, moe + "switch_mlp.up_proj.weight");
+  EXPECT_EQ(up.role, Role::kExpertUp);
+  EXPECT_EQ(up.shape, (Shape{3, 96, 64}));
+  EXPECT_THAT(sources(*fake.build(), up),
+              ElementsAre(moe + "experts.0.w3.weight", moe + "experts.1.w3.weight",
+                          moe + "experts.2.w3.weight"));
+  EXPECT_EQ(module(map, moe + "gate.weight").role, Role::kRouter);
+}
+
 TEST(MapModel, Biases) {
   const ModelMap qwen2 = mapped(tiny_hf("qwen2"));
   const OutputModule& bias = module(qwen2, "model.layers.1.self_attn.k_proj.bias");

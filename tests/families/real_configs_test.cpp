@@ -78,7 +78,8 @@ FakeCheckpoint complete(const Json& config, const Family& family) {
       fake.add(layer + "self_attn.v_proj.bias", {kv});
     }
     const bool sparse = dims->sparse_layer(l);
-    if (sparse) add("mlp.gate", {dims->experts, h});
+    const bool mixtral = family.name == "mixtral";
+    if (sparse) add(mixtral ? "block_sparse_moe.gate" : "mlp.gate", {dims->experts, h});
     if (sparse && latent) {
       fake.add(layer + "mlp.gate.e_score_correction_bias", {dims->experts}, numerics::DType::kF32);
       const uint64_t shared = dims->length(Dim::kSharedIntermediate);
@@ -88,10 +89,12 @@ FakeCheckpoint complete(const Json& config, const Family& family) {
     }
     const uint64_t i = sparse ? dims->expert_intermediate_size : dims->intermediate_size;
     for (uint64_t e = 0; e < (sparse ? dims->experts : 1); ++e) {
-      const std::string mlp = sparse ? fmt::format("mlp.experts.{}.", e) : "mlp.";
-      add(mlp + "gate_proj", {i, h});
-      add(mlp + "up_proj", {i, h});
-      add(mlp + "down_proj", {h, i});
+      const std::string mlp = mixtral  ? fmt::format("block_sparse_moe.experts.{}.", e)
+                              : sparse ? fmt::format("mlp.experts.{}.", e)
+                                       : "mlp.";
+      add(mlp + (mixtral ? "w1" : "gate_proj"), {i, h});
+      add(mlp + (mixtral ? "w3" : "up_proj"), {i, h});
+      add(mlp + (mixtral ? "w2" : "down_proj"), {h, i});
     }
   }
   return fake;
@@ -132,6 +135,7 @@ TEST(RealConfigs, ParameterCounts) {
       {"deepseek-ai--DeepSeek-V3_config.json", 671'026'419'200},
       {"Qwen--Qwen3-30B-A3B_config.json", 30'532'122'624},
       {"Qwen--Qwen3-8B_config.json", 8'190'735'360},
+      {"mistralai--Mixtral-8x7B-v0.1_config.json", 46'702'792'704},
       {"meta-llama--Meta-Llama-3.1-70B_config.json", 70'553'706'496},
       {"meta-llama--Meta-Llama-3.1-8B_config.json", 8'030'261'248},
   };

@@ -221,6 +221,10 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
   if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims);
   dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
+  if (family.experts == ExpertKeys::kMixtral) {
+    dims.experts = reader.integer("num_local_experts", 1, kExpertsMax);
+    dims.expert_intermediate_size = dims.intermediate_size;
+  }
   SLUICE_TRY(std::move(reader).status());
   return dims;
 }

@@ -91,6 +91,7 @@ enum class HeadDim : uint8_t {
 // By which keys a family's configuration describes experts.
 enum class ExpertKeys : uint8_t {
   kNone,
+  kMixtral,   // num_local_experts of intermediate_size, in every layer
   kQwen,      // num_experts, decoder_sparse_step, mlp_only_layers
   kDeepseek,  // n_routed_experts, n_shared_experts, first_k_dense_replace, moe_layer_freq
 };
@@ -110,7 +111,7 @@ struct Family {
 // The known families, by model_type; null for others.
 const Family* find_family(std::string_view model_type);
 
-extern const Family kLlama, kMistral, kQwen2, kQwen3, kQwen3Moe, kDeepseekV3, kKimiK2;
+extern const Family kLlama, kMistral, kMixtral, kQwen2, kQwen3, kQwen3Moe, kDeepseekV3, kKimiK2;
 
 // The configuration's numbers, each range-checked before it sizes anything.
 struct ModelDims {

@@ -349,7 +349,7 @@ Status keep_layers(std::string_view text, ModelMap& map) {
 
 const Family* find_family(std::string_view model_type) {
   for (const Family* family :
-       {&kLlama, &kMistral, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepseekV3, &kKimiK2})
+       {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepseekV3, &kKimiK2})
     if (family->name == model_type) return family;
   return nullptr;
 }

@@ -1,0 +1,175 @@
+#include "kernels/matmul_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace sluice::kernels {
+namespace {
+
+constexpr size_t kLanes = 16;     // of the f32 products
+constexpr size_t kStep = 64;      // to which values are padded, and bytes aligned
+constexpr size_t kGroupStep = 8;  // to which scales and sums are padded
+
+size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
+
+size_t value_bytes(Activations activations) {
+  switch (activations) {
+    case Activations::kF32: return 4;
+    case Activations::kI16: return 2;
+    case Activations::kI8: return 1;
+  }
+  return 4;
+}
+
+float fold_lanes(float* lanes) {
+  for (size_t half = kLanes / 2; half > 0; half /= 2)
+    for (size_t l = 0; l < half; ++l) lanes[l] = lanes[l] + lanes[l + half];
+  return lanes[0];
+}
+
+float dot_f32(std::span<const float> w, const float* x) {
+  float lanes[kLanes] = {};
+  for (size_t i = 0; i < w.size(); ++i) lanes[i % kLanes] = std::fma(w[i], x[i], lanes[i % kLanes]);
+  return fold_lanes(lanes);
+}
+
+// One group's values: their scale, or NaN when one of them is not finite.
+float group_scale(std::span<const float> x, float top) {
+  float max = 0, poison = 0;
+  for (const float value : x) {
+    max = std::max(max, std::fabs(value));
+    poison = poison + value * 0.0f;
+  }
+  return max / top + poison;
+}
+
+int quantized(float value, float scale, float top) {
+  const float steps = scale > 0 ? std::rint(value / scale) : 0;
+  return static_cast<int>(std::clamp(steps, -top, top));
+}
+
+void store_value(Activations activations, std::byte* values, size_t index, int value) {
+  if (activations == Activations::kI8) {
+    values[index] = static_cast<std::byte>(value);
+    return;
+  }
+  const auto narrow = static_cast<int16_t>(value);
+  std::memcpy(values + index * 2, &narrow, 2);
+}
+
+int load_value(Activations activations, const std::byte* values, size_t index) {
+  if (activations == Activations::kI8) return static_cast<int8_t>(values[index]);
+  int16_t narrow;
+  std::memcpy(&narrow, values + index * 2, 2);
+  return narrow;
+}
+
+// offset·S as a whole number, or sx·S.
+void store_sum(const PreparedLayout& layout, std::byte* sums, size_t group, int sum, float scale) {
+  if (!layout.coded.has_bias) {
+    const int shift = layout.coded.offset * sum;
+    std::memcpy(sums + group * 4, &shift, 4);
+    return;
+  }
+  const float part = scale * static_cast<float>(sum);
+  std::memcpy(sums + group * 4, &part, 4);
+}
+
+struct RowParts {
+  std::span<uint8_t> codes;
+  std::span<float> scales, biases;
+};
+
+float dot_coded(const RowParts& row, const PreparedLayout& layout, const std::byte* prepared) {
+  const auto* scales = reinterpret_cast<const float*>(prepared + layout.scales_at);
+  const std::byte* sums = prepared + layout.sums_at;
+  const size_t size = layout.coded.group;
+  float y = 0;
+  for (size_t g = 0; g < layout.groups; ++g) {
+    int sum = 0;
+    for (size_t i = g * size; i < (g + 1) * size; ++i)
+      sum += int{row.codes[i]} * load_value(layout.activations, prepared, i);
+    int shift = 0;
+    float part = 0;
+    std::memcpy(layout.coded.has_bias ? static_cast<void*>(&part) : &shift, sums + g * 4, 4);
+    y = std::fma(row.scales[g] * scales[g], static_cast<float>(sum - shift), y);
+    if (layout.coded.has_bias) y = std::fma(row.biases[g], part, y);
+  }
+  return y;
+}
+
+}  // namespace
+
+PreparedLayout prepared_layout(const numerics::WeightFormat& format, Activations activations,
+                               size_t columns) {
+  PreparedLayout layout;
+  const auto coded = numerics::coded_format(format);
+  if (activations == Activations::kF32 || !coded) {
+    layout.bytes = round_up(columns * 4, kStep);
+    return layout;
+  }
+  SLUICE_CHECK(columns % coded->group == 0);
+  layout.activations = activations;
+  layout.coded = *coded;
+  layout.groups = columns / coded->group;
+  layout.scales_at = round_up(columns, kStep) * value_bytes(activations);
+  layout.sums_at = layout.scales_at + round_up(layout.groups, kGroupStep) * 4;
+  layout.bytes = round_up(layout.sums_at + round_up(layout.groups, kGroupStep) * 4, kStep);
+  return layout;
+}
+
+void prepare_model(const PreparedLayout& layout, std::span<const float> x, const uint8_t* position,
+                   std::byte* out) {
+  std::memset(out, 0, layout.bytes);
+  if (layout.activations == Activations::kF32) {
+    std::memcpy(out, x.data(), x.size_bytes());
+    return;
+  }
+  auto* scales = reinterpret_cast<float*>(out + layout.scales_at);
+  const float top = layout.activations == Activations::kI8 ? 127.0f : 32767.0f;
+  const size_t size = layout.coded.group;
+  for (size_t g = 0; g < layout.groups; ++g) {
+    const float scale = group_scale(x.subspan(g * size, size), top);
+    scales[g] = scale;
+    int sum = 0;
+    for (size_t i = g * size; i < (g + 1) * size; ++i) {
+      const int value = quantized(x[i], scale, top);
+      store_value(layout.activations, out, position ? i / 32 * 32 + position[i % 32] : i, value);
+      sum += value;
+    }
+    store_sum(layout, out + layout.sums_at, g, sum, scale);
+  }
+}
+
+size_t scratch_bytes_model(const PreparedLayout& layout, size_t columns) {
+  if (layout.activations == Activations::kF32) return round_up(columns * 4, kStep);
+  return round_up(columns, kStep) + round_up(layout.groups * 8, kStep);
+}
+
+void matmul_model(const numerics::WeightView& w, const PreparedLayout& layout,
+                  const std::byte* prepared, size_t tokens, size_t row_begin, size_t row_end,
+                  float* y, size_t y_stride, std::byte* scratch) {
+  const bool coded = layout.activations != Activations::kF32;
+  auto* floats = reinterpret_cast<float*>(scratch + (coded ? round_up(w.columns, kStep) : 0));
+  const RowParts parts = {{reinterpret_cast<uint8_t*>(scratch), coded ? w.columns : 0},
+                          {floats, layout.groups},
+                          {floats + layout.groups, layout.groups}};
+  const std::span<float> values(floats, coded ? 0 : w.columns);
+  for (size_t r = row_begin; r < row_end; ++r) {
+    if (coded)
+      take_row_apart(w, r, parts.codes, parts.scales, parts.biases);
+    else
+      decode_row(w, r, values);
+    for (size_t t = 0; t < tokens; ++t) {
+      const std::byte* token = prepared + t * layout.bytes;
+      y[t * y_stride + (r - row_begin)] =
+          coded ? dot_coded(parts, layout, token)
+                : dot_f32(values, reinterpret_cast<const float*>(token));
+    }
+  }
+}
+
+}  // namespace sluice::kernels

@@ -1,0 +1,33 @@
+// The products of matmul.h in plain C++: what every instruction set's kernels must give bit for
+// bit, and the kernels of the scalar table. Private to kernels and their tests.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "kernels/matmul.h"
+#include "numerics/coded_row.h"
+
+namespace sluice::kernels {
+
+// Where the parts of one prepared token row lie. Values are bytes, 16-bit numbers or floats, padded
+// with zeros to whole steps of 64; sums holds offset·S as int32, or sx·S as f32.
+struct PreparedLayout {
+  Activations activations = Activations::kF32;  // as resolved: kF32 unless the format is coded
+  numerics::CodedFormat coded;
+  size_t groups = 0;
+  size_t scales_at = 0, sums_at = 0, bytes = 0;
+};
+PreparedLayout prepared_layout(const numerics::WeightFormat& format, Activations activations,
+                               size_t columns);
+
+// position[i % 32]: where value i goes within its step of 32; the identity where null.
+void prepare_model(const PreparedLayout& layout, std::span<const float> x, const uint8_t* position,
+                   std::byte* out);
+
+size_t scratch_bytes_model(const PreparedLayout& layout, size_t columns);
+void matmul_model(const numerics::WeightView& w, const PreparedLayout& layout,
+                  const std::byte* prepared, size_t tokens, size_t row_begin, size_t row_end,
+                  float* y, size_t y_stride, std::byte* scratch);
+
+}  // namespace sluice::kernels

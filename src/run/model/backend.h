@@ -1,0 +1,140 @@
+// What a forward pass needs done, by name. Tensors and weights are opaque handles: a back-end may
+// keep them in host memory, on a GPU, or read them as they are asked for, and model code cannot
+// tell. The only values that come back are a router's choice and the logits.
+//
+// Contract of every back-end: a row's result does not depend on the rows computed with it, on how a
+// sequence is cut into steps, or on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace sluice::model {
+
+// Handles; kNone is no weight, such as a bias that a family has not.
+enum class Weight : uint32_t { kNone = UINT32_MAX };
+enum class Tensor : uint32_t {};
+enum class RopeTable : uint32_t {};
+enum class Sequence : uint32_t {};
+
+// Consecutive rows of a step that continue one sequence, whose keys and values the back-end holds
+// for positions [0, first_position).
+struct Segment {
+  Sequence sequence{};
+  uint32_t first_row = 0, rows = 0;
+  uint32_t first_position = 0;
+};
+
+// One step: a row per token. Segments cover the rows in order; no sequence appears twice.
+struct Batch {
+  std::span<const uint32_t> tokens;
+  std::span<const Segment> segments;
+};
+
+// y = W·x (+ bias): one of several products of the same x.
+struct Product {
+  Weight weight{}, bias = Weight::kNone;
+  Tensor out{};
+};
+
+// Which dimensions turn together: x[j] with x[j + n/2], or x[2j] with x[2j + 1].
+enum class RopeStyle : uint8_t { kHalf, kInterleaved };
+
+// Rotation of the first 2·frequencies.size() dimensions of each head, the rest passes through:
+// angle = position · frequency, and cos and sin are multiplied by scale.
+struct RopeRule {
+  RopeStyle style = RopeStyle::kHalf;
+  std::vector<double> frequencies;
+  double scale = 1;
+};
+
+// Query head h attends with KV head h / (heads / kv_heads) to keys at positions p of its sequence
+// with p ≤ own position, and own position − p < window where there is one.
+struct AttentionRule {
+  uint32_t layer = 0;
+  uint32_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 1;
+  uint32_t window = 0;  // 0: none
+};
+
+// How a router's logits become a choice: softmax over all experts in f32, the top_k largest (ties:
+// the lowest expert), and if renormalize, divided by their sum.
+struct RouterRule {
+  uint32_t experts = 0, top_k = 0;
+  bool renormalize = false;
+};
+
+// One expert of a row's top_k, largest weight first.
+struct Choice {
+  uint32_t expert = 0;
+  float weight = 0;
+};
+
+// The choices of all rows sorted by expert: slot s computes expert e of its group for row
+// slot_row[s]. Slots of one group are in order of rows. Plain data; the model fills it.
+struct ExpertGroup {
+  uint32_t expert = 0;
+  uint32_t first_slot = 0, slots = 0;
+};
+struct ExpertPlan {
+  uint32_t rows = 0, top_k = 0;
+  std::vector<ExpertGroup> groups;
+  std::vector<uint32_t> slot_row;
+  std::vector<uint32_t> choice_slot;  // [row·top_k + rank]
+  std::vector<float> choice_weight;   // the same order
+};
+
+// One thread. Weights and tensors are asked for once, before the first step; a tensor then has as
+// many rows as the operation that wrote it last gave it. An operation's out is none of its inputs
+// unless said.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // By the parameter's name, such as "model.norm.weight"; kNone when the model has no such.
+  virtual Weight weight(std::string_view name) = 0;
+  // Room for the rows of a step, times copies, of that many f32 columns.
+  virtual Tensor tensor(size_t columns, size_t copies = 1) = 0;
+  // The same for rows whose logits are computed together, which may be fewer.
+  virtual Tensor logits_tensor(size_t columns) = 0;
+  virtual RopeTable rope_table(const RopeRule& rule) = 0;
+
+  // ---- rows ----
+  virtual void embed(Weight table, std::span<const uint32_t> tokens, Tensor out) = 0;
+  virtual void gather(Tensor x, std::span<const uint32_t> rows, Tensor out) = 0;
+  virtual void add(Tensor x, Tensor y) = 0;                                       // x += y
+  virtual void rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) = 0;  // out may be x
+  virtual void silu_mul(Tensor gate, Tensor up) = 0;  // gate = silu(gate) ⊙ up
+  virtual void qmatmul(Tensor x, std::span<const Product> products) = 0;
+
+  // ---- heads: a row is heads · head_dim ----
+  virtual void rms_norm_heads(Tensor x, size_t heads, Weight weight, float epsilon) = 0;
+  virtual void rope(Tensor x, size_t heads, RopeTable table, const Batch& batch) = 0;
+  // Appends each row's keys and values to its sequence in that layer.
+  virtual void store_kv(const AttentionRule& rule, Tensor k, Tensor v, const Batch& batch) = 0;
+  // After store_kv of the same rows.
+  virtual void attention(const AttentionRule& rule, Tensor q, const Batch& batch, Tensor out) = 0;
+
+  // ---- experts: weights are [experts, rows, columns] ----
+  // top_k choices for each row; valid until the next call.
+  virtual std::span<const Choice> route(Tensor logits, const RouterRule& rule) = 0;
+  // These experts of these weights will be used next.
+  virtual void request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) = 0;
+  // out has a row per slot; x one per slot too, or one per row of the step when x_by_row. Only the
+  // slots of the given groups are computed, so that experts can be used as they arrive.
+  virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
+                             std::span<const ExpertGroup> groups,
+                             std::span<const Product> products) = 0;
+  // out[row] = Σ weight · slots, in the order of ranks.
+  virtual void weighted_sum(Tensor slots, const ExpertPlan& plan, Tensor out) = 0;
+
+  // ---- results ----
+  // Row-major; valid until the tensor is written again.
+  virtual std::span<const float> read(Tensor x) = 0;
+  virtual bool all_finite(Tensor x) = 0;
+};
+
+}  // namespace sluice::model

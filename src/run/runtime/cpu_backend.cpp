@@ -1,0 +1,182 @@
+// Handles, scratch memory, and the operations on rows; products are in cpu_products.cpp, attention
+// and positions in cpu_attention.cpp.
+#include "runtime/cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/cpu_rows.h"
+
+namespace sluice::runtime {
+
+using families::Role;
+using kernels::Activations;
+using model::Tensor;
+using model::Weight;
+
+CpuBackend::CpuBackend(const WeightStore& weights, SimdLevel simd, ActivationChoice activations,
+                       ThreadPool& pool)
+    : weights_(weights),
+      matmul_(kernels::matmul_table(simd)),
+      ops_(kernels::layer_ops(simd)),
+      activations_(activations),
+      pool_(pool) {}
+
+Weight CpuBackend::weight(std::string_view name) {
+  const auto entry = weights_.find(name);
+  return entry ? Weight{*entry} : Weight::kNone;
+}
+
+Tensor CpuBackend::tensor(size_t columns, size_t copies) {
+  copies_max_ = std::max(copies_max_, copies);
+  buffers_.push_back({.columns = columns, .copies = copies, .values = {}});
+  return Tensor{static_cast<uint32_t>(buffers_.size() - 1)};
+}
+
+Tensor CpuBackend::logits_tensor(size_t columns) {
+  buffers_.push_back({.columns = columns, .logits = true, .values = {}});
+  return Tensor{static_cast<uint32_t>(buffers_.size() - 1)};
+}
+
+model::RopeTable CpuBackend::rope_table(const model::RopeRule& rule) {
+  ropes_.push_back({rule, {}, {}});
+  return model::RopeTable{static_cast<uint32_t>(ropes_.size() - 1)};
+}
+
+// By format and role alone, so that precision never depends on what is computed together. Routers
+// decide between experts and the head between tokens: both are precise.
+Activations CpuBackend::activations_of(uint32_t entry) const {
+  const WeightEntry& e = weights_.entries()[entry];
+  const bool precise =
+      e.role == Role::kHead || e.role == Role::kEmbedding || e.role == Role::kRouter;
+  switch (activations_) {
+    case ActivationChoice::kF32: return Activations::kF32;
+    case ActivationChoice::kI8: return Activations::kI8;
+    case ActivationChoice::kAuto: return kernels::auto_activations(e.format, precise);
+  }
+  SLUICE_CHECK(false);
+}
+
+size_t CpuBackend::buffer_rows(const Buffer& buffer, const StepLimits& limits) const {
+  return buffer.logits ? limits.logits_rows : limits.rows * buffer.copies;
+}
+
+CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) const {
+  ScratchBytes bytes;
+  for (const Buffer& buffer : buffers_)
+    bytes.values += buffer_rows(buffer, limits) * buffer.columns * sizeof(float);
+  const kernels::AttentionShape attention{.key_type = limits.kv.type,
+                                          .value_type = limits.kv.type,
+                                          .group = limits.heads / limits.kv.kv_heads,
+                                          .key_dim = limits.kv.head_dim,
+                                          .value_dim = limits.kv.head_dim,
+                                          .scale = 1};
+  bytes.worker = ops_.attend_scratch_bytes(attention);
+  for (uint32_t i = 0; i < weights_.entries().size(); ++i) {
+    const WeightEntry& e = weights_.entries()[i];
+    if (e.rows < 2 || e.role == Role::kNorm || e.role == Role::kBias) continue;
+    const auto columns = static_cast<size_t>(e.columns);
+    const Activations activations = activations_of(i);
+    const size_t row = matmul_.prepared_bytes(e.format, activations, columns);
+    const size_t rows = limits.rows * (e.experts > 1 ? copies_max_ : 1);
+    bytes.prepared = std::max(bytes.prepared, row * rows);
+    if (e.experts > 1) bytes.slot_prepared = std::max(bytes.slot_prepared, row * rows);
+    bytes.worker =
+        std::max(bytes.worker, matmul_.scratch_bytes(e.format, activations, columns, limits.rows));
+  }
+  bytes.worker = align_up(bytes.worker, io::kDirectAlignment);
+  const size_t spans = limits.context / kKvBlockTokens + 2;
+  bytes.other = pool_.threads() * spans * sizeof(kernels::KvSpan);
+  for (const Rope& rope : ropes_)
+    bytes.other += 2 * limits.rows * rope.rule.frequencies.size() * sizeof(float);
+  return bytes;
+}
+
+uint64_t CpuBackend::scratch_bytes(const StepLimits& limits) const {
+  const ScratchBytes bytes = scratch_parts(limits);
+  return bytes.values + bytes.prepared + bytes.slot_prepared + bytes.other +
+         pool_.threads() * bytes.worker;
+}
+
+void CpuBackend::allocate(const StepLimits& limits) {
+  limits_ = limits;
+  const ScratchBytes bytes = scratch_parts(limits);
+  values_ = std::make_unique_for_overwrite<float[]>(bytes.values / sizeof(float));
+  float* next = values_.get();
+  for (Buffer& buffer : buffers_) {
+    buffer.values = {next, buffer_rows(buffer, limits) * buffer.columns};
+    next += buffer.values.size();
+  }
+  prepared_ = prepared_memory_.place(bytes.prepared, 0);
+  slot_prepared_ = slot_memory_.place(bytes.slot_prepared, 0);
+  scratch_ = scratch_memory_.place(bytes.worker * pool_.threads(), 0);
+  scratch_stride_ = bytes.worker;
+  for (Rope& rope : ropes_) {
+    rope.cos.resize(limits.rows * rope.rule.frequencies.size());
+    rope.sin.resize(rope.cos.size());
+  }
+  spans_.resize(pool_.threads());
+  for (auto& spans : spans_) spans.reserve(limits.context / kKvBlockTokens + 2);
+  choices_.reserve(limits.rows * copies_max_);
+}
+
+std::span<std::byte> CpuBackend::scratch(size_t worker) {
+  return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
+}
+
+// Vectors are small and resident under every policy, so the span may outlive the lease.
+std::span<const float> CpuBackend::vector_of(Weight weight) const {
+  const WeightLease lease = weights_.lease(static_cast<uint32_t>(weight));
+  SLUICE_DCHECK(lease.view().rows == 1);
+  return {reinterpret_cast<const float*>(lease.view().weight), lease.view().columns};
+}
+
+void CpuBackend::embed(Weight table, std::span<const uint32_t> tokens, Tensor out) {
+  Buffer& to = buffer(out);
+  to.rows = tokens.size();
+  const WeightLease lease = weights_.lease(static_cast<uint32_t>(table));
+  for_rows(pool_, tokens.size(),
+           [&](size_t row) { numerics::decode_row(lease.view(), tokens[row], to.row(row)); });
+}
+
+void CpuBackend::gather(Tensor x, std::span<const uint32_t> rows, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  SLUICE_DCHECK(rows.size() * to.columns <= to.values.size());
+  to.rows = rows.size();
+  for (size_t row = 0; row < rows.size(); ++row)
+    std::ranges::copy(from.row(rows[row]), to.row(row).begin());
+}
+
+void CpuBackend::add(Tensor x, Tensor y) {
+  Buffer& to = buffer(x);
+  const Buffer& from = buffer(y);
+  for_rows(pool_, to.rows, [&](size_t row) { ops_.add(to.row(row), from.row(row)); });
+}
+
+void CpuBackend::rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = from.rows;
+  const std::span<const float> scale = vector_of(weight);
+  for_rows(pool_, from.rows,
+           [&](size_t row) { ops_.rms_norm(from.row(row), scale, epsilon, to.row(row)); });
+}
+
+void CpuBackend::silu_mul(Tensor gate, Tensor up) {
+  Buffer& to = buffer(gate);
+  const Buffer& factor = buffer(up);
+  for_rows(pool_, to.rows,
+           [&](size_t row) { ops_.silu_mul(to.row(row), factor.row(row), to.row(row)); });
+}
+
+std::span<const float> CpuBackend::read(Tensor x) {
+  const Buffer& from = buffer(x);
+  return from.values.first(from.rows * from.columns);
+}
+
+bool CpuBackend::all_finite(Tensor x) {
+  return std::ranges::all_of(read(x), [](float value) { return std::isfinite(value); });
+}
+
+}  // namespace sluice::runtime

@@ -1,0 +1,148 @@
+// Backend on the processor: matrix products and layer maths of core/kernels over a thread pool, on
+// leased weights. Every tensor is a row-major f32 array. Products of one input share its prepared
+// form; loops over rows run on the calling thread where there is one row, as in decoding.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "io/aligned_buffer.h"
+#include "kernels/layer_ops.h"
+#include "kernels/matmul.h"
+#include "model/backend.h"
+#include "runtime/engine.h"
+#include "runtime/kv_pool.h"
+#include "runtime/weight_store.h"
+
+namespace sluice::runtime {
+
+// The most that a step may bring.
+struct StepLimits {
+  size_t rows = 0;
+  size_t logits_rows = 0;  // whose logits are computed together
+  size_t context = 0;      // tokens of a sequence
+  size_t heads = 0;        // query heads
+  KvShape kv;
+};
+
+// One thread at a time. First weights and tensors are asked for, which costs nothing; then
+// allocate(); then steps, each begun by begin(). Nothing is allocated after allocate().
+class CpuBackend : public model::Backend {
+ public:
+  // All must outlive it.
+  CpuBackend(const WeightStore& weights, SimdLevel simd, ActivationChoice activations,
+             ThreadPool& pool);
+
+  // What allocate() will take.
+  uint64_t scratch_bytes(const StepLimits& limits) const;
+  void allocate(const StepLimits& limits);
+  // Sequence i of the batch is *sequences[i], with room for its rows. Both stay until the step
+  // ends.
+  void begin(const model::Batch& batch, std::span<KvSequence* const> sequences);
+
+  model::Weight weight(std::string_view name) override;
+  model::Tensor tensor(size_t columns, size_t copies) override;
+  model::Tensor logits_tensor(size_t columns) override;
+  model::RopeTable rope_table(const model::RopeRule& rule) override;
+
+  void embed(model::Weight table, std::span<const uint32_t> tokens, model::Tensor out) override;
+  void gather(model::Tensor x, std::span<const uint32_t> rows, model::Tensor out) override;
+  void add(model::Tensor x, model::Tensor y) override;
+  void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override;
+  void silu_mul(model::Tensor gate, model::Tensor up) override;
+  void qmatmul(model::Tensor x, std::span<const model::Product> products) override;
+
+  void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override;
+  void rope(model::Tensor x, size_t heads, model::RopeTable table,
+            const model::Batch& batch) override;
+  void store_kv(const model::AttentionRule& rule, model::Tensor k, model::Tensor v,
+                const model::Batch& batch) override;
+  void attention(const model::AttentionRule& rule, model::Tensor q, const model::Batch& batch,
+                 model::Tensor out) override;
+
+  std::span<const model::Choice> route(model::Tensor logits,
+                                       const model::RouterRule& rule) override;
+  void request(std::span<const model::Weight>, std::span<const model::ExpertGroup>) override {}
+  void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
+                     std::span<const model::ExpertGroup> groups,
+                     std::span<const model::Product> products) override;
+  void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan, model::Tensor out) override;
+
+  std::span<const float> read(model::Tensor x) override;
+  bool all_finite(model::Tensor x) override;
+
+ private:
+  struct Buffer {
+    size_t columns = 0, copies = 1;
+    bool logits = false;  // sized by logits_rows instead of rows
+    size_t rows = 0;      // in use
+    std::span<float> values;
+    std::span<float> row(size_t i) const { return values.subspan(i * columns, columns); }
+  };
+  struct Rope {
+    model::RopeRule rule;
+    std::vector<float> cos, sin;  // [rows of the step][frequencies]
+  };
+  // A product with its weight leased, or with one expert of it, for some rows of activations.
+  struct Task {
+    WeightLease lease;
+    kernels::Activations activations{};
+    const std::byte* prepared = nullptr;
+    size_t tokens = 0;
+    const float* bias = nullptr;
+    float* y = nullptr;
+    size_t y_stride = 0;
+    size_t rows_per_item = 0, items = 0;
+  };
+  struct AttentionTile {
+    size_t segment = 0, row = 0, tokens = 0;
+    size_t position = 0;
+  };
+
+  Buffer& buffer(model::Tensor tensor) { return buffers_[static_cast<uint32_t>(tensor)]; }
+  std::span<const float> vector_of(model::Weight weight) const;
+  kernels::Activations activations_of(uint32_t entry) const;
+  size_t buffer_rows(const Buffer& buffer, const StepLimits& limits) const;
+  struct ScratchBytes {
+    size_t values = 0, prepared = 0, slot_prepared = 0, worker = 0, other = 0;
+  };
+  ScratchBytes scratch_parts(const StepLimits& limits) const;
+  std::span<std::byte> scratch(size_t worker);
+
+  // Prepares count rows of x from first on, into their places of prepared_, in the form that the
+  // weight multiplies with; returns the bytes of each.
+  size_t prepare_rows(uint32_t entry, const Buffer& x, size_t first, size_t count);
+  bool prepared_alike(uint32_t a, uint32_t b) const;
+  void add_task(WeightLease lease, uint32_t entry, const std::byte* prepared, size_t tokens,
+                const float* bias, float* y, size_t y_stride);
+  void run_tasks();
+  void run_item(const Task& task, size_t item, size_t worker);
+  void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile, size_t kv_head,
+                   const model::Batch& batch, const Buffer& q, const Buffer& out, size_t worker);
+
+  const WeightStore& weights_;
+  const kernels::MatmulTable& matmul_;
+  const kernels::LayerOps& ops_;
+  const ActivationChoice activations_;
+  ThreadPool& pool_;
+
+  std::vector<Buffer> buffers_;
+  std::vector<Rope> ropes_;
+  size_t copies_max_ = 1;  // of a tensor: chosen experts of a row
+  StepLimits limits_;
+
+  std::unique_ptr<float[]> values_;
+  io::AlignedBuffer prepared_memory_, slot_memory_, scratch_memory_;
+  std::span<std::byte> prepared_, slot_prepared_, scratch_;
+  size_t scratch_stride_ = 0;
+  std::vector<std::vector<kernels::KvSpan>> spans_;  // per worker
+  std::vector<Task> tasks_;
+  std::vector<size_t> task_ends_;  // items of tasks_, summed up
+  std::vector<AttentionTile> tiles_;
+  std::vector<model::Choice> choices_;
+  std::vector<uint32_t> top_;
+  std::span<KvSequence* const> sequences_;
+};
+
+}  // namespace sluice::runtime

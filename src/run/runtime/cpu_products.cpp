@@ -1,0 +1,175 @@
+// The CPU back-end's matrix products and experts. A product is cut into items of whole row steps;
+// all products of one call, and all experts of a layer, go to the pool as one list of items.
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/cpu_backend.h"
+#include "runtime/cpu_rows.h"
+
+namespace sluice::runtime {
+
+using model::ExpertGroup;
+using model::ExpertPlan;
+using model::Product;
+using model::Tensor;
+using model::Weight;
+
+namespace {
+
+// Items per thread: enough that a thread whose core is taken away for a while delays nobody much.
+constexpr size_t kItemsPerThread = 8;
+// Weights below which an item is not worth handing out.
+constexpr size_t kItemBytesMin = 32 << 10;
+
+}  // namespace
+
+bool CpuBackend::prepared_alike(uint32_t a, uint32_t b) const {
+  return weights_.entries()[a].format == weights_.entries()[b].format &&
+         activations_of(a) == activations_of(b);
+}
+
+size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, size_t count) {
+  const numerics::WeightFormat& format = weights_.entries()[entry].format;
+  const kernels::Activations activations = activations_of(entry);
+  const size_t bytes = matmul_.prepared_bytes(format, activations, x.columns);
+  SLUICE_DCHECK((first + count) * bytes <= prepared_.size());
+  for_rows(pool_, count, [&](size_t i) {
+    matmul_.prepare(format, activations, x.row(first + i), prepared_.data() + (first + i) * bytes);
+  });
+  return bytes;
+}
+
+void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* prepared,
+                          size_t tokens, const float* bias, float* y, size_t y_stride) {
+  const numerics::WeightView& view = lease.view();
+  const size_t step = kernels::row_step(view.format, activations_of(entry));
+  const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
+  const size_t fair = view.rows / (kItemsPerThread * pool_.threads()) + 1;
+  const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;
+  Task task{.activations = activations_of(entry),
+            .prepared = prepared,
+            .tokens = tokens,
+            .bias = bias,
+            .y = y,
+            .y_stride = y_stride};
+  task.rows_per_item = static_cast<size_t>(align_up(std::max(fair, worthwhile), step));
+  task.items = (view.rows + task.rows_per_item - 1) / task.rows_per_item;
+  task.lease = std::move(lease);
+  task_ends_.push_back((task_ends_.empty() ? 0 : task_ends_.back()) + task.items);
+  tasks_.push_back(std::move(task));
+}
+
+void CpuBackend::run_item(const Task& task, size_t item, size_t worker) {
+  const size_t first = item * task.rows_per_item;
+  const size_t end = std::min(task.lease.view().rows, first + task.rows_per_item);
+  matmul_.matmul(task.lease.view(), task.activations, task.prepared, task.tokens, first, end,
+                 task.y + first, task.y_stride, scratch(worker).data());
+  if (task.bias == nullptr) return;
+  for (size_t token = 0; token < task.tokens; ++token)
+    ops_.add({task.y + token * task.y_stride + first, end - first},
+             {task.bias + first, end - first});
+}
+
+void CpuBackend::run_tasks() {
+  if (tasks_.empty()) return;
+  pool_.run(task_ends_.back(), [&](size_t item, size_t worker) {
+    const auto found = std::ranges::upper_bound(task_ends_, item);
+    const Task& task = tasks_[found - task_ends_.begin()];
+    run_item(task, item - (*found - task.items), worker);
+  });
+  tasks_.clear();
+  task_ends_.clear();
+}
+
+void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
+  const Buffer& from = buffer(x);
+  constexpr size_t kProductsMax = 8;
+  SLUICE_CHECK(products.size() <= kProductsMax);
+  bool done[kProductsMax] = {};
+  for (size_t i = 0; i < products.size(); ++i) {
+    if (done[i]) continue;
+    const auto leader = static_cast<uint32_t>(products[i].weight);
+    prepare_rows(leader, from, 0, from.rows);
+    for (size_t j = i; j < products.size(); ++j) {
+      const auto entry = static_cast<uint32_t>(products[j].weight);
+      if (done[j] || !prepared_alike(leader, entry)) continue;
+      done[j] = true;
+      Buffer& to = buffer(products[j].out);
+      to.rows = from.rows;
+      const Weight bias = products[j].bias;
+      add_task(weights_.lease(entry), entry, prepared_.data(), from.rows,
+               bias == Weight::kNone ? nullptr : vector_of(bias).data(), to.values.data(),
+               to.columns);
+    }
+    run_tasks();
+  }
+}
+
+std::span<const model::Choice> CpuBackend::route(Tensor logits, const model::RouterRule& rule) {
+  Buffer& b = buffer(logits);
+  choices_.resize(b.rows * rule.top_k);
+  top_.resize(rule.top_k);
+  for (size_t row = 0; row < b.rows; ++row) {
+    const std::span<float> p = b.row(row);
+    ops_.softmax(p);
+    ops_.top_k(p, top_);
+    float sum = 1;
+    if (rule.renormalize) {
+      sum = 0;
+      for (const uint32_t expert : top_) sum += p[expert];
+    }
+    for (size_t rank = 0; rank < top_.size(); ++rank)
+      choices_[row * rule.top_k + rank] = {top_[rank], p[top_[rank]] / sum};
+  }
+  return choices_;
+}
+
+// The rows of a group lie together in out; x's prepared rows are brought together first where they
+// belong to rows of the step.
+void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
+                               std::span<const ExpertGroup> groups,
+                               std::span<const Product> products) {
+  const Buffer& from = buffer(x);
+  const auto leader = static_cast<uint32_t>(products[0].weight);
+  size_t bytes = 0;
+  if (x_by_row || groups.size() == plan.groups.size())
+    bytes = prepare_rows(leader, from, 0, from.rows);
+  else
+    for (const ExpertGroup& group : groups)
+      bytes = prepare_rows(leader, from, group.first_slot, group.slots);
+  if (x_by_row)
+    for (const ExpertGroup& group : groups)
+      for (size_t slot = group.first_slot; slot < group.first_slot + group.slots; ++slot)
+        std::memcpy(slot_prepared_.data() + slot * bytes,
+                    prepared_.data() + plan.slot_row[slot] * bytes, bytes);
+  const std::byte* prepared = x_by_row ? slot_prepared_.data() : prepared_.data();
+  for (const Product& product : products) {
+    const auto entry = static_cast<uint32_t>(product.weight);
+    if (entry != leader && !prepared_alike(leader, entry)) {
+      run_tasks();
+      return expert_matmul(x, x_by_row, plan, groups,
+                           products.subspan(static_cast<size_t>(&product - products.data())));
+    }
+    SLUICE_CHECK(product.bias == Weight::kNone);
+    Buffer& to = buffer(product.out);
+    to.rows = plan.slot_row.size();
+    for (const ExpertGroup& group : groups)
+      add_task(weights_.lease_expert(entry, group.expert), entry,
+               prepared + group.first_slot * bytes, group.slots, nullptr,
+               to.row(group.first_slot).data(), to.columns);
+  }
+  run_tasks();
+}
+
+void CpuBackend::weighted_sum(Tensor slots, const ExpertPlan& plan, Tensor out) {
+  const Buffer& from = buffer(slots);
+  Buffer& to = buffer(out);
+  to.rows = plan.rows;
+  for_rows(pool_, plan.rows, [&](size_t row) {
+    std::ranges::fill(to.row(row), 0.0f);
+    for (size_t i = row * plan.top_k; i < (row + 1) * plan.top_k; ++i)
+      ops_.scale_add(to.row(row), plan.choice_weight[i], from.row(plan.choice_slot[i]));
+  });
+}
+
+}  // namespace sluice::runtime

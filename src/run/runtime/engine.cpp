@@ -1,0 +1,151 @@
+// Steps: feeds cut into chunks of rows, chunks run through the model, results handed out.
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/engine_state.h"
+
+namespace sluice::runtime {
+
+using model::Segment;
+
+// The part of a step that goes through the model together.
+struct Engine::Chunk {
+  struct Part {
+    size_t feed = 0, first_token = 0, rows = 0;  // of that feed's tokens
+    Session::State* session = nullptr;
+  };
+  struct Wanted {
+    size_t feed = 0, token = 0;
+  };
+  std::vector<Part> parts;
+  std::vector<uint32_t> tokens;
+  std::vector<Segment> segments;
+  std::vector<KvSequence*> sequences;
+  std::vector<uint32_t> logits_rows;
+  std::vector<Wanted> wanted;  // one per logits row
+
+  void add(size_t index, const Feed& feed, size_t first_token, size_t rows,
+           Session::State& session) {
+    const auto first_row = static_cast<uint32_t>(tokens.size());
+    segments.push_back({model::Sequence{static_cast<uint32_t>(parts.size())}, first_row,
+                        static_cast<uint32_t>(rows), static_cast<uint32_t>(session.kv.size())});
+    parts.push_back({index, first_token, rows, &session});
+    sequences.push_back(&session.kv);
+    const size_t wanted_from = feed.tokens.size() - feed.logits_count;
+    for (size_t i = first_token; i < first_token + rows; ++i) {
+      if (i >= wanted_from) {
+        logits_rows.push_back(static_cast<uint32_t>(tokens.size()));
+        wanted.push_back({index, i});
+      }
+      tokens.push_back(feed.tokens[i]);
+    }
+  }
+};
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::~Engine() = default;
+
+const ModelInfo& Engine::info() const { return state_->info; }
+const MemoryNeed& Engine::memory() const { return state_->need; }
+const Json& Engine::config() const { return state_->checkpoint->config; }
+const Json& Engine::generation_config() const { return state_->checkpoint->generation_config; }
+
+Status Engine::check_feeds(std::span<const Feed> feeds) const {
+  const ModelInfo& info = state_->info;
+  for (size_t i = 0; i < feeds.size(); ++i) {
+    const Feed& feed = feeds[i];
+    SLUICE_CHECK(feed.session != nullptr && feed.session->state_->engine.get() == this);
+    SLUICE_CHECK(feed.logits_count <= feed.tokens.size());
+    for (size_t j = 0; j < i; ++j) SLUICE_CHECK(feeds[j].session != feed.session);
+    if (feed.tokens.empty()) return fail(ErrorCode::kInvalidArgument, "there are no tokens to run");
+    const size_t held = feed.session->size();
+    if (feed.tokens.size() > info.context - held)
+      return fail(ErrorCode::kExhausted,
+                  "the context is full: {} tokens are there, {} more do not fit in {}", held,
+                  feed.tokens.size(), info.context);
+    const auto bad =
+        std::ranges::find_if(feed.tokens, [&](uint32_t token) { return token >= info.vocabulary; });
+    if (bad != feed.tokens.end())
+      return fail(ErrorCode::kInvalidArgument, "token {} is beyond the model's vocabulary of {}",
+                  *bad, info.vocabulary);
+  }
+  return {};
+}
+
+namespace {
+
+bool all_finite(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
+}
+
+std::string place_name(std::optional<int> layer, size_t layers) {
+  if (!layer) return "in the head";
+  if (*layer < 0) return "in the embedding";
+  return fmt::format("in layer {} of {}", *layer, layers);
+}
+
+std::unexpected<Error> non_finite(const ModelInfo& info, std::optional<int> layer) {
+  return fail(ErrorCode::kCorrupt,
+              "{}: values that are no finite numbers (NaN or infinity) come up {}; the weights are "
+              "damaged, or do not fit the configuration",
+              info.path, place_name(layer, info.layers));
+}
+
+}  // namespace
+
+Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
+  State& s = *state_;
+  const model::Batch batch{chunk.tokens, chunk.segments};
+  s.backend->begin(batch, chunk.sequences);
+  s.model->forward(batch);
+  if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
+  for (size_t first = 0; first < chunk.logits_rows.size(); first += s.limits.logits_rows) {
+    const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
+    const std::span<const float> logits =
+        s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
+    if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
+    for (size_t i = 0; i < count; ++i)
+      on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,
+                logits.subspan(i * s.info.vocabulary, s.info.vocabulary));
+  }
+  return {};
+}
+
+Status Engine::step(std::span<const Feed> feeds, const OnLogits& on_logits,
+                    const CancelToken* cancel) {
+  SLUICE_TRY(check_feeds(feeds));
+  for (size_t feed = 0, token = 0; feed < feeds.size();) {
+    if (cancel != nullptr && cancel->cancelled())
+      return fail(ErrorCode::kCancelled, "stopped before all tokens were run");
+    Chunk chunk;
+    Status status;
+    while (feed < feeds.size() && chunk.tokens.size() < state_->limits.rows) {
+      const Feed& f = feeds[feed];
+      Session::State& session = *f.session->state_;
+      const size_t rows =
+          std::min(state_->limits.rows - chunk.tokens.size(), f.tokens.size() - token);
+      chunk.add(feed, f, token, rows, session);
+      status = session.kv.reserve(rows);
+      if (!status) break;
+      token += rows;
+      if (token < f.tokens.size()) break;
+      ++feed;
+      token = 0;
+    }
+    if (status) status = run_chunk(chunk, on_logits);
+    for (const Chunk::Part& part : chunk.parts) {
+      Session::State& session = *part.session;
+      if (status) {
+        const auto tokens = feeds[part.feed].tokens.subspan(part.first_token, part.rows);
+        session.kv.commit(part.rows);
+        session.tokens.insert(session.tokens.end(), tokens.begin(), tokens.end());
+      } else {
+        session.kv.truncate(session.kv.size());
+      }
+    }
+    SLUICE_TRY(std::move(status));
+  }
+  return {};
+}
+
+}  // namespace sluice::runtime

@@ -1,0 +1,192 @@
+// The one header for those who run a model. An Engine is an opened model, immutable but for the
+// scratch of a step; a Session is one timeline over it: tokens and their keys and values. How the
+// weights lie in memory, which kernels multiply them and how a batch is cut into chunks stays
+// behind it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/cpu.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "base/thread_pool.h"
+#include "kernels/layer_types.h"
+
+namespace sluice::io {
+struct Checkpoint;
+}
+
+namespace sluice::runtime {
+
+using kernels::KvType;  // kF32, kF16, kQ8, kQ4: how keys and values are kept
+
+// "f32", "f16", "q8", "q4".
+Result<KvType> parse_kv_type(std::string_view name);
+std::string_view kv_type_name(KvType type);
+
+// How precisely activations enter products: auto goes by the weight's format and role only.
+enum class ActivationChoice : uint8_t { kAuto, kF32, kI8 };
+Result<ActivationChoice> parse_activations(std::string_view name);  // "auto", "f32", "i8"
+
+struct EngineOptions {
+  // Tokens that a session may hold; 0: the model's own limit, at most kContextDefaultMax.
+  size_t context = 0;
+  size_t sessions_max = 1;  // whose keys and values memory is set aside for
+  KvType kv = KvType::kF16;
+  ActivationChoice activations = ActivationChoice::kAuto;
+  // Rows that go through the model together; lowered where scratch would exceed kScratchBytes.
+  size_t chunk_tokens = 512;
+  SimdLevel simd = SimdLevel::kScalar;  // from detect_cpu(), or parse_simd_level()
+  // The most bytes that weights, keys and values, and scratch may take together; 0: what machine
+  // and cgroup can hold.
+  uint64_t memory_bytes_max = 0;
+};
+
+inline constexpr size_t kContextDefaultMax = 4096;
+inline constexpr uint64_t kScratchBytes = 48'000'000;
+
+// What running takes, known before a weight is read. Bytes.
+struct MemoryNeed {
+  uint64_t weights = 0;
+  uint64_t kv = 0;       // of sessions_max sessions at full context
+  uint64_t scratch = 0;  // activations, logits and the kernels' own
+  uint64_t total() const { return weights + kv + scratch; }
+};
+
+struct ModelInfo {
+  std::string path;
+  std::string family;             // "llama", "qwen3_moe", …
+  std::string storage;            // what most of the weights are stored as: "MLX 4/64", "Q4_K"
+  uint64_t parameters = 0;        // of all tensors used
+  uint64_t weight_bytes = 0;      // of all of them
+  uint64_t read_bytes_token = 0;  // weights that one token's decode reads, keys and values not in
+  uint64_t kv_bytes_token = 0;    // of one token, in all layers
+  size_t layers = 0;
+  size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
+  size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
+  size_t context = 0;         // of a session
+  size_t chunk_tokens = 0;    // as lowered
+  Digest identity;            // of configuration and weights' headers; sessions are bound to it
+  std::vector<uint32_t> eos;  // ids that end a generation
+  std::optional<uint32_t> bos;
+  std::vector<std::string> notes;  // sentences worth showing: tensors decoded at load, …
+};
+
+class Engine;
+
+// One timeline: tokens, and their keys and values. Move-only; fork() copies. Used by one thread at
+// a time, and while a step has it by no other. Outlives its Engine never: it holds a share of it.
+class Session {
+ public:
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  const std::vector<uint32_t>& tokens() const;
+  size_t size() const { return tokens().size(); }
+  size_t context() const;  // the most it can hold
+
+  // Runs tokens behind what is there. Returns the last one's logits, a view that the session's next
+  // call overwrites. tokens: at least one. Chunks that were finished stay when a later one fails;
+  // size() tells. kExhausted: the context is full (nothing was run); kCancelled; kInvalidArgument:
+  // a token beyond the vocabulary; kCorrupt: values that are no numbers, naming the layer.
+  Result<std::span<const float>> append(std::span<const uint32_t> tokens,
+                                        const CancelToken* cancel = nullptr);
+  // Makes the timeline exactly these tokens, keeping what it has in common with them from the start
+  // and running the rest; the last token is run again when all is there. Returns as append().
+  Result<std::span<const float>> become(std::span<const uint32_t> tokens,
+                                        const CancelToken* cancel = nullptr);
+  // How many tokens from the start these have in common with the timeline.
+  size_t common_prefix(std::span<const uint32_t> tokens) const;
+
+  // When room for count more is lacking: drops half of what lies behind the first keep tokens, and
+  // more if need be, and runs the rest anew, so that the session is what a fresh one over the
+  // shortened text would be. Returns how many tokens were dropped (0: there was room).
+  Result<size_t> shift(size_t keep, size_t count = 1, const CancelToken* cancel = nullptr);
+
+  // Forgets all but the first count tokens; count ≤ size().
+  void rewind(size_t count);
+  // The same timeline twice; memory is shared until one of them writes.
+  Session fork() const;
+
+  // A file of this session: docs/formats.md#session. Written whole or not at all.
+  Status save(const std::string& path) const;
+  // Replaces the timeline. kInvalidArgument for another model's file, other keys and values, or a
+  // longer context than this session's; kCorrupt for damage. The timeline is unchanged then.
+  Status load(const std::string& path);
+
+ private:
+  friend class Engine;
+  struct State;
+  explicit Session(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Some sequence's next tokens. The logits of the last logits_count of them are wanted.
+struct Feed {
+  Session* session = nullptr;
+  std::span<const uint32_t> tokens;
+  size_t logits_count = 1;
+};
+
+// Called for each wanted row in the order of feeds and tokens. logits is valid during the call.
+using OnLogits = std::function<void(size_t feed, size_t token, std::span<const float> logits)>;
+
+// Thread-compatible: one thread steps at a time, with all sessions involved. Results depend neither
+// on what else is in a batch nor on chunks, threads or instruction batches: a row's logits are the
+// same bits. pool must outlive the engine and is used inside step() alone.
+class Engine : public std::enable_shared_from_this<Engine> {
+ public:
+  // path: as for `sluice inspect`: a folder with safetensors (quantized by MLX's rules or not), or
+  // .gguf. Refuses with the arithmetic when memory cannot hold the model (kExhausted), families
+  // that have no forward pass (kUnsupported), and tensors that contradict the configuration
+  // (kCorrupt).
+  static Result<std::shared_ptr<Engine>> open(const std::string& path, const EngineOptions& options,
+                                              ThreadPool& pool, Log& log, Progress& progress);
+  // The same for a model whose headers have been read.
+  static Result<std::shared_ptr<Engine>> open(std::shared_ptr<const io::Checkpoint> checkpoint,
+                                              const EngineOptions& options, ThreadPool& pool,
+                                              Log& log, Progress& progress);
+  // What open() would take, from headers alone.
+  static Result<MemoryNeed> measure(const std::string& path, const EngineOptions& options,
+                                    ThreadPool& pool);
+  ~Engine();
+
+  const ModelInfo& info() const;
+  const MemoryNeed& memory() const;
+  const Json& config() const;             // config.json, or its equivalent rebuilt from GGUF
+  const Json& generation_config() const;  // null when absent
+  // A small file of the model: "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", …
+  // Rebuilt from metadata for GGUF. kNotFound when there is none.
+  Result<std::string> sidecar(std::string_view name) const;
+
+  Session new_session();
+
+  // Runs every feed's tokens behind its session, at most one feed per session. Errors as for
+  // Session::append(); what finished chunks brought stays.
+  Status step(std::span<const Feed> feeds, const OnLogits& on_logits,
+              const CancelToken* cancel = nullptr);
+
+ private:
+  friend class Session;
+  friend struct EngineOpener;
+  struct State;
+  struct Chunk;
+  Status check_feeds(std::span<const Feed> feeds) const;
+  Status run_chunk(const Chunk& chunk, const OnLogits& on_logits);
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sluice::runtime

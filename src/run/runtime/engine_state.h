@@ -1,0 +1,33 @@
+// What an engine and its sessions are made of. Private to runtime.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/model.h"
+#include "runtime/cpu_backend.h"
+#include "runtime/engine.h"
+#include "runtime/kv_pool.h"
+#include "runtime/weight_store.h"
+
+namespace sluice::runtime {
+
+struct Engine::State {
+  std::shared_ptr<const io::Checkpoint> checkpoint;
+  ModelInfo info;
+  MemoryNeed need;
+  StepLimits limits;
+  std::unique_ptr<WeightStore> weights;
+  std::unique_ptr<CpuBackend> backend;  // over weights
+  std::unique_ptr<model::Model> model;  // over backend
+  std::shared_ptr<KvPool> kv;
+};
+
+struct Session::State {
+  std::shared_ptr<Engine> engine;
+  KvSequence kv;
+  std::vector<uint32_t> tokens = {};  // as many as kv has
+  std::vector<float> logits = {};     // of the last token run, where it was asked for
+};
+
+}  // namespace sluice::runtime

@@ -1,0 +1,223 @@
+// Sessions on disk. Layout: docs/formats.md#session-file. A file belongs to one model, told by the
+// digest of its configuration and headers, and to one kind of keys and values.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "io/storage.h"
+#include "runtime/engine_state.h"
+
+namespace sluice::runtime {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr std::string_view kMagic = "SLUICEKV";
+constexpr uint32_t kVersion = 1;
+constexpr size_t kFixedBytes = 16;  // magic, version, length of the JSON
+constexpr uint32_t kJsonBytesMax = 4096;
+constexpr size_t kDigestBytes = 32;  // hexadecimal
+constexpr size_t kPieceBytes = 4 << 20;
+
+template <class T>
+std::span<const std::byte> bytes_of(std::span<const T> values) {
+  return std::as_bytes(values);
+}
+
+Json describe(const Engine& engine, const KvSequence& kv) {
+  const KvShape& shape = kv.pool().shape();
+  return {{"model", engine.info().identity.hex()},
+          {"kv", kv_type_name(shape.type)},
+          {"layers", shape.layers},
+          {"kv_heads", shape.kv_heads},
+          {"head_dim", shape.head_dim},
+          {"block_tokens", kKvBlockTokens},
+          {"tokens", kv.size()}};
+}
+
+// The rows in use of each block, layer by layer and head by head, keys and then values.
+template <class Visit>
+Status visit_rows(const KvSequence& kv, size_t tokens, Visit&& visit) {
+  const KvPool& pool = kv.pool();
+  for (size_t first = 0; first < tokens; first += kKvBlockTokens) {
+    const uint32_t block = kv.blocks()[first / kKvBlockTokens];
+    const size_t bytes = std::min(kKvBlockTokens, tokens - first) * pool.shape().row_bytes();
+    for (size_t layer = 0; layer < pool.shape().layers; ++layer)
+      for (size_t head = 0; head < pool.shape().kv_heads; ++head) {
+        SLUICE_TRY(visit(std::span(pool.keys(block, layer, head), bytes)));
+        SLUICE_TRY(visit(std::span(pool.values(block, layer, head), bytes)));
+      }
+  }
+  return {};
+}
+
+// Small pieces are gathered into large writes; everything is hashed.
+class Writer {
+ public:
+  explicit Writer(io::WritableFile& file) : file_(file) {}
+  Status add(std::span<const std::byte> bytes) {
+    hasher_.update(bytes);
+    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+    return buffer_.size() < kPieceBytes ? Status() : flush();
+  }
+  Status finish() {
+    const std::string digest = hasher_.finish().hex();
+    const auto bytes = std::as_bytes(std::span(digest));
+    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+    return flush();
+  }
+
+ private:
+  Status flush() {
+    SLUICE_TRY(file_.append(buffer_));
+    buffer_.clear();
+    return {};
+  }
+  io::WritableFile& file_;
+  Hasher hasher_;
+  std::vector<std::byte> buffer_;
+};
+
+Status write_session(io::WritableFile& file, const Json& header, std::span<const uint32_t> tokens,
+                     const KvSequence& kv) {
+  Writer writer(file);
+  const std::string json = dump_json(header);
+  const uint32_t numbers[] = {kVersion, static_cast<uint32_t>(json.size())};
+  SLUICE_TRY(writer.add(std::as_bytes(std::span(kMagic))));
+  SLUICE_TRY(writer.add(std::as_bytes(std::span(numbers))));
+  SLUICE_TRY(writer.add(std::as_bytes(std::span(json))));
+  SLUICE_TRY(writer.add(std::as_bytes(tokens)));
+  SLUICE_TRY(
+      visit_rows(kv, kv.size(), [&](std::span<const std::byte> rows) { return writer.add(rows); }));
+  return writer.finish();
+}
+
+// Reads in order through a buffer.
+class Reader {
+ public:
+  explicit Reader(const io::ByteSource& source, uint64_t at) : source_(source), at_(at) {}
+  Status read(std::span<std::byte> out) {
+    while (!out.empty()) {
+      if (used_ == buffer_.size()) {
+        const uint64_t left = source_.size() - at_;
+        buffer_.resize(static_cast<size_t>(std::min<uint64_t>(left, kPieceBytes)));
+        SLUICE_TRY(source_.read_at(at_, buffer_));
+        at_ += buffer_.size();
+        used_ = 0;
+      }
+      const size_t count = std::min(out.size(), buffer_.size() - used_);
+      std::memcpy(out.data(), buffer_.data() + used_, count);
+      used_ += count;
+      out = out.subspan(count);
+    }
+    return {};
+  }
+
+ private:
+  const io::ByteSource& source_;
+  uint64_t at_;
+  std::vector<std::byte> buffer_;
+  size_t used_ = 0;
+};
+
+Result<Json> read_header(const io::ByteSource& source) {
+  std::array<std::byte, kFixedBytes> fixed{};
+  if (source.size() < kFixedBytes + kDigestBytes)
+    return fail(ErrorCode::kCorrupt, "{}: too short for a session file", source.label());
+  SLUICE_TRY(source.read_at(0, fixed));
+  if (std::memcmp(fixed.data(), kMagic.data(), kMagic.size()) != 0)
+    return fail(ErrorCode::kCorrupt, "{}: not a session file", source.label());
+  uint32_t numbers[2] = {};
+  std::memcpy(numbers, fixed.data() + kMagic.size(), sizeof numbers);
+  if (numbers[0] != kVersion)
+    return fail(ErrorCode::kUnsupported, "{}: session files of version {} are not known, only {}",
+                source.label(), numbers[0], kVersion);
+  if (numbers[1] > kJsonBytesMax || source.size() < kFixedBytes + kDigestBytes + numbers[1])
+    return fail(ErrorCode::kCorrupt, "{}: the header is cut off", source.label());
+  std::string text(numbers[1], '\0');
+  SLUICE_TRY(source.read_at(kFixedBytes, std::as_writable_bytes(std::span(text))));
+  return parse_json(text, source.label());
+}
+
+// Every byte but the digest itself.
+Status check_digest(const io::ByteSource& source) {
+  Hasher hasher;
+  std::vector<std::byte> piece;
+  const uint64_t end = source.size() - kDigestBytes;
+  for (uint64_t at = 0; at < end; at += piece.size()) {
+    piece.resize(static_cast<size_t>(std::min<uint64_t>(end - at, kPieceBytes)));
+    SLUICE_TRY(source.read_at(at, piece));
+    hasher.update(piece);
+  }
+  std::string digest(kDigestBytes, '\0');
+  SLUICE_TRY(source.read_at(end, std::as_writable_bytes(std::span(digest))));
+  if (digest == hasher.finish().hex()) return {};
+  return fail(ErrorCode::kCorrupt, "{}: the session is damaged: its digest does not fit",
+              source.label());
+}
+
+}  // namespace
+
+Status Session::save(const std::string& path) const {
+  const auto storage = io::local_storage();
+  const std::string unfinished = path + std::string(io::kUnfinishedSuffix);
+  const auto write = [&]() -> Status {
+    SLUICE_ASSIGN(const auto file, storage->open(unfinished, io::OpenMode::kCreateOrOpen));
+    SLUICE_TRY(file->truncate(0));
+    SLUICE_TRY(
+        write_session(*file, describe(*state_->engine, state_->kv), state_->tokens, state_->kv));
+    SLUICE_TRY(file->sync());
+    SLUICE_TRY(storage->rename(unfinished, path));
+    return storage->sync_directory(io::parent_folder(path));
+  };
+  Status status = write();
+  if (!status && storage->exists(unfinished)) (void)storage->remove(unfinished);
+  return status;
+}
+
+Status Session::load(const std::string& path) {
+  State& s = *state_;
+  SLUICE_ASSIGN(const auto source, io::open_file_source(path));
+  SLUICE_ASSIGN(Json header, read_header(*source));
+  SLUICE_ASSIGN(const int64_t count, json_int(header, "tokens", 0, INT64_MAX, path));
+  const std::string header_text = dump_json(header);
+  Json expected = describe(*s.engine, s.kv);
+  expected["tokens"] = count;
+  if (header.value("model", "") != expected["model"])
+    return fail(ErrorCode::kInvalidArgument, "{}: this session belongs to another model than {}",
+                path, s.engine->info().path);
+  if (header != expected)
+    return fail(ErrorCode::kInvalidArgument,
+                "{}: the session's keys and values are {}, this engine's are {}", path,
+                dump_json(header), dump_json(expected));
+  const auto tokens_count = static_cast<uint64_t>(count);
+  if (tokens_count > context())
+    return fail(ErrorCode::kInvalidArgument,
+                "{}: the session has {} tokens, which do not fit in a context of {}", path, count,
+                context());
+  const uint64_t start = kFixedBytes + header_text.size();
+  const uint64_t token_bytes = s.kv.pool().shape().token_bytes();
+  if (source->size() != start + tokens_count * (sizeof(uint32_t) + token_bytes) + kDigestBytes)
+    return fail(ErrorCode::kCorrupt, "{}: {} bytes do not fit a session of {} tokens", path,
+                source->size(), count);
+  SLUICE_TRY(check_digest(*source));
+
+  Reader reader(*source, start);
+  std::vector<uint32_t> tokens(static_cast<size_t>(tokens_count));
+  SLUICE_TRY(reader.read(std::as_writable_bytes(std::span(tokens))));
+  // The old blocks go first: with room for one session alone there are none for two.
+  rewind(0);
+  SLUICE_TRY(s.kv.reserve(tokens.size()));
+  Status status =
+      visit_rows(s.kv, tokens.size(), [&](std::span<std::byte> rows) { return reader.read(rows); });
+  if (!status) {
+    s.kv.truncate(0);
+    return status;
+  }
+  s.kv.commit(tokens.size());
+  s.tokens = std::move(tokens);
+  return {};
+}
+
+}  // namespace sluice::runtime

@@ -1,0 +1,158 @@
+// Configurations in both spellings, rope scalings against published values, and what is refused.
+#include "model/config.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "families/fake_checkpoint.h"
+
+namespace sluice::model {
+namespace {
+
+using families::FakeCheckpoint;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+FakeCheckpoint tiny(const std::string& family, int layers = 2) {
+  FakeCheckpoint fake = families::tiny_hf(family, layers);
+  fake.set("rms_norm_eps", 1e-5);
+  if (family == "qwen3_moe" || family == "mixtral") fake.set("num_experts_per_tok", 2);
+  return fake;
+}
+
+Result<ModelConfig> configured(const FakeCheckpoint& fake) {
+  const auto checkpoint = fake.build();
+  SLUICE_ASSIGN(const auto map, families::map_model(*checkpoint, ""));
+  return read_config(*checkpoint, map);
+}
+
+ModelConfig accepted(const FakeCheckpoint& fake) {
+  const auto config = configured(fake);
+  if (!config) ADD_FAILURE() << config.error().message;
+  return config ? *config : ModelConfig{};
+}
+
+std::string refused(const FakeCheckpoint& fake) {
+  const auto config = configured(fake);
+  EXPECT_FALSE(config.has_value());
+  return config ? "" : config.error().message;
+}
+
+RopeRule rope(const Json& config, uint64_t head_dim = 128) {
+  const auto rule = read_rope(config, head_dim, 10000, "config.json");
+  if (!rule) ADD_FAILURE() << rule.error().message;
+  return rule ? *rule : RopeRule{};
+}
+
+TEST(ModelConfig, Families) {
+  for (const char* family : {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"}) {
+    const ModelConfig config = accepted(tiny(family));
+    EXPECT_EQ(config.family, family);
+    EXPECT_EQ(config.dims.layers, 2u);
+    EXPECT_EQ(config.qk_norm, std::string(family).starts_with("qwen3"));
+    EXPECT_EQ(config.sparse(), config.experts_per_token == 2);
+    EXPECT_THAT(config.windows, ElementsAre(0, 0));
+    EXPECT_FLOAT_EQ(config.rms_norm_eps, 1e-5f);
+  }
+  EXPECT_TRUE(accepted(tiny("mixtral")).norm_topk_prob);
+  EXPECT_FALSE(accepted(tiny("qwen3_moe")).norm_topk_prob);
+  EXPECT_TRUE(accepted(tiny("qwen3_moe").set("norm_topk_prob", true)).norm_topk_prob);
+}
+
+TEST(ModelConfig, Windows) {
+  const auto windows = [](const FakeCheckpoint& fake) { return accepted(fake).windows; };
+  EXPECT_THAT(windows(tiny("mistral").set("sliding_window", 8)), ElementsAre(8, 8));
+  EXPECT_THAT(windows(tiny("mistral").set("sliding_window", nullptr)), ElementsAre(0, 0));
+  EXPECT_THAT(windows(tiny("llama").set("sliding_window", 8)), ElementsAre(0, 0));
+  const Json types = {"full_attention", "sliding_attention"};
+  EXPECT_THAT(windows(tiny("llama").set("sliding_window", 8).set("layer_types", types)),
+              ElementsAre(0, 8));
+  EXPECT_THAT(windows(tiny("qwen2").set("sliding_window", 8)), ElementsAre(0, 0));
+  EXPECT_THAT(windows(tiny("qwen2")
+                          .set("sliding_window", 8)
+                          .set("use_sliding_window", true)
+                          .set("max_window_layers", 1)),
+              ElementsAre(0, 8));
+  EXPECT_THAT(refused(tiny("llama").set("layer_types", types)), HasSubstr("sliding_window"));
+  EXPECT_THAT(refused(tiny("llama").set("layer_types", Json::array({"full_attention"}))),
+              HasSubstr("list of 2 layers"));
+  EXPECT_THAT(refused(tiny("llama").set("layer_types", {"full_attention", "linear_attention"})),
+              HasSubstr("linear_attention"));
+}
+
+TEST(ModelConfig, Refusals) {
+  EXPECT_THAT(refused(tiny("llama").set("hidden_act", "gelu")), HasSubstr("hidden_act \"gelu\""));
+  EXPECT_THAT(refused(tiny("llama").unset("rms_norm_eps")), HasSubstr("rms_norm_eps"));
+  EXPECT_THAT(refused(tiny("llama").set("rms_norm_eps", 2)), HasSubstr("[0, 1)"));
+  EXPECT_THAT(refused(tiny("qwen3_moe").set("num_experts_per_tok", 4)),
+              HasSubstr("num_experts_per_tok"));
+  EXPECT_THAT(refused(tiny("llama").set("rope_theta", -1)), HasSubstr("rope_theta"));
+}
+
+TEST(Rope, BothSpellings) {
+  const RopeRule old =
+      rope({{"rope_theta", 5e5}, {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}});
+  const RopeRule now =
+      rope({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 5e5}}}});
+  EXPECT_EQ(old.frequencies, now.frequencies);
+  EXPECT_EQ(old.frequencies.size(), 64u);
+  EXPECT_DOUBLE_EQ(old.frequencies[0], 0.25);
+  EXPECT_DOUBLE_EQ(old.frequencies[32], 0.25 / std::sqrt(5e5));
+  EXPECT_EQ(rope({{"partial_rotary_factor", 0.5}}).frequencies.size(), 32u);
+  EXPECT_EQ(rope({{"rope_scaling", nullptr}}).scale, 1);
+}
+
+// Llama 3.1's numbers: fast frequencies stay, slow ones are divided by 8, and the blend between.
+TEST(Rope, Llama3) {
+  const RopeRule plain = rope({{"rope_theta", 5e5}});
+  const RopeRule scaled = rope({{"rope_theta", 5e5},
+                                {"rope_scaling",
+                                 {{"rope_type", "llama3"},
+                                  {"factor", 8.0},
+                                  {"low_freq_factor", 1.0},
+                                  {"high_freq_factor", 4.0},
+                                  {"original_max_position_embeddings", 8192}}}});
+  for (size_t j = 0; j < 64; ++j) {
+    const double wavelength = 2 * std::numbers::pi / plain.frequencies[j];
+    const double ratio = plain.frequencies[j] / scaled.frequencies[j];
+    if (wavelength < 2048) EXPECT_DOUBLE_EQ(ratio, 1) << j;
+    if (wavelength > 8192) EXPECT_DOUBLE_EQ(ratio, 8) << j;
+    EXPECT_GE(ratio, 1 - 1e-12);
+    EXPECT_LE(ratio, 8 + 1e-12);
+  }
+}
+
+// Qwen2.5's: the attention factor is 0.1 ln 4 + 1.
+TEST(Rope, Yarn) {
+  const RopeRule plain = rope({{"rope_theta", 1e6}});
+  const Json scaling = {
+      {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
+  const RopeRule scaled = rope({{"rope_theta", 1e6}, {"rope_scaling", scaling}});
+  EXPECT_NEAR(scaled.scale, 1.1386294361119891, 1e-12);
+  EXPECT_DOUBLE_EQ(scaled.frequencies[0], plain.frequencies[0]);
+  EXPECT_DOUBLE_EQ(scaled.frequencies[63], plain.frequencies[63] / 4);
+  for (size_t j = 1; j < 64; ++j) EXPECT_LT(scaled.frequencies[j], scaled.frequencies[j - 1]);
+  Json exact = scaling;
+  exact["truncate"] = false;
+  EXPECT_NE(rope({{"rope_theta", 1e6}, {"rope_scaling", exact}}).frequencies, scaled.frequencies);
+}
+
+TEST(Rope, Refusals) {
+  const auto message = [](const Json& config) {
+    const auto rule = read_rope(config, 128, 10000, "config.json");
+    EXPECT_FALSE(rule.has_value());
+    return rule ? "" : rule.error().message;
+  };
+  EXPECT_THAT(message({{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}),
+              HasSubstr("\"dynamic\" is not known"));
+  EXPECT_THAT(message({{"rope_scaling", {{"type", "linear"}}}}), HasSubstr("factor"));
+  EXPECT_THAT(message({{"rope_scaling", {{"type", "linear"}, {"factor", 0}}}}),
+              HasSubstr("positive"));
+  EXPECT_THAT(message({{"rope_scaling", 3}}), HasSubstr("object"));
+  EXPECT_THAT(message({{"partial_rotary_factor", 1.5}}), HasSubstr("head_dim"));
+}
+
+}  // namespace
+}  // namespace sluice::model

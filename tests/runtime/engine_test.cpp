@@ -1,0 +1,168 @@
+// Steps: results do not depend on what is computed together; every refusal.
+#include "runtime/engine.h"
+
+#include <gmock/gmock.h>
+
+#include "runtime/engines.h"
+
+namespace sluice::runtime {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint64_t kVocabulary = 64;
+
+// Logits of 90 tokens, computed in chunks of that many, on that many threads.
+Logits chunked(const std::shared_ptr<const io::Checkpoint>& checkpoint, size_t chunk,
+               size_t threads, KvType kv) {
+  EngineOptions options = f32_options();
+  options.activations = ActivationChoice::kAuto;
+  options.chunk_tokens = chunk;
+  options.kv = kv;
+  const Opened opened = open_engine(checkpoint, options, threads);
+  Session session = opened.engine->new_session();
+  return all_logits(*opened.engine, session, random_tokens(90, kVocabulary, 1));
+}
+
+TEST(Engine, ChunksAndThreadsDoNotMatter) {
+  for (const auto& checkpoint :
+       {test::tiny_llama().build(), test::tiny_moe().build(), test::tiny_gguf().build()})
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kQ4}) {
+      SCOPED_TRACE(kv_type_name(kv));
+      const Logits expected = chunked(checkpoint, 512, 1, kv);
+      for (const size_t chunk : {1, 7, 64})
+        EXPECT_EQ(chunked(checkpoint, chunk, 2, kv), expected) << chunk;
+      EXPECT_EQ(chunked(checkpoint, 512, 3, kv), expected);
+    }
+}
+
+TEST(Engine, BatchDoesNotMatter) {
+  for (const auto& checkpoint : {test::tiny_llama().build(), test::tiny_moe().build()}) {
+    EngineOptions options = f32_options();
+    options.sessions_max = 6;
+    options.chunk_tokens = 13;
+    const Opened opened = open_engine(checkpoint, options);
+    std::vector<Session> sessions;
+    std::vector<Tokens> tokens;
+    std::vector<Logits> found(5);
+    std::vector<Feed> feeds;
+    for (size_t i = 0; i < 5; ++i) {
+      sessions.push_back(opened.engine->new_session());
+      tokens.push_back(random_tokens(3 + 9 * i, kVocabulary, i));
+    }
+    for (size_t i = 0; i < 5; ++i)
+      feeds.push_back({.session = &sessions[i], .tokens = tokens[i], .logits_count = i});
+    const Status status =
+        opened.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
+          found[feed].insert(found[feed].end(), logits.begin(), logits.end());
+        });
+    ASSERT_TRUE(status.has_value()) << status.error().message;
+    for (size_t i = 0; i < 5; ++i) {
+      Session alone = opened.engine->new_session();
+      const Logits all = all_logits(*opened.engine, alone, tokens[i]);
+      EXPECT_EQ(found[i], Logits(all.end() - static_cast<ptrdiff_t>(i * kVocabulary), all.end()));
+      EXPECT_EQ(sessions[i].tokens(), tokens[i]);
+    }
+  }
+}
+
+TEST(Engine, TellsWhatItIs) {
+  const Opened opened = open_engine(test::tiny_moe().build(), f32_options());
+  const ModelInfo& info = opened.engine->info();
+  EXPECT_EQ(info.family, "qwen3_moe");
+  EXPECT_EQ(info.storage, "BF16");
+  EXPECT_EQ(info.vocabulary, kVocabulary);
+  EXPECT_EQ(info.layers, 2u);
+  EXPECT_EQ(info.context_model, 4096u);
+  EXPECT_EQ(info.context, 256u);
+  EXPECT_EQ(info.kv_bytes_token, 2u * 2 * 2 * 32 * 4);
+  EXPECT_LT(info.read_bytes_token, info.weight_bytes);
+  EXPECT_EQ(opened.engine->memory().kv, 256 * info.kv_bytes_token);
+  EXPECT_GE(opened.engine->memory().weights, info.weight_bytes);
+  const auto tokenizer = opened.engine->sidecar("tokenizer.json");
+  ASSERT_TRUE(tokenizer.has_value());
+  EXPECT_THAT(*tokenizer, HasSubstr("vocab"));
+  EXPECT_EQ(opened.engine->sidecar("none").error().code, ErrorCode::kNotFound);
+}
+
+TEST(Engine, MemoryIsComputedBeforehand) {
+  EngineOptions options = f32_options();
+  options.memory_bytes_max = 300'000;
+  const auto opened = try_open(test::tiny_llama().build(), options);
+  ASSERT_FALSE(opened.has_value());
+  EXPECT_EQ(opened.error().code, ErrorCode::kExhausted);
+  EXPECT_THAT(opened.error().message, HasSubstr("= weights "));
+  EXPECT_THAT(opened.error().message, HasSubstr("300.0 kB are allowed"));
+  options = f32_options();
+  options.context = size_t{1} << 26;
+  options.sessions_max = size_t{1} << 20;
+  EXPECT_EQ(try_open(test::tiny_llama().build(), options).error().code, ErrorCode::kExhausted);
+}
+
+TEST(Engine, RefusesTokensItCannotRun) {
+  EngineOptions options = f32_options();
+  options.context = 10;
+  const Opened opened = open_engine(test::tiny_llama().build(), options);
+  Session session = opened.engine->new_session();
+  EXPECT_EQ(session.append({}).error().code, ErrorCode::kInvalidArgument);
+  const auto beyond = session.append(Tokens{1, 64});
+  ASSERT_FALSE(beyond.has_value());
+  EXPECT_THAT(beyond.error().message, HasSubstr("token 64 is beyond"));
+  EXPECT_TRUE(session.append(Tokens(10, 1)).has_value());
+  const auto full = session.append(Tokens{1});
+  ASSERT_FALSE(full.has_value());
+  EXPECT_EQ(full.error().code, ErrorCode::kExhausted);
+  EXPECT_THAT(full.error().message, HasSubstr("the context is full"));
+  EXPECT_EQ(session.size(), 10u);
+}
+
+TEST(Engine, StopsBetweenChunks) {
+  EngineOptions options = f32_options();
+  options.chunk_tokens = 4;
+  const Opened opened = open_engine(test::tiny_llama().build(), options);
+  Session session = opened.engine->new_session();
+  CancelToken cancel;
+  cancel.cancel();
+  EXPECT_EQ(session.append(Tokens(9, 1), &cancel).error().code, ErrorCode::kCancelled);
+  EXPECT_EQ(session.size(), 0u);
+}
+
+// The layer whose weights are damaged is named, and the session is as it was.
+TEST(Engine, NamesTheLayerOfNaNs) {
+  test::ModelBuilder model = test::tiny_llama({.dtype = numerics::DType::kF32});
+  std::vector<std::byte>& bytes = model.bytes("model.layers.1.mlp.down_proj.weight");
+  const float nan = NAN;
+  std::memcpy(bytes.data() + 400, &nan, sizeof nan);
+  const Opened opened = open_engine(model.build(), f32_options());
+  Session session = opened.engine->new_session();
+  const auto logits = session.append(Tokens{1, 2, 3});
+  ASSERT_FALSE(logits.has_value());
+  EXPECT_EQ(logits.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(logits.error().message, HasSubstr("in layer 1 of 2"));
+  EXPECT_EQ(session.size(), 0u);
+}
+
+TEST(Engine, NamesTheHeadOfNaNs) {
+  test::ModelBuilder model = test::tiny_llama({.dtype = numerics::DType::kF32});
+  const float nan = NAN;
+  std::memcpy(model.bytes("lm_head.weight").data(), &nan, sizeof nan);
+  const Opened opened = open_engine(model.build(), f32_options());
+  Session session = opened.engine->new_session();
+  EXPECT_THAT(session.append(Tokens{1}).error().message, HasSubstr("in the head"));
+}
+
+TEST(Engine, RefusesModelsThatContradictThemselves) {
+  test::ModelBuilder missing = test::tiny_llama();
+  missing.remove("model.layers.1.mlp.up_proj.weight");
+  const auto opened = try_open(missing.build(), f32_options());
+  ASSERT_FALSE(opened.has_value());
+  EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(opened.error().message, HasSubstr("model.layers.1.mlp.up_proj.weight"));
+
+  test::ModelBuilder other = test::tiny_llama();
+  other.config()["hidden_act"] = "gelu";
+  EXPECT_EQ(try_open(other.build(), f32_options()).error().code, ErrorCode::kUnsupported);
+}
+
+}  // namespace
+}  // namespace sluice::runtime

@@ -1,0 +1,51 @@
+// Writes the logits of every given token as raw f32, for mlx_lm_test.py.
+//   runtime_logits_export MODEL OUT CHUNK auto|f32|i8 TOKEN...
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/thread_pool.h"
+#include "runtime/engine.h"
+
+namespace {
+
+using namespace sluice;
+
+Status run(const std::vector<std::string>& arguments) {
+  runtime::EngineOptions options;
+  options.kv = runtime::KvType::kF32;
+  options.simd = detect_cpu().simd;
+  options.chunk_tokens = std::stoul(arguments[2]);
+  SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments[3]));
+  std::vector<uint32_t> tokens;
+  for (size_t i = 4; i < arguments.size(); ++i)
+    tokens.push_back(static_cast<uint32_t>(std::stoul(arguments[i])));
+  ThreadPool pool(2);
+  NullLog log;
+  NullProgress progress;
+  SLUICE_ASSIGN(const auto engine,
+                runtime::Engine::open(arguments[0], options, pool, log, progress));
+  runtime::Session session = engine->new_session();
+  std::FILE* out = std::fopen(arguments[1].c_str(), "wb");
+  SLUICE_CHECK(out != nullptr);
+  const runtime::Feed feed{.session = &session, .tokens = tokens, .logits_count = tokens.size()};
+  const Status status =
+      engine->step(std::span(&feed, 1), [&](size_t, size_t, std::span<const float> logits) {
+        SLUICE_CHECK(std::fwrite(logits.data(), 4, logits.size(), out) == logits.size());
+      });
+  SLUICE_CHECK(std::fclose(out) == 0);
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (arguments.size() < 5) return 2;
+  const Status status = run(arguments);
+  if (status) return 0;
+  std::fprintf(stderr, "%s\n", status.error().message.c_str());
+  return 1;
+}

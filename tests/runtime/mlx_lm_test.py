@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Logits against stock mlx_lm in float32, on fresh random models of every family: prefill at once and
+token by token. Argument: the logits_export program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
+                       / "tests" / "e2e"))
+
+import numpy as np
+import support
+from support import convert_stock, load_stock, make_checkpoint, read_json, relative_difference
+
+TOLERANCE = 1e-4
+SEED = support.fresh_seed()
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+YARN = dict(rope_type="yarn", type="yarn", factor=4.0, original_max_position_embeddings=32)
+
+# name → family and keys of config.json.
+MODELS = {
+    "llama": ("llama", {}),
+    "llama, tied, llama3 scaling": ("llama", dict(tied=True, rope_scaling=LLAMA3,
+                                                  rope_theta=500000.0)),
+    "llama, linear scaling": ("llama", dict(rope_scaling=dict(type="linear", factor=2.0))),
+    "llama, biases everywhere": ("llama", dict(attention_bias=True, mlp_bias=True)),
+    "llama, own head_dim": ("llama", dict(head_dim=16)),
+    "llama, windows": ("llama", dict(layer_types=["sliding_attention", "full_attention"],
+                                     sliding_window=16)),
+    "qwen2": ("qwen2", dict(rope_theta=1000000.0)),
+    "qwen2, tied, yarn": ("qwen2", dict(tied=True, rope_scaling=YARN)),
+    "qwen3": ("qwen3", {}),
+    "qwen3, tied": ("qwen3", dict(tied=True, rope_theta=1000000.0)),
+    "qwen3_moe": ("qwen3_moe", {}),
+    "qwen3_moe, dense layers, not renormalised": (
+        "qwen3_moe", dict(num_hidden_layers=4, mlp_only_layers=[2], decoder_sparse_step=2,
+                          norm_topk_prob=False)),
+    "mixtral": ("mixtral", dict(rope_theta=1000000.0)),
+}
+EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
+
+
+def our_logits(folder, ids, chunk, activations="f32"):
+    out = Path(folder) / "logits.f32"
+    result = subprocess.run([EXPORT, folder, out, str(chunk), activations, *map(str, ids)],
+                            capture_output=True, text=True)
+    if result.returncode != 0:
+        raise AssertionError(result.stderr)
+    return np.fromfile(out, np.float32).reshape(len(ids), -1)
+
+
+class MlxLm(support.TestCase):
+    def check(self, folder, ids):
+        expected = support.logits(load_stock(folder), ids)
+        for chunk in (512, 1, 7):
+            found = our_logits(folder, ids, chunk)
+            self.assertEqual(found.shape, expected.shape)
+            difference = relative_difference(found, expected)
+            print(f"{folder.name}, chunks of {chunk}: {difference:.2e}", flush=True)
+            self.assertLessEqual(difference, TOLERANCE)
+
+    def source(self, name, number, dtype="f32"):
+        family, settings = MODELS[name]
+        folder = self.folder / f"{number} {name}"
+        make_checkpoint(folder, family, dtype=dtype, seed=SEED + number, **settings)
+        return folder
+
+    def ids(self, folder):
+        vocabulary = read_json(folder / "config.json")["vocab_size"]
+        return [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, 65)]
+
+    def test_unquantized(self):
+        for number, name in enumerate(MODELS):
+            with self.subTest(name):
+                folder = self.source(name, number)
+                self.check(folder, self.ids(folder))
+
+    def test_quantized(self):
+        formats = [("llama", 4, 64, {}), ("qwen2", 8, 128, {}), ("qwen3", 3, 32, {}),
+                   ("qwen3_moe", 5, 64, {}), ("mixtral", 2, 32, {}), ("qwen3", 6, 64, {}),
+                   ("llama", 4, 32, dict(q_mode="mxfp4"))]
+        for number, (name, bits, group, options) in enumerate(formats):
+            with self.subTest(name, bits=bits, group=group):
+                source = self.source(name, 100 + number, dtype="bf16")
+                folder = source.with_name(f"{source.name} {bits} bits")
+                convert_stock(source, folder, bits, group, **options)
+                self.check(folder, self.ids(folder))
+
+
+if __name__ == "__main__":
+    if not EXPORT or not Path(EXPORT).exists():
+        support.skip("the program logits_export is not built")
+    os.environ["SLUICE_BINARY"] = EXPORT
+    support.main(needs_mlx=True)

@@ -1,0 +1,236 @@
+// Backend in doubles, one value at a time: what the forward passes mean, without a kernel. Weights
+// are decoded row by row by the scalar reference.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "model/backend.h"
+#include "runtime/weight_store.h"
+
+namespace sluice::runtime {
+
+class ScalarBackend : public model::Backend {
+ public:
+  using Row = std::vector<double>;
+  using Matrix = std::vector<Row>;
+
+  explicit ScalarBackend(const WeightStore& weights) : weights_(weights) {}
+
+  model::Weight weight(std::string_view name) override {
+    const auto entry = weights_.find(name);
+    return entry ? model::Weight{*entry} : model::Weight::kNone;
+  }
+  model::Tensor tensor(size_t, size_t) override { return new_tensor(); }
+  model::Tensor logits_tensor(size_t) override { return new_tensor(); }
+  model::RopeTable rope_table(const model::RopeRule& rule) override {
+    ropes_.push_back(rule);
+    return model::RopeTable{static_cast<uint32_t>(ropes_.size() - 1)};
+  }
+
+  void embed(model::Weight table, std::span<const uint32_t> tokens, model::Tensor out) override {
+    Matrix rows;
+    for (const uint32_t token : tokens) rows.push_back(weight_row(table, token));
+    at(out) = rows;
+  }
+  void gather(model::Tensor x, std::span<const uint32_t> rows, model::Tensor out) override {
+    Matrix taken;
+    for (const uint32_t row : rows) taken.push_back(at(x)[row]);
+    at(out) = taken;
+  }
+  void add(model::Tensor x, model::Tensor y) override {
+    for (size_t r = 0; r < at(x).size(); ++r)
+      for (size_t i = 0; i < at(x)[r].size(); ++i) at(x)[r][i] += at(y)[r][i];
+  }
+  void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override {
+    Matrix rows = at(x);
+    for (Row& row : rows) normalise(row, 0, row.size(), weight_row(weight, 0), epsilon);
+    at(out) = rows;
+  }
+  void silu_mul(model::Tensor gate, model::Tensor up) override {
+    for (size_t r = 0; r < at(gate).size(); ++r)
+      for (size_t i = 0; i < at(gate)[r].size(); ++i) {
+        double& g = at(gate)[r][i];
+        g = g / (1 + std::exp(-g)) * at(up)[r][i];
+      }
+  }
+  void qmatmul(model::Tensor x, std::span<const model::Product> products) override {
+    for (const model::Product& product : products) {
+      Matrix rows;
+      for (const Row& row : at(x))
+        rows.push_back(multiply(product, 0, rows_of(product.weight), row));
+      at(product.out) = rows;
+    }
+  }
+
+  void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override {
+    const Row scale = weight_row(weight, 0);
+    for (Row& row : at(x))
+      for (size_t h = 0; h < heads; ++h)
+        normalise(row, h * row.size() / heads, row.size() / heads, scale, epsilon);
+  }
+  void rope(model::Tensor x, size_t heads, model::RopeTable table,
+            const model::Batch& batch) override {
+    const model::RopeRule& rule = ropes_[static_cast<uint32_t>(table)];
+    const size_t count = rule.frequencies.size();
+    for (const model::Segment& s : batch.segments)
+      for (size_t i = 0; i < s.rows; ++i) {
+        Row& row = at(x)[s.first_row + i];
+        for (size_t h = 0; h < heads; ++h)
+          for (size_t j = 0; j < count; ++j) {
+            const double angle = static_cast<double>(s.first_position + i) * rule.frequencies[j];
+            const bool half = rule.style == model::RopeStyle::kHalf;
+            const size_t head = h * row.size() / heads;
+            double& a = row[head + (half ? j : 2 * j)];
+            double& b = row[head + (half ? j + count : 2 * j + 1)];
+            const double turned = a * std::cos(angle) - b * std::sin(angle);
+            b = (b * std::cos(angle) + a * std::sin(angle)) * rule.scale;
+            a = turned * rule.scale;
+          }
+      }
+  }
+  void store_kv(const model::AttentionRule& rule, model::Tensor k, model::Tensor v,
+                const model::Batch& batch) override {
+    for (const model::Segment& s : batch.segments) {
+      auto& [keys, values] = kv_[{s.sequence, rule.layer}];
+      keys.resize(s.first_position);
+      values.resize(s.first_position);
+      for (size_t i = 0; i < s.rows; ++i) {
+        keys.push_back(at(k)[s.first_row + i]);
+        values.push_back(at(v)[s.first_row + i]);
+      }
+    }
+  }
+  void attention(const model::AttentionRule& rule, model::Tensor q, const model::Batch& batch,
+                 model::Tensor out) override {
+    Matrix rows(batch.tokens.size(), Row(rule.heads * rule.head_dim));
+    for (const model::Segment& s : batch.segments)
+      for (size_t i = 0; i < s.rows; ++i)
+        for (size_t head = 0; head < rule.heads; ++head)
+          attend(rule, head, s.first_position + i, at(q)[s.first_row + i],
+                 kv_[{s.sequence, rule.layer}], rows[s.first_row + i]);
+    at(out) = rows;
+  }
+
+  std::span<const model::Choice> route(model::Tensor logits,
+                                       const model::RouterRule& rule) override {
+    choices_.clear();
+    for (const Row& row : at(logits)) {
+      std::vector<std::pair<double, uint32_t>> order;
+      double total = 0;
+      for (uint32_t e = 0; e < rule.experts; ++e) {
+        order.emplace_back(-row[e], e);
+        total += std::exp(row[e]);
+      }
+      std::sort(order.begin(), order.end());
+      double chosen = 0;
+      for (uint32_t rank = 0; rank < rule.top_k; ++rank) chosen += std::exp(-order[rank].first);
+      for (uint32_t rank = 0; rank < rule.top_k; ++rank)
+        choices_.push_back(
+            {order[rank].second, static_cast<float>(std::exp(-order[rank].first) /
+                                                    (rule.renormalize ? chosen : total))});
+    }
+    return choices_;
+  }
+  void request(std::span<const model::Weight>, std::span<const model::ExpertGroup>) override {}
+  void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
+                     std::span<const model::ExpertGroup> groups,
+                     std::span<const model::Product> products) override {
+    for (const model::Product& product : products) {
+      const size_t experts = weights_.entries()[static_cast<uint32_t>(product.weight)].experts;
+      const size_t height = rows_of(product.weight) / experts;
+      Matrix rows(plan.slot_row.size());
+      for (const model::ExpertGroup& group : groups)
+        for (size_t slot = group.first_slot; slot < group.first_slot + group.slots; ++slot)
+          rows[slot] = multiply(product, group.expert * height, height,
+                                at(x)[x_by_row ? plan.slot_row[slot] : slot]);
+      at(product.out) = rows;
+    }
+  }
+  void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan,
+                    model::Tensor out) override {
+    Matrix rows(plan.rows);
+    for (size_t row = 0; row < plan.rows; ++row) {
+      rows[row].assign(at(slots)[0].size(), 0);
+      for (size_t i = row * plan.top_k; i < (row + 1) * plan.top_k; ++i)
+        for (size_t c = 0; c < rows[row].size(); ++c)
+          rows[row][c] += plan.choice_weight[i] * at(slots)[plan.choice_slot[i]][c];
+    }
+    at(out) = rows;
+  }
+
+  std::span<const float> read(model::Tensor x) override {
+    values_.clear();
+    for (const Row& row : at(x))
+      for (const double value : row) values_.push_back(static_cast<float>(value));
+    return values_;
+  }
+  bool all_finite(model::Tensor x) override {
+    return std::ranges::all_of(read(x), [](float value) { return std::isfinite(value); });
+  }
+
+ private:
+  using KeysAndValues = std::pair<Matrix, Matrix>;
+
+  model::Tensor new_tensor() {
+    tensors_.emplace_back();
+    return model::Tensor{static_cast<uint32_t>(tensors_.size() - 1)};
+  }
+  Matrix& at(model::Tensor tensor) { return tensors_[static_cast<uint32_t>(tensor)]; }
+  size_t rows_of(model::Weight weight) const {
+    return weights_.entries()[static_cast<uint32_t>(weight)].rows;
+  }
+  Row weight_row(model::Weight weight, size_t row) const {
+    const WeightLease lease = weights_.lease(static_cast<uint32_t>(weight));
+    std::vector<float> values(lease.view().columns);
+    numerics::decode_row(lease.view(), row, values);
+    return {values.begin(), values.end()};
+  }
+  Row multiply(const model::Product& product, size_t first, size_t count, const Row& x) const {
+    Row y;
+    const Row bias =
+        product.bias == model::Weight::kNone ? Row(count, 0) : weight_row(product.bias, 0);
+    for (size_t r = 0; r < count; ++r) {
+      const Row w = weight_row(product.weight, first + r);
+      double sum = bias[r];
+      for (size_t i = 0; i < w.size(); ++i) sum += w[i] * x[i];
+      y.push_back(sum);
+    }
+    return y;
+  }
+  static void normalise(Row& row, size_t first, size_t count, const Row& scale, double epsilon) {
+    double sum = 0;
+    for (size_t i = first; i < first + count; ++i) sum += row[i] * row[i];
+    const double factor = 1 / std::sqrt(sum / static_cast<double>(count) + epsilon);
+    for (size_t i = 0; i < count; ++i) row[first + i] *= factor * scale[i];
+  }
+  static void attend(const model::AttentionRule& rule, size_t head, size_t position, const Row& q,
+                     const KeysAndValues& kv, Row& out) {
+    const size_t d = rule.head_dim;
+    const size_t kv_head = head / (rule.heads / rule.kv_heads);
+    const size_t first =
+        rule.window > 0 && position >= rule.window ? position + 1 - rule.window : 0;
+    Row weights;
+    double total = 0;
+    for (size_t p = first; p <= position; ++p) {
+      double score = 0;
+      for (size_t i = 0; i < d; ++i) score += q[head * d + i] * kv.first[p][kv_head * d + i];
+      weights.push_back(std::exp(score * rule.scale));
+      total += weights.back();
+    }
+    for (size_t p = first; p <= position; ++p)
+      for (size_t i = 0; i < d; ++i)
+        out[head * d + i] += weights[p - first] / total * kv.second[p][kv_head * d + i];
+  }
+
+  const WeightStore& weights_;
+  std::vector<Matrix> tensors_;
+  std::vector<model::RopeRule> ropes_;
+  std::map<std::pair<model::Sequence, uint32_t>, KeysAndValues> kv_;
+  std::vector<model::Choice> choices_;
+  std::vector<float> values_;
+};
+
+}  // namespace sluice::runtime

@@ -1,0 +1,184 @@
+// Timelines: rewinding, forking, reuse, shifting and files give what a fresh session would.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "runtime/engines.h"
+
+namespace sluice::runtime {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint64_t kVocabulary = 64;
+
+class SessionTest : public testing::Test {
+ protected:
+  SessionTest() : SessionTest(KvType::kF16) {}
+  explicit SessionTest(KvType kv) {
+    EngineOptions options = f32_options();
+    options.kv = kv;
+    options.sessions_max = 4;
+    opened_ = open_engine(test::tiny_llama().build(), options);
+    folder_ = std::filesystem::temp_directory_path() /
+              fmt::format("sluice-session-{}", test::number_from("SLUICE_SEED", getpid()));
+    std::filesystem::create_directories(folder_);
+  }
+  ~SessionTest() override { std::filesystem::remove_all(folder_); }
+
+  Engine& engine() { return *opened_.engine; }
+  static Logits run(Session& session, const Tokens& tokens) {
+    const auto logits = session.append(tokens);
+    if (!logits) ADD_FAILURE() << logits.error().message;
+    return logits ? Logits(logits->begin(), logits->end()) : Logits();
+  }
+  Logits fresh(const Tokens& tokens) {
+    Session session = engine().new_session();
+    return run(session, tokens);
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  Opened opened_;
+  std::filesystem::path folder_;
+};
+
+Tokens joined(Tokens a, const Tokens& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST_F(SessionTest, RewindForgets) {
+  const Tokens first = random_tokens(70, kVocabulary, 1), other = random_tokens(20, kVocabulary, 2);
+  Session session = engine().new_session();
+  run(session, first);
+  session.rewind(63);
+  EXPECT_EQ(run(session, other), fresh(joined(Tokens(first.begin(), first.begin() + 63), other)));
+}
+
+TEST_F(SessionTest, ForksShareUntilTheyWrite) {
+  const Tokens first = random_tokens(100, kVocabulary, 1);
+  const Tokens a = random_tokens(40, kVocabulary, 2), b = random_tokens(40, kVocabulary, 3);
+  Session session = engine().new_session();
+  run(session, first);
+  Session fork = session.fork();
+  EXPECT_EQ(run(session, a), fresh(joined(first, a)));
+  EXPECT_EQ(run(fork, b), fresh(joined(first, b)));
+  fork.rewind(50);
+  EXPECT_EQ(run(fork, a), fresh(joined(Tokens(first.begin(), first.begin() + 50), a)));
+  EXPECT_EQ(run(session, b), fresh(joined(joined(first, a), b)));
+}
+
+TEST_F(SessionTest, BecomeReusesThePrefix) {
+  const Tokens first = random_tokens(90, kVocabulary, 1);
+  Tokens other = first;
+  other[75] ^= 1;
+  Session session = engine().new_session();
+  run(session, first);
+  EXPECT_EQ(session.common_prefix(other), 75u);
+  for (const Tokens& goal : {other, Tokens(other.begin(), other.begin() + 30), first, first}) {
+    const auto logits = session.become(goal);
+    ASSERT_TRUE(logits.has_value());
+    EXPECT_EQ(session.tokens(), goal);
+    EXPECT_EQ(Logits(logits->begin(), logits->end()), fresh(goal));
+  }
+}
+
+TEST_F(SessionTest, ShiftIsTheShortenedText) {
+  const Tokens first = random_tokens(256, kVocabulary, 1);
+  Session session = engine().new_session();
+  run(session, first);
+  EXPECT_EQ(session.append(Tokens{1}).error().code, ErrorCode::kExhausted);
+  const auto dropped = session.shift(6);
+  ASSERT_TRUE(dropped.has_value());
+  EXPECT_EQ(*dropped, 125u);
+  EXPECT_EQ(*session.shift(6), 0u);
+  const Tokens shortened =
+      joined(Tokens(first.begin(), first.begin() + 6), Tokens(first.begin() + 131, first.end()));
+  EXPECT_EQ(session.tokens(), shortened);
+  EXPECT_EQ(run(session, {5}), fresh(joined(shortened, {5})));
+  EXPECT_EQ(session.shift(200, 200).error().code, ErrorCode::kExhausted);
+  EXPECT_EQ(*session.shift(0, 256), 132u);
+  EXPECT_EQ(session.size(), 0u);
+}
+
+TEST_F(SessionTest, BlocksRunOutAndComeBack) {
+  std::vector<Session> sessions;
+  for (int i = 0; i < 4; ++i) {
+    sessions.push_back(engine().new_session());
+    run(sessions.back(), random_tokens(256, kVocabulary, 1));
+  }
+  Session more = engine().new_session();
+  const auto refused = more.append(Tokens{1});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kExhausted);
+  EXPECT_THAT(refused.error().message, HasSubstr("in use"));
+  sessions.pop_back();
+  run(more, {1, 2, 3});
+}
+
+class SessionFileTest : public SessionTest, public testing::WithParamInterface<KvType> {
+ protected:
+  SessionFileTest() : SessionTest(GetParam()) {}
+};
+
+TEST_P(SessionFileTest, ContinuesBitForBit) {
+  const Tokens first = random_tokens(150, kVocabulary, 1), rest = random_tokens(30, kVocabulary, 2);
+  Session session = engine().new_session();
+  run(session, first);
+  ASSERT_TRUE(session.save(path("a.session")).has_value());
+  EXPECT_FALSE(std::filesystem::exists(path("a.session.tmp")));
+  Session other = engine().new_session();
+  run(other, rest);
+  const Status loaded = other.load(path("a.session"));
+  ASSERT_TRUE(loaded.has_value()) << loaded.error().message;
+  EXPECT_EQ(other.tokens(), first);
+  EXPECT_EQ(run(other, rest), run(session, rest));
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryKind, SessionFileTest,
+                         testing::Values(KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kQ4));
+
+// Every byte matters: one flipped bit, one byte more or less, at many places.
+TEST_F(SessionTest, DamageIsRefused) {
+  Session session = engine().new_session();
+  run(session, random_tokens(20, kVocabulary, 1));
+  ASSERT_TRUE(session.save(path("good")).has_value());
+  std::ifstream in(path("good"), std::ios::binary);
+  const std::string good((std::istreambuf_iterator<char>(in)), {});
+  const auto load = [&](const std::string& content) {
+    std::ofstream(path("bad"), std::ios::binary) << content;
+    return session.load(path("bad"));
+  };
+  ASSERT_TRUE(load(good).has_value());
+  for (size_t at = 0; at < good.size(); at += 1 + good.size() / 97) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 4);
+    EXPECT_FALSE(load(bad).has_value()) << at;
+    EXPECT_FALSE(load(good.substr(0, at)).has_value()) << at;
+    EXPECT_EQ(session.size(), 20u);
+  }
+  EXPECT_EQ(load(good + "x").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(session.load(path("none")).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(SessionTest, OtherModelsAreRefused) {
+  Session session = engine().new_session();
+  run(session, {1, 2, 3});
+  ASSERT_TRUE(session.save(path("a")).has_value());
+  test::ModelBuilder changed = test::tiny_llama();
+  changed.config()["rms_norm_eps"] = 1e-5;
+  const Opened other = open_engine(changed.build(), f32_options());
+  Session stranger = other.engine->new_session();
+  const Status refused = stranger.load(path("a"));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("another model"));
+
+  const Opened f32 = open_engine(test::tiny_llama().build(), f32_options());
+  Session wider = f32.engine->new_session();
+  EXPECT_THAT(wider.load(path("a")).error().message, HasSubstr("keys and values"));
+}
+
+}  // namespace
+}  // namespace sluice::runtime
