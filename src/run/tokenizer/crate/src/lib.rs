@@ -1,0 +1,253 @@
+//! The C interface, described in ../text_crate.h. Every entry catches panics; pointers are checked
+//! by the one caller, the C++ facade beside this crate.
+
+mod clock;
+mod decoder;
+mod failure;
+mod guard;
+mod json;
+mod python;
+mod source;
+mod template;
+mod tokenizer;
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use decoder::Decoder;
+use failure::{Code, Failure, Outcome};
+use template::Template;
+use tokenizer::Loaded;
+
+/// Bytes of the caller.
+#[repr(C)]
+pub struct Bytes {
+    data: *const u8,
+    size: usize,
+}
+
+/// Memory of this crate, given back with sluice_text_free.
+#[repr(C)]
+pub struct Buffer {
+    data: *mut u8,
+    size: usize,
+    capacity: usize,
+}
+
+#[repr(C)]
+pub struct Variable {
+    name: Bytes,
+    json: Bytes,
+}
+
+impl Bytes {
+    /// SAFETY: data must point to size readable bytes, for as long as the result lives.
+    unsafe fn get<'a>(&self) -> &'a [u8] {
+        if self.size == 0 {
+            return &[];
+        }
+        unsafe { std::slice::from_raw_parts(self.data, self.size) }
+    }
+
+    /// SAFETY: as for `get`.
+    unsafe fn text<'a>(&self, what: &str) -> Outcome<&'a str> {
+        std::str::from_utf8(unsafe { self.get() })
+            .map_err(|_| Failure::new(Code::InvalidArgument, format!("{what} is not UTF-8")))
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Buffer {
+        let mut bytes = std::mem::ManuallyDrop::new(bytes);
+        Buffer { data: bytes.as_mut_ptr(), size: bytes.len(), capacity: bytes.capacity() }
+    }
+}
+
+/// Puts the result or the error's message into *out; returns 0 or the error's code.
+fn answer(out: &mut Buffer, work: impl FnOnce() -> Outcome<Vec<u8>>) -> i32 {
+    guard::silence_panics();
+    let outcome = catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Failure::new(Code::Unsupported, "failed on this input")));
+    match outcome {
+        Ok(bytes) => {
+            *out = bytes.into();
+            0
+        }
+        Err(failure) => {
+            *out = failure.message.into_bytes().into();
+            failure.code as i32
+        }
+    }
+}
+
+/// # Safety
+/// buffer is one that an entry of this interface filled, not freed before.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_text_free(buffer: Buffer) {
+    drop(unsafe { Vec::from_raw_parts(buffer.data, buffer.size, buffer.capacity) });
+}
+
+// ---- tokenizer ----
+
+/// # Safety
+/// See text_crate.h; here and below pointers are valid and handles came from this interface.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_open(
+    json: Bytes,
+    tokenizer: &mut *const Loaded,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        let loaded = Loaded::open(unsafe { json.get() })?;
+        *tokenizer = Arc::into_raw(Arc::new(loaded));
+        Ok(Vec::new())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_free(tokenizer: *const Loaded) {
+    let tokenizer = unsafe { Arc::from_raw(tokenizer) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(tokenizer)));
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_encode(
+    tokenizer: &Loaded,
+    text: Bytes,
+    add_special_tokens: bool,
+    out: &mut Buffer,
+) -> i32 {
+    answer(out, || {
+        let ids = tokenizer.encode(unsafe { text.text("the text") }?, add_special_tokens)?;
+        Ok(ids.into_iter().flat_map(u32::to_ne_bytes).collect())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_size(tokenizer: &Loaded) -> usize {
+    catch_unwind(AssertUnwindSafe(|| tokenizer.tokenizer.get_vocab_size(true))).unwrap_or(0)
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_token(
+    tokenizer: &Loaded,
+    id: u32,
+    special: &mut bool,
+    out: &mut Buffer,
+) -> i32 {
+    answer(out, || {
+        *special = tokenizer.is_special(id);
+        let token = tokenizer.token(id);
+        let missing = || Failure::new(Code::InvalidArgument, format!("there is no token {id}"));
+        token.map(String::into_bytes).ok_or_else(missing)
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_tokenizer_id(tokenizer: &Loaded, token: Bytes) -> i64 {
+    let id = catch_unwind(AssertUnwindSafe(|| {
+        let token = std::str::from_utf8(unsafe { token.get() }).ok()?;
+        tokenizer.tokenizer.token_to_id(token)
+    }));
+    id.ok().flatten().map_or(-1, i64::from)
+}
+
+// ---- decoder ----
+
+/// # Safety
+/// As above; tokenizer must be a handle of sluice_tokenizer_open.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_decoder_new(
+    tokenizer: *const Loaded,
+    skip_special: bool,
+) -> *mut Decoder {
+    let loaded = unsafe {
+        Arc::increment_strong_count(tokenizer);
+        Arc::from_raw(tokenizer)
+    };
+    Box::into_raw(Box::new(Decoder::new(loaded, skip_special)))
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_decoder_free(decoder: *mut Decoder) {
+    drop(unsafe { Box::from_raw(decoder) });
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_decoder_push(
+    decoder: &mut Decoder,
+    id: u32,
+    out: &mut Buffer,
+) -> i32 {
+    answer(out, || decoder.push(id).map(String::into_bytes))
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_decoder_flush(decoder: &mut Decoder, out: &mut Buffer) -> i32 {
+    answer(out, || decoder.flush().map(String::into_bytes))
+}
+
+// ---- template ----
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_template_open(
+    source: Bytes,
+    template: &mut *mut Template,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        let opened = Template::open(unsafe { source.text("the chat template") }?)?;
+        *template = Box::into_raw(Box::new(opened));
+        Ok(Vec::new())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_template_free(template: *mut Template) {
+    let template = unsafe { Box::from_raw(template) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(template)));
+}
+
+/// # Safety
+/// As above; variables points to count of them, now to six numbers.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_template_render(
+    template: &Template,
+    variables: *const Variable,
+    count: usize,
+    now: &[i64; 6],
+    out: &mut Buffer,
+) -> i32 {
+    answer(out, || {
+        let mut owned = Vec::with_capacity(count);
+        for at in 0..count {
+            let variable = unsafe { &*variables.add(at) };
+            let name = unsafe { variable.name.text("a variable's name") }?;
+            let json = unsafe { variable.json.text(name) }?;
+            owned.push((name.to_owned(), json.to_owned()));
+        }
+        let [year, month, day, hour, minute, second] = *now;
+        let now = clock::Time { year, month, day, hour, minute, second };
+        template.render(owned, now).map(String::into_bytes)
+    })
+}
