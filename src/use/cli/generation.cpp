@@ -16,6 +16,7 @@ namespace sluice::cli {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64ull << 20;
+constexpr size_t kDraftTokensMax = 8;  // beyond this, products cost more than guesses save
 
 Result<std::string> read_text_file(Context& context, const std::string& path) {
   SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
