@@ -26,8 +26,8 @@ struct RopeScaling {
   double low_freq_factor = 1, high_freq_factor = 4;
   double beta_fast = 32, beta_slow = 1;
   bool truncate = true;  // yarn: whole dimensions as the ends of its ramp
-  std::optional<double> attention_factor, mscale, mscale_all_dim;
-  std::vector<double> long_factor, short_factor;  // [rotary_dim / 2]
+  std::optional<double> attention_factor{}, mscale{}, mscale_all_dim{};
+  std::vector<double> long_factor{}, short_factor{};  // [rotary_dim / 2]
 };
 
 struct RopeFrequencies {

@@ -41,12 +41,13 @@ size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, s
 
 void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* prepared,
                           size_t tokens, const float* bias, float* y, size_t y_stride) {
-  const numerics::WeightView& view = lease.view();
+  const numerics::WeightView view = lease.view();
   const size_t step = kernels::row_step(view.format, activations_of(entry));
   const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
   const size_t fair = view.rows / (kItemsPerThread * pool_.threads()) + 1;
   const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;
-  Task task{.activations = activations_of(entry),
+  Task task{.lease = std::move(lease),
+            .activations = activations_of(entry),
             .prepared = prepared,
             .tokens = tokens,
             .bias = bias,
@@ -54,7 +55,6 @@ void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* pr
             .y_stride = y_stride};
   task.rows_per_item = static_cast<size_t>(align_up(std::max(fair, worthwhile), step));
   task.items = (view.rows + task.rows_per_item - 1) / task.rows_per_item;
-  task.lease = std::move(lease);
   task_ends_.push_back((task_ends_.empty() ? 0 : task_ends_.back()) + task.items);
   tasks_.push_back(std::move(task));
 }

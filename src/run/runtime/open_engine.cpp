@@ -38,7 +38,9 @@ std::vector<uint32_t> special_ids(const io::Checkpoint& checkpoint, std::string_
 
 ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& config,
                    const WeightStore& weights) {
-  ModelInfo info{.path = checkpoint.path, .family = config.family};
+  ModelInfo info;
+  info.path = checkpoint.path;
+  info.family = config.family;
   std::map<std::string, uint64_t> by_storage;
   for (const WeightEntry& entry : weights.entries()) {
     info.parameters += entry.elements();

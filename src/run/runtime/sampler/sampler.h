@@ -33,7 +33,7 @@ struct SamplerOptions {
   float frequency_penalty = 0;  // subtracted per occurrence
   float presence_penalty = 0;   // subtracted once from what has occurred
   size_t penalty_last_n = 64;   // the tokens that penalties look back on; 0: none
-  std::vector<LogitBias> logit_bias;
+  std::vector<LogitBias> logit_bias{};
   uint64_t seed = 0;
 };
 
