@@ -24,8 +24,9 @@ Result<Files> read_files(const runtime::Engine& engine, std::string_view templat
     files.generation_config = dump_json(engine.generation_config());
   files.config = dump_json(engine.config());
   files.chat_template = template_text;
-  if (template_text.empty())
+  if (template_text.empty()) {
     SLUICE_ASSIGN(files.chat_template, optional_file(engine, "chat_template.jinja"));
+  }
   return files;
 }
 

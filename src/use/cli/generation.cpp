@@ -208,7 +208,8 @@ chat::GenerateOptions generate_options(const GenerationArguments& arguments) {
   options.context_shift = arguments.context_shift;
   if (arguments.lookup)
     options.draft = [](std::span<const uint32_t> tokens) {
-      return runtime::ngram_draft(tokens, {});
+      const auto draft = runtime::ngram_draft(tokens, kDraftTokensMax);
+      return std::vector<uint32_t>(draft.begin(), draft.end());
     };
   return options;
 }
