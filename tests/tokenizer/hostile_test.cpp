@@ -129,8 +129,15 @@ TEST(HostileTest, DeepNesting) {
       "{% set n = namespace(v=[]) %}{% for i in range(100000) %}{% set n.v = [n.v] %}{% endfor %}";
   EXPECT_EQ(render(nest + "done").value(), "done");
   EXPECT_FALSE(render(nest + "{{ n.v | tojson }}"));
-  static_cast<void>(render(nest + "{{ n.v }}"));
-  static_cast<void>(render(nest + "{{ n.v == [n.v] }}"));
+  // As deep as the memory allows, and deeper.
+  for (const int rounds : {8'000, 100'000}) {
+    const std::string deep =
+        fmt::format("{{% set n = namespace(v=[]) %}}{{% for i in range({}) %}}", rounds) +
+        "{% set n.v = " + repeated("[", 100) + "n.v" + repeated("]", 100) + " %}{% endfor %}";
+    static_cast<void>(render(deep));
+    static_cast<void>(render(deep + "{{ n.v }}"));
+    static_cast<void>(render(deep + "{{ n.v == [n.v] }}"));
+  }
 }
 
 TEST(HostileTest, PanicsBecomeErrors) {

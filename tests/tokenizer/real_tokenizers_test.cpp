@@ -86,7 +86,7 @@ TEST_P(RealTokenizers, PiecesOfRandomIdsJoinToTheWhole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, RealTokenizers, ::testing::ValuesIn(kModels),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& model) { return std::string(model.param); });
 
 // Its tokenizer.json puts no bos; transformers' class does.
 TEST(RealTokenizersTest, DeepseekBeginsWithBos) {

@@ -25,10 +25,10 @@ struct NamedTemplate {
 
 // Texts of a model's files; empty where there is no such file.
 struct ChatTemplateFiles {
-  std::string_view tokenizer_config;      // tokenizer_config.json: the template, special tokens
-  std::string_view special_tokens_map;    // special_tokens_map.json
-  std::string_view chat_template;         // chat_template.jinja; goes before the configuration's
-  std::vector<NamedTemplate> additional;  // further ones, which replace those of the same name
+  std::string_view tokenizer_config = {};    // tokenizer_config.json: the template, special tokens
+  std::string_view special_tokens_map = {};  // special_tokens_map.json
+  std::string_view chat_template = {};       // chat_template.jinja; goes before the configuration's
+  std::vector<NamedTemplate> additional = {};  // further ones, which replace those of the same name
 };
 
 struct ChatMessage {
@@ -42,17 +42,17 @@ std::string messages_json(std::span<const ChatMessage> messages);
 // Values are JSON texts, since templates show tools with their keys in the order given. Empty:
 // None.
 struct ChatInput {
-  std::string messages;
-  std::string tools;
-  std::string documents;
+  std::string messages = {};
+  std::string tools = {};
+  std::string documents = {};
   bool add_generation_prompt = true;
   // More variables by name, such as "enable_thinking"; these go before all others.
-  std::map<std::string, std::string> variables;
+  std::map<std::string, std::string> variables = {};
   // One of several templates; absent: "tool_use" if there are tools and such a template, else
   // "default".
-  std::optional<std::string> name;
+  std::optional<std::string> name = {};
   // What the template takes for now; absent: this moment, local time.
-  std::optional<std::tm> now;
+  std::optional<std::tm> now = {};
 };
 
 // Thread-safe; move-only.

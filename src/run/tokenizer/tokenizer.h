@@ -20,11 +20,11 @@ namespace sluice::tokenizer {
 
 // Texts of a model's files; empty where there is no such file. Only the first must be there.
 struct TokenizerFiles {
-  std::string_view tokenizer;           // tokenizer.json, at most 256 MiB
-  std::string_view tokenizer_config;    // tokenizer_config.json
-  std::string_view special_tokens_map;  // special_tokens_map.json
-  std::string_view generation_config;   // generation_config.json
-  std::string_view config;              // config.json
+  std::string_view tokenizer = {};           // tokenizer.json, at most 256 MiB
+  std::string_view tokenizer_config = {};    // tokenizer_config.json
+  std::string_view special_tokens_map = {};  // special_tokens_map.json
+  std::string_view generation_config = {};   // generation_config.json
+  std::string_view config = {};              // config.json
 };
 
 // Ids of tokens that the files name and the vocabulary has.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-const STACK_BYTES: usize = 512 << 20;
+const STACK_BYTES: usize = 1 << 30;
 
 #[derive(Clone, Copy)]
 pub struct Limits {

@@ -14,40 +14,41 @@ struct Style {
     key_separator: String,
 }
 
-pub fn tojson(value: &Value, args: minijinja::value::Rest<Value>) -> Result<Value, Error> {
-    let (positional, kwargs): (&[Value], Kwargs) = minijinja::value::from_args(&args)?;
-    let style = read_style(positional, &kwargs)?;
+pub fn tojson(
+    value: &Value,
+    ensure_ascii: Option<Value>,
+    indent: Option<Value>,
+    separators: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let or_named = |argument: Option<Value>, name: &str| match argument {
+        Some(argument) => Ok(Some(argument)),
+        None => kwargs.get::<Option<Value>>(name),
+    };
+    let truth = |value: Option<Value>| value.is_some_and(|value| value.is_true());
+    let indent = or_named(indent, "indent")?.map(indent_text).transpose()?;
+    let between = if indent.is_some() { "," } else { ", " };
+    let [item_separator, key_separator] = match or_named(separators, "separators")? {
+        Some(separators) => two_texts(&separators)?,
+        None => [between.to_owned(), ": ".to_owned()],
+    };
+    let style = Style {
+        ensure_ascii: truth(or_named(ensure_ascii, "ensure_ascii")?),
+        sort_keys: truth(kwargs.get("sort_keys")?),
+        indent,
+        item_separator,
+        key_separator,
+    };
     kwargs.assert_all_used()?;
     let mut out = String::new();
     write_value(&mut out, value, &style, 0)?;
     Ok(Value::from(out))
 }
 
-/// Parameters in the order of the filter in `transformers`.
-fn read_style(positional: &[Value], kwargs: &Kwargs) -> Result<Style, Error> {
-    let argument = |at: usize, name: &str| -> Result<Option<Value>, Error> {
-        let value = match positional.get(at) {
-            Some(value) => Some(value.clone()),
-            None => kwargs.get::<Option<Value>>(name)?,
-        };
-        Ok(value.filter(|value| !value.is_none() && !value.is_undefined()))
-    };
-    let indent = argument(1, "indent")?.map(indent_text).transpose()?;
-    let (mut item, mut key) =
-        (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned());
-    if let Some(separators) = argument(2, "separators")? {
-        let texts: Vec<String> = separators.try_iter()?.map(|text| text.to_string()).collect();
-        let [first, second] = <[String; 2]>::try_from(texts).map_err(|_| {
-            Error::new(ErrorKind::InvalidOperation, "tojson: separators should be two strings")
-        })?;
-        (item, key) = (first, second);
-    }
-    Ok(Style {
-        ensure_ascii: argument(0, "ensure_ascii")?.is_some_and(|value| value.is_true()),
-        sort_keys: argument(3, "sort_keys")?.is_some_and(|value| value.is_true()),
-        indent,
-        item_separator: item,
-        key_separator: key,
+fn two_texts(separators: &Value) -> Result<[String; 2], Error> {
+    let texts: Vec<String> = separators.try_iter()?.map(|text| text.to_string()).collect();
+    texts.try_into().map_err(|_| {
+        Error::new(ErrorKind::InvalidOperation, "tojson: separators should be two strings")
     })
 }
 

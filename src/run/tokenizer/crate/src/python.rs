@@ -1,6 +1,6 @@
 //! Filters, tests and methods that Jinja or Python has and minijinja lacks or does otherwise.
 
-use minijinja::value::{from_args, Kwargs, Rest, Value, ValueKind};
+use minijinja::value::{from_args, ArgType, Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
 use crate::json;
@@ -60,16 +60,28 @@ fn length(value: &Value) -> Result<usize, Error> {
     }
 }
 
-fn default(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    let (other, boolean, kwargs): (Option<Value>, Option<Value>, Kwargs) = from_args(&args)?;
-    let other = match other {
+/// A parameter that tells None from nothing given.
+struct Given(Option<Value>);
+
+impl<'a> ArgType<'a> for Given {
+    type Output = Given;
+    fn from_value(value: Option<&'a Value>) -> Result<Given, Error> {
+        Ok(Given(value.cloned()))
+    }
+}
+
+fn default(
+    value: &Value,
+    other: Given,
+    boolean: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let other = match other.0 {
         Some(other) => other,
-        None => kwargs.get::<Option<Value>>("default_value")?.unwrap_or_else(|| Value::from("")),
+        None if kwargs.has("default_value") => kwargs.get("default_value")?,
+        None => Value::from(""),
     };
-    let boolean = match boolean {
-        Some(boolean) => Some(boolean),
-        None => kwargs.get::<Option<Value>>("boolean")?,
-    };
+    let boolean = boolean.or(kwargs.get("boolean")?);
     kwargs.assert_all_used()?;
     let falsy = boolean.is_some_and(|boolean| boolean.is_true()) && !value.is_true();
     Ok(if value.is_undefined() || falsy { other } else { value.clone() })
@@ -86,9 +98,13 @@ fn trim(value: &Value, chars: Option<Value>) -> Result<Value, Error> {
 }
 
 /// str.splitlines breaks at more than \n, but templates have no others.
-fn indent(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    let (width, first, blank, kwargs): (Option<Value>, Option<bool>, Option<bool>, Kwargs) =
-        from_args(&args)?;
+fn indent(
+    value: &Value,
+    width: Option<Value>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let width = match width {
         Some(width) => width,
         None => kwargs.get::<Option<Value>>("width")?.unwrap_or_else(|| Value::from(4)),

@@ -17,13 +17,13 @@ use crate::{guard, python, source};
 const NAME: &str = "chat_template";
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 const CONTEXT_BYTES_MAX: usize = 64 << 20;
-const OUTPUT_BYTES_MAX: usize = 64 << 20;
+const OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// Instructions. A long conversation with tools takes some ten thousand.
 const FUEL: u64 = 10_000_000;
 const RECURSION_MAX: usize = 400;
 const TIME: Duration = Duration::from_secs(60);
 /// A value of JSON takes some sixty bytes, of text as short as "0,".
-const MEMORY_BYTES: usize = 256 << 20;
+const MEMORY_BYTES: usize = 64 << 20;
 const MEMORY_PER_CONTEXT_BYTE: usize = 100;
 
 pub struct Template {

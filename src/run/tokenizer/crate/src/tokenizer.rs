@@ -13,10 +13,10 @@ use crate::guard;
 /// The largest in use, Gemma's, has 33 MB.
 const FILE_BYTES_MAX: usize = 256 << 20;
 const TEXT_BYTES_MAX: usize = 256 << 20;
-const OPEN_MEMORY: usize = 256 << 20;
+const OPEN_MEMORY: usize = 64 << 20;
 const OPEN_MEMORY_PER_BYTE: usize = 100;
 const OPEN_TIME: Duration = Duration::from_secs(300);
-const ENCODE_MEMORY: usize = 256 << 20;
+const ENCODE_MEMORY: usize = 64 << 20;
 const ENCODE_MEMORY_PER_BYTE: usize = 1000;
 const ENCODE_TIME: Duration = Duration::from_secs(300);
 /// How much longer replacing may make a token.
