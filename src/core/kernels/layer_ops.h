@@ -64,7 +64,7 @@ class LayerOps {
   void top_k(std::span<const float> x, std::span<uint32_t> indices) const;
 
   // Turns the first 2 · cos.size() elements of each head by that position's angles; the rest stays.
-  // x [heads · head_dim]; cos and sin: one position's row of a RopeTable.
+  // x [heads · head_dim]; cos and sin: numerics::rope_angles.
   void rope(std::span<float> x, size_t head_dim, std::span<const float> cos,
             std::span<const float> sin, RopeStyle style) const;
 

@@ -72,15 +72,14 @@ inline void decode_q8_group(const uint8_t* in, F* a, F* b) {
   *b = scale * (load_codes(in + 2 + kWide) - zero);
 }
 
+// A byte is low + 16 · high: what is left of byte / 16 after taking 15/32 lies within half of high.
 inline void decode_q4_group(const uint8_t* in, F* a, F* b) {
   const F scale = splat(load_scale(in)), zero = splat(8);
-  uint8_t codes[kKvGroup];
-  for (size_t j = 0; j < kWide; ++j) {
-    codes[j] = in[2 + j] & 15;
-    codes[j + kWide] = in[2 + j] >> 4;
-  }
-  *a = scale * (load_codes(codes) - zero);
-  *b = scale * (load_codes(codes + kWide) - zero);
+  const F both_codes = load_codes(in + 2);
+  const F high = round_even(fma(both_codes, splat(0.0625f), splat(-0.46875f)));
+  const F low = fnma(high, splat(16), both_codes);
+  *a = scale * (low - zero);
+  *b = scale * (high - zero);
 }
 
 // ---- rows ----
@@ -121,6 +120,17 @@ void encode_kv(KvType type, const float* in, size_t count, uint8_t* out) {
   }
 }
 
+inline F load_floats(const uint8_t* in, size_t left) {
+  float values[kWide];
+  if (left >= kWide) {
+    memcpy(values, in, sizeof values);
+    return load(values);
+  }
+  memset(values, 0, sizeof values);
+  memcpy(values, in, 4 * left);
+  return load(values);
+}
+
 inline F load_halves(const uint8_t* in, size_t left) {
   if (left >= kWide) return load_f16(in);
   uint8_t halves[2 * kWide] = {};
@@ -133,11 +143,7 @@ template <class Sink>
 inline void decode_row_as(KvType type, const uint8_t* in, size_t count, Sink sink) {
   switch (type) {
     case KvType::kF32:
-      for (size_t i = 0; i < count; i += kWide) {
-        float values[kWide] = {};
-        memcpy(values, in + 4 * i, 4 * least_of(kWide, count - i));
-        sink(i, load(values));
-      }
+      for (size_t i = 0; i < count; i += kWide) sink(i, load_floats(in + 4 * i, count - i));
       return;
     case KvType::kF16:
       for (size_t i = 0; i < count; i += kWide) sink(i, load_halves(in + 2 * i, count - i));
