@@ -1,3 +1,4 @@
+// The chain from logits to a token; sampler.h has its order and its promises.
 #include "runtime/sampler/sampler.h"
 
 #include <algorithm>
