@@ -40,10 +40,10 @@ std::string refused(const FakeCheckpoint& fake) {
   return config ? "" : config.error().message;
 }
 
-RopeRule rope(const Json& config, uint64_t head_dim = 128) {
+numerics::RopeFrequencies rope(const Json& config, uint64_t head_dim = 128) {
   const auto rule = read_rope(config, head_dim, 10000, "config.json");
   if (!rule) ADD_FAILURE() << rule.error().message;
-  return rule ? *rule : RopeRule{};
+  return rule ? rule->frequencies : numerics::RopeFrequencies{};
 }
 
 TEST(ModelConfig, Families) {
@@ -92,33 +92,37 @@ TEST(ModelConfig, Refusals) {
 }
 
 TEST(Rope, BothSpellings) {
-  const RopeRule old =
+  const numerics::RopeFrequencies old =
       rope({{"rope_theta", 5e5}, {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}});
-  const RopeRule now =
+  const numerics::RopeFrequencies now =
       rope({{"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 5e5}}}});
-  EXPECT_EQ(old.frequencies, now.frequencies);
-  EXPECT_EQ(old.frequencies.size(), 64u);
-  EXPECT_DOUBLE_EQ(old.frequencies[0], 0.25);
-  EXPECT_DOUBLE_EQ(old.frequencies[32], 0.25 / std::sqrt(5e5));
-  EXPECT_EQ(rope({{"partial_rotary_factor", 0.5}}).frequencies.size(), 32u);
-  EXPECT_EQ(rope({{"rope_scaling", nullptr}}).scale, 1);
+  EXPECT_EQ(old.inv_freq, now.inv_freq);
+  EXPECT_EQ(old.inv_freq.size(), 64u);
+  EXPECT_DOUBLE_EQ(old.inv_freq[0], 0.25);
+  EXPECT_DOUBLE_EQ(old.inv_freq[32], 0.25 / std::sqrt(5e5));
+  EXPECT_EQ(rope({{"partial_rotary_factor", 0.5}}).inv_freq.size(), 32u);
+  EXPECT_EQ(rope({{"rope_scaling", nullptr}}).attention_factor, 1);
 }
 
 // Llama 3.1's numbers: fast frequencies stay, slow ones are divided by 8, and the blend between.
 TEST(Rope, Llama3) {
-  const RopeRule plain = rope({{"rope_theta", 5e5}});
-  const RopeRule scaled = rope({{"rope_theta", 5e5},
-                                {"rope_scaling",
-                                 {{"rope_type", "llama3"},
-                                  {"factor", 8.0},
-                                  {"low_freq_factor", 1.0},
-                                  {"high_freq_factor", 4.0},
-                                  {"original_max_position_embeddings", 8192}}}});
+  const numerics::RopeFrequencies plain = rope({{"rope_theta", 5e5}});
+  const numerics::RopeFrequencies scaled = rope({{"rope_theta", 5e5},
+                                                 {"rope_scaling",
+                                                  {{"rope_type", "llama3"},
+                                                   {"factor", 8.0},
+                                                   {"low_freq_factor", 1.0},
+                                                   {"high_freq_factor", 4.0},
+                                                   {"original_max_position_embeddings", 8192}}}});
   for (size_t j = 0; j < 64; ++j) {
-    const double wavelength = 2 * std::numbers::pi / plain.frequencies[j];
-    const double ratio = plain.frequencies[j] / scaled.frequencies[j];
-    if (wavelength < 2048) EXPECT_DOUBLE_EQ(ratio, 1) << j;
-    if (wavelength > 8192) EXPECT_DOUBLE_EQ(ratio, 8) << j;
+    const double wavelength = 2 * std::numbers::pi / plain.inv_freq[j];
+    const double ratio = plain.inv_freq[j] / scaled.inv_freq[j];
+    if (wavelength < 2048) {
+      EXPECT_DOUBLE_EQ(ratio, 1) << j;
+    }
+    if (wavelength > 8192) {
+      EXPECT_DOUBLE_EQ(ratio, 8) << j;
+    }
     EXPECT_GE(ratio, 1 - 1e-12);
     EXPECT_LE(ratio, 8 + 1e-12);
   }
@@ -126,17 +130,17 @@ TEST(Rope, Llama3) {
 
 // Qwen2.5's: the attention factor is 0.1 ln 4 + 1.
 TEST(Rope, Yarn) {
-  const RopeRule plain = rope({{"rope_theta", 1e6}});
+  const numerics::RopeFrequencies plain = rope({{"rope_theta", 1e6}});
   const Json scaling = {
       {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
-  const RopeRule scaled = rope({{"rope_theta", 1e6}, {"rope_scaling", scaling}});
-  EXPECT_NEAR(scaled.scale, 1.1386294361119891, 1e-12);
-  EXPECT_DOUBLE_EQ(scaled.frequencies[0], plain.frequencies[0]);
-  EXPECT_DOUBLE_EQ(scaled.frequencies[63], plain.frequencies[63] / 4);
-  for (size_t j = 1; j < 64; ++j) EXPECT_LT(scaled.frequencies[j], scaled.frequencies[j - 1]);
+  const numerics::RopeFrequencies scaled = rope({{"rope_theta", 1e6}, {"rope_scaling", scaling}});
+  EXPECT_NEAR(scaled.attention_factor, 1.1386294361119891, 1e-12);
+  EXPECT_DOUBLE_EQ(scaled.inv_freq[0], plain.inv_freq[0]);
+  EXPECT_DOUBLE_EQ(scaled.inv_freq[63], plain.inv_freq[63] / 4);
+  for (size_t j = 1; j < 64; ++j) EXPECT_LT(scaled.inv_freq[j], scaled.inv_freq[j - 1]);
   Json exact = scaling;
   exact["truncate"] = false;
-  EXPECT_NE(rope({{"rope_theta", 1e6}, {"rope_scaling", exact}}).frequencies, scaled.frequencies);
+  EXPECT_NE(rope({{"rope_theta", 1e6}, {"rope_scaling", exact}}).inv_freq, scaled.inv_freq);
 }
 
 TEST(Rope, Refusals) {

@@ -114,8 +114,8 @@ TEST_F(Golden, StoriesGreedyText) {
     const Opened opened = open(folder / source);
     Session session = opened.engine->new_session();
     const std::string text = text_of(*opened.engine, greedy(session, {1}, 200));
-    EXPECT_EQ(text.substr(0, expected.size()), expected);
-    EXPECT_GE(text.size(), expected.size());
+    EXPECT_EQ(text, expected.substr(0, text.size()));  // the golden text goes on
+    EXPECT_GT(text.size(), 400u);
   }
 }
 

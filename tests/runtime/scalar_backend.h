@@ -74,20 +74,22 @@ class ScalarBackend : public model::Backend {
   void rope(model::Tensor x, size_t heads, model::RopeTable table,
             const model::Batch& batch) override {
     const model::RopeRule& rule = ropes_[static_cast<uint32_t>(table)];
-    const size_t count = rule.frequencies.size();
+    const std::vector<double>& frequencies = rule.frequencies.inv_freq;
+    const double scale = rule.frequencies.attention_factor;
+    const size_t count = frequencies.size();
     for (const model::Segment& s : batch.segments)
       for (size_t i = 0; i < s.rows; ++i) {
         Row& row = at(x)[s.first_row + i];
         for (size_t h = 0; h < heads; ++h)
           for (size_t j = 0; j < count; ++j) {
-            const double angle = static_cast<double>(s.first_position + i) * rule.frequencies[j];
+            const double angle = static_cast<double>(s.first_position + i) * frequencies[j];
             const bool half = rule.style == model::RopeStyle::kHalf;
             const size_t head = h * row.size() / heads;
             double& a = row[head + (half ? j : 2 * j)];
             double& b = row[head + (half ? j + count : 2 * j + 1)];
             const double turned = a * std::cos(angle) - b * std::sin(angle);
-            b = (b * std::cos(angle) + a * std::sin(angle)) * rule.scale;
-            a = turned * rule.scale;
+            b = (b * std::cos(angle) + a * std::sin(angle)) * scale;
+            a = turned * scale;
           }
       }
   }

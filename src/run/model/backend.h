@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "numerics/rope.h"
+
 namespace sluice::model {
 
 // Handles; kNone is no weight, such as a bias that a family has not.
@@ -43,12 +45,10 @@ struct Product {
 // Which dimensions turn together: x[j] with x[j + n/2], or x[2j] with x[2j + 1].
 enum class RopeStyle : uint8_t { kHalf, kInterleaved };
 
-// Rotation of the first 2·frequencies.size() dimensions of each head, the rest passes through:
-// angle = position · frequency, and cos and sin are multiplied by scale.
+// Rotation of the first dimensions of each head, two for each frequency; the rest passes through.
 struct RopeRule {
   RopeStyle style = RopeStyle::kHalf;
-  std::vector<double> frequencies;
-  double scale = 1;
+  numerics::RopeFrequencies frequencies;
 };
 
 // Query head h attends with KV head h / (heads / kv_heads) to keys at positions p of its sequence

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,7 @@ bool has_forward_pass(std::string_view model_type);
 Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map);
 
 // The rotation's frequencies for heads of head_dim from rope_theta and rope_scaling, or
-// rope_parameters, of a configuration. Source: transformers' modeling_rope_utils, as formulas.
+// rope_parameters, of a configuration.
 Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
                            const std::string& label);
 

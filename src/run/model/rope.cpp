@@ -1,172 +1,107 @@
-// Rotary frequencies and their scalings for longer contexts.
+// Rotary settings in the spellings of configurations; their mathematics is numerics/rope.h's.
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 #include "model/config.h"
 
 namespace sluice::model {
 namespace {
 
-// The two spellings become one: a rope type, a base, and an object that holds the type's numbers.
-struct Source {
-  std::string type = "default";
-  double theta = 0;
-  const Json* numbers = nullptr;  // null when there is nothing but the base
-  uint64_t context = 0;           // max_position_embeddings; 0: not said
-  std::string label;
+using numerics::RopeScaling;
+using Rule = numerics::RopeRule;
 
-  bool has(std::string_view key) const { return json_find(*numbers, key) != nullptr; }
-  Result<double> positive(std::string_view key) const {
-    SLUICE_ASSIGN(const double value, json_number(*numbers, key, label));
-    if (value > 0) return value;
-    return fail(ErrorCode::kCorrupt, "{}: {} should be positive, found {}", label, key, value);
-  }
-  Result<double> positive_or(std::string_view key, double fallback) const {
-    return has(key) ? positive(key) : Result<double>(fallback);
-  }
-};
+// Those that depend on the sequence's length (dynamic, longrope) would turn the keys of one cache
+// differently; none of the families here uses them. mrope gives text one position in all its
+// streams, which is ordinary rotation.
+constexpr std::pair<std::string_view, Rule> kRules[] = {{"default", Rule::kDefault},
+                                                        {"mrope", Rule::kDefault},
+                                                        {"linear", Rule::kLinear},
+                                                        {"llama3", Rule::kLlama3},
+                                                        {"yarn", Rule::kYarn}};
 
-Result<double> positive_theta(const Json& holder, const std::string& label) {
-  SLUICE_ASSIGN(const double theta, json_number(holder, "rope_theta", label));
-  if (theta > 0) return theta;
-  return fail(ErrorCode::kCorrupt, "{}: rope_theta should be positive, found {}", label, theta);
+// The object that holds a scaling's numbers, in either spelling; null when there is none.
+Result<const Json*> find_numbers(const Json& config, const std::string& label) {
+  for (const std::string_view key : {"rope_parameters", "rope_scaling"})
+    if (const Json* found = json_find(config, key)) {
+      if (found->is_object()) return found;
+      return fail(ErrorCode::kCorrupt, "{}: {} should be an object", label, key);
+    }
+  return nullptr;
 }
 
-Result<Source> find_source(const Json& config, double theta_default, const std::string& label) {
-  Source source{.theta = theta_default, .label = label};
-  const Json* scaling = json_find(config, "rope_parameters");
-  if (scaling == nullptr) scaling = json_find(config, "rope_scaling");
-  if (scaling != nullptr && !scaling->is_object())
-    return fail(ErrorCode::kCorrupt, "{}: rope_scaling should be an object", label);
-  for (const Json* holder : {static_cast<const Json*>(&config), scaling})
-    if (holder != nullptr && json_find(*holder, "rope_theta") != nullptr) {
-      SLUICE_ASSIGN(source.theta, positive_theta(*holder, label));
-    }
-  if (json_find(config, "max_position_embeddings") != nullptr) {
-    SLUICE_ASSIGN(const int64_t context,
-                  json_int(config, "max_position_embeddings", 1, int64_t{1} << 32, label));
-    source.context = static_cast<uint64_t>(context);
-  }
-  if (scaling == nullptr) return source;
-  source.numbers = scaling;
-  source.label = label + ": rope scaling";
+// The number at key if it is there.
+Status read_number(const Json& holder, std::string_view key, const std::string& label,
+                   std::optional<double>& out) {
+  if (json_find(holder, key) == nullptr) return {};
+  SLUICE_ASSIGN(out, json_number(holder, key, label));
+  return {};
+}
+Status read_number(const Json& holder, std::string_view key, const std::string& label,
+                   double& out) {
+  std::optional<double> value;
+  SLUICE_TRY(read_number(holder, key, label, value));
+  out = value.value_or(out);
+  return {};
+}
+
+Result<Rule> read_rule(const Json& numbers, const std::string& label) {
+  std::string name = "default";
   for (const std::string_view key : {"type", "rope_type"})
-    if (json_find(*scaling, key) != nullptr) {
-      SLUICE_ASSIGN(source.type, json_string(*scaling, key, source.label));
+    if (json_find(numbers, key) != nullptr) {
+      SLUICE_ASSIGN(name, json_string(numbers, key, label));
     }
-  return source;
+  for (const auto& [known, rule] : kRules)
+    if (known == name) return rule;
+  return fail(ErrorCode::kUnsupported,
+              "{}: rope scaling \"{}\" is not known (default, linear, llama3, yarn and mrope are)",
+              label, name);
 }
 
-Result<uint64_t> rotary_dim(const Json& config, const Source& source, uint64_t head_dim) {
-  double share = 1;
-  for (const Json* holder : {&config, source.numbers})
-    if (holder != nullptr && json_find(*holder, "partial_rotary_factor") != nullptr) {
-      SLUICE_ASSIGN(share, json_number(*holder, "partial_rotary_factor", source.label));
-    }
-  const auto dims = static_cast<uint64_t>(std::max(0.0, share) * static_cast<double>(head_dim));
+Status read_scaling(const Json& numbers, const std::string& label, RopeScaling& scaling) {
+  SLUICE_ASSIGN(scaling.rule, read_rule(numbers, label));
+  if (scaling.rule != Rule::kDefault) {
+    SLUICE_ASSIGN(scaling.factor, json_number(numbers, "factor", label));
+  }
+  SLUICE_TRY(read_number(numbers, "original_max_position_embeddings", label,
+                         scaling.original_max_position_embeddings));
+  SLUICE_TRY(read_number(numbers, "low_freq_factor", label, scaling.low_freq_factor));
+  SLUICE_TRY(read_number(numbers, "high_freq_factor", label, scaling.high_freq_factor));
+  SLUICE_TRY(read_number(numbers, "beta_fast", label, scaling.beta_fast));
+  SLUICE_TRY(read_number(numbers, "beta_slow", label, scaling.beta_slow));
+  SLUICE_TRY(read_number(numbers, "attention_factor", label, scaling.attention_factor));
+  SLUICE_TRY(read_number(numbers, "mscale", label, scaling.mscale));
+  SLUICE_TRY(read_number(numbers, "mscale_all_dim", label, scaling.mscale_all_dim));
+  if (json_find(numbers, "truncate") != nullptr) {
+    SLUICE_ASSIGN(scaling.truncate, json_bool(numbers, "truncate", label));
+  }
+  return {};
+}
+
+Result<size_t> rotary_dim(double share, uint64_t head_dim, const std::string& label) {
+  const auto dims = static_cast<size_t>(std::max(0.0, share) * static_cast<double>(head_dim));
   if (share <= 1 && dims >= 2 && dims % 2 == 0) return dims;
   return fail(ErrorCode::kCorrupt,
-              "{}: {} of head_dim {} is no even number of dimensions to rotate", source.label,
-              share, head_dim);
-}
-
-Status scale_linear(const Source& source, RopeRule& rule) {
-  SLUICE_ASSIGN(const double factor, source.positive("factor"));
-  for (double& f : rule.frequencies) f /= factor;
-  return {};
-}
-
-// Short wavelengths stay, long ones are divided, those between are blended.
-Status scale_llama3(const Source& source, RopeRule& rule) {
-  SLUICE_ASSIGN(const double factor, source.positive("factor"));
-  SLUICE_ASSIGN(const double low, source.positive("low_freq_factor"));
-  SLUICE_ASSIGN(const double high, source.positive("high_freq_factor"));
-  SLUICE_ASSIGN(const double context, source.positive("original_max_position_embeddings"));
-  for (double& f : rule.frequencies) {
-    const double wavelength = 2 * std::numbers::pi / f;
-    if (wavelength < context / high) continue;
-    if (wavelength > context / low || high == low) {
-      f /= factor;
-      continue;
-    }
-    const double smooth = (context / wavelength - low) / (high - low);
-    f = (1 - smooth) * f / factor + smooth * f;
-  }
-  return {};
-}
-
-double yarn_mscale(double factor, double weight) {
-  return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1;
-}
-
-Result<double> yarn_attention_factor(const Source& source, double factor) {
-  if (source.has("attention_factor")) return source.positive("attention_factor");
-  if (!source.has("mscale") || !source.has("mscale_all_dim")) return yarn_mscale(factor, 1);
-  SLUICE_ASSIGN(const double mscale, json_number(*source.numbers, "mscale", source.label));
-  SLUICE_ASSIGN(const double all, json_number(*source.numbers, "mscale_all_dim", source.label));
-  return yarn_mscale(factor, mscale) / yarn_mscale(factor, all);
-}
-
-// Fast dimensions stay, slow ones are divided, with a ramp between the dimensions that turn
-// beta_fast and beta_slow times within the original context.
-Status scale_yarn(const Source& source, RopeRule& rule) {
-  SLUICE_ASSIGN(const double factor, source.positive("factor"));
-  SLUICE_ASSIGN(const double fast, source.positive_or("beta_fast", 32));
-  SLUICE_ASSIGN(const double slow, source.positive_or("beta_slow", 1));
-  SLUICE_ASSIGN(const double context,
-                source.positive_or("original_max_position_embeddings",
-                                   static_cast<double>(source.context) / factor));
-  if (!(context > 0) || source.theta == 1)
-    return fail(ErrorCode::kCorrupt,
-                "{}: yarn needs original_max_position_embeddings and a "
-                "rope_theta other than 1",
-                source.label);
-  bool truncate = true;
-  if (source.has("truncate")) {
-    SLUICE_ASSIGN(truncate, json_bool(*source.numbers, "truncate", source.label));
-  }
-  SLUICE_ASSIGN(rule.scale, yarn_attention_factor(source, factor));
-  const auto dims = 2.0 * static_cast<double>(rule.frequencies.size());
-  const auto dimension_turning = [&](double turns) {
-    return dims * std::log(context / (2 * std::numbers::pi * turns)) / (2 * std::log(source.theta));
-  };
-  double low = dimension_turning(fast), high = dimension_turning(slow);
-  if (truncate) {
-    low = std::floor(low);
-    high = std::ceil(high);
-  }
-  low = std::max(low, 0.0);
-  high = std::min(high, dims - 1);
-  if (low == high) high += 0.001;
-  for (size_t j = 0; j < rule.frequencies.size(); ++j) {
-    const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
-    double& f = rule.frequencies[j];
-    f = f * (1 - ramp) + f / factor * ramp;
-  }
-  return {};
+              "{}: {} of head_dim {} is no even number of dimensions to rotate", label, share,
+              head_dim);
 }
 
 }  // namespace
 
 Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
                            const std::string& label) {
-  SLUICE_ASSIGN(const Source source, find_source(config, theta_default, label));
-  SLUICE_ASSIGN(const uint64_t dims, rotary_dim(config, source, head_dim));
-  RopeRule rule;
-  for (uint64_t j = 0; j < dims / 2; ++j)
-    rule.frequencies.push_back(
-        std::pow(source.theta, -2.0 * static_cast<double>(j) / static_cast<double>(dims)));
-  // mrope gives text one position in all its streams, which is ordinary rotation.
-  if (source.type == "default" || source.type == "mrope") return rule;
-  Status status = fail(ErrorCode::kUnsupported,
-                       "{}: type \"{}\" is not known (default, linear, llama3, yarn and mrope are)",
-                       source.label, source.type);
-  if (source.type == "linear") status = scale_linear(source, rule);
-  if (source.type == "llama3") status = scale_llama3(source, rule);
-  if (source.type == "yarn") status = scale_yarn(source, rule);
-  SLUICE_TRY(std::move(status));
-  return rule;
+  SLUICE_ASSIGN(const Json* numbers, find_numbers(config, label));
+  RopeScaling scaling;
+  scaling.rope_theta = theta_default;
+  double share = 1;
+  for (const Json* holder : {&config, numbers}) {
+    if (holder == nullptr) continue;
+    SLUICE_TRY(read_number(*holder, "rope_theta", label, scaling.rope_theta));
+    SLUICE_TRY(read_number(*holder, "partial_rotary_factor", label, share));
+  }
+  SLUICE_ASSIGN(scaling.rotary_dim, rotary_dim(share, head_dim, label));
+  if (numbers != nullptr) SLUICE_TRY(read_scaling(*numbers, label, scaling));
+  auto frequencies = numerics::rope_frequencies(scaling, 0);
+  if (!frequencies) return fail(ErrorCode::kCorrupt, "{}: {}", label, frequencies.error().message);
+  return RopeRule{RopeStyle::kHalf, *std::move(frequencies)};
 }
 
 }  // namespace sluice::model

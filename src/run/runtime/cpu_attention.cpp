@@ -1,6 +1,5 @@
 // The CPU back-end's operations on heads: norms, rotation, the KV blocks and attention to them.
 #include <algorithm>
-#include <cmath>
 
 #include "runtime/cpu_backend.h"
 #include "runtime/cpu_rows.h"
@@ -32,21 +31,19 @@ AttentionShape shape_of(const AttentionRule& rule, kernels::KvType type) {
 
 }  // namespace
 
-// The angles of all rows: the same in every layer, so once per step. In f64, because f32 has lost
-// the fraction of an angle by position 65,536.
+// The angles of all rows: the same in every layer, so once per step.
 void CpuBackend::begin(const Batch& batch, std::span<KvSequence* const> sequences) {
   SLUICE_CHECK(batch.tokens.size() <= limits_.rows);
   sequences_ = sequences;
   for (Rope& rope : ropes_) {
-    const std::vector<double>& frequencies = rope.rule.frequencies;
+    const size_t count = rope.frequencies();
     for (const Segment& segment : batch.segments)
-      for (size_t i = 0; i < segment.rows; ++i)
-        for (size_t j = 0; j < frequencies.size(); ++j) {
-          const double angle = static_cast<double>(segment.first_position + i) * frequencies[j];
-          const size_t at = (segment.first_row + i) * frequencies.size() + j;
-          rope.cos[at] = static_cast<float>(std::cos(angle) * rope.rule.scale);
-          rope.sin[at] = static_cast<float>(std::sin(angle) * rope.rule.scale);
-        }
+      for (size_t i = 0; i < segment.rows; ++i) {
+        const size_t at = (segment.first_row + i) * count;
+        numerics::rope_angles(rope.rule.frequencies, segment.first_position + i,
+                              std::span(rope.cos).subspan(at, count),
+                              std::span(rope.sin).subspan(at, count));
+      }
   }
 }
 
@@ -65,7 +62,7 @@ void CpuBackend::rms_norm_heads(Tensor x, size_t heads, model::Weight weight, fl
 void CpuBackend::rope(Tensor x, size_t heads, model::RopeTable table, const Batch&) {
   Buffer& b = buffer(x);
   const Rope& rope = ropes_[static_cast<uint32_t>(table)];
-  const size_t count = rope.rule.frequencies.size();
+  const size_t count = rope.frequencies();
   for_rows(pool_, b.rows, [&](size_t row) {
     ops_.rope(b.row(row), b.columns / heads, std::span(rope.cos).subspan(row * count, count),
               std::span(rope.sin).subspan(row * count, count), style_of(rope.rule.style));

@@ -88,7 +88,7 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
   const size_t spans = limits.context / kKvBlockTokens + 2;
   bytes.other = pool_.threads() * spans * sizeof(kernels::KvSpan);
   for (const Rope& rope : ropes_)
-    bytes.other += 2 * limits.rows * rope.rule.frequencies.size() * sizeof(float);
+    bytes.other += 2 * limits.rows * rope.frequencies() * sizeof(float);
   return bytes;
 }
 
@@ -112,7 +112,7 @@ void CpuBackend::allocate(const StepLimits& limits) {
   scratch_ = scratch_memory_.place(bytes.worker * pool_.threads(), 0);
   scratch_stride_ = bytes.worker;
   for (Rope& rope : ropes_) {
-    rope.cos.resize(limits.rows * rope.rule.frequencies.size());
+    rope.cos.resize(limits.rows * rope.frequencies());
     rope.sin.resize(rope.cos.size());
   }
   spans_.resize(pool_.threads());

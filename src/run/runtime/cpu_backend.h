@@ -82,6 +82,7 @@ class CpuBackend : public model::Backend {
   };
   struct Rope {
     model::RopeRule rule;
+    size_t frequencies() const { return rule.frequencies.inv_freq.size(); }
     std::vector<float> cos, sin;  // [rows of the step][frequencies]
   };
   // A product with its weight leased, or with one expert of it, for some rows of activations.

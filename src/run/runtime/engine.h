@@ -1,7 +1,7 @@
-// The one header for those who run a model. An Engine is an opened model, immutable but for the
-// scratch of a step; a Session is one timeline over it: tokens and their keys and values. How the
-// weights lie in memory, which kernels multiply them and how a batch is cut into chunks stays
-// behind it.
+// The one header for those who run a model, together with the sampler that it brings. An Engine is
+// an opened model, immutable but for the scratch of a step; a Session is one timeline over it:
+// tokens and their keys and values. How the weights lie in memory, which kernels multiply them and
+// how a batch is cut into chunks stays behind it.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,7 @@
 #include "base/thread.h"
 #include "base/thread_pool.h"
 #include "kernels/layer_types.h"
+#include "runtime/sampler/sampler.h"
 
 namespace sluice::io {
 struct Checkpoint;
