@@ -65,6 +65,7 @@ Result<int> run(Context& context, const Options& options) {
   if (engine.context_tokens == 0) engine.context_tokens = context_needed(options);
   SLUICE_ASSIGN(const RunningModel running,
                 open_engine(context, options.model, engine, std::ranges::max(options.batches)));
+  context.console->count_in("tokens");
   const double memory_rate = evaluate::memory_read_rate(*running.pool);
   const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
                                            options.decode_tokens, options.repetitions};

@@ -109,6 +109,17 @@ void Console::begin(std::string_view stage, uint64_t total_bytes) {
   start_ = drawn_ = Clock::now();
 }
 
+void Console::count_in(std::string_view unit) {
+  MutexLock lock(mutex_);
+  unit_ = unit;
+}
+
+std::string Console::amount_text(double amount) const {
+  if (unit_.empty()) return bytes_text(static_cast<uint64_t>(amount));
+  return fmt::format("{:.{}f} {}", amount, amount < 100 && amount != std::floor(amount) ? 1 : 0,
+                     unit_);
+}
+
 std::string Console::status_text() const {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
@@ -116,9 +127,9 @@ std::string Console::status_text() const {
       total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 1;
   std::string left = "–";
   if (rate > 0 && done_ <= total_) left = duration_text(static_cast<double>(total_ - done_) / rate);
-  const std::string numbers =
-      fmt::format("{:3.0f} %  {} of {}  {}/s  {} left", share * 100, bytes_text(done_),
-                  bytes_text(total_), bytes_text(static_cast<uint64_t>(rate)), left);
+  const std::string numbers = fmt::format(
+      "{:3.0f} %  {} of {}  {}/s  {} left", share * 100, amount_text(static_cast<double>(done_)),
+      amount_text(static_cast<double>(total_)), amount_text(rate), left);
   return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar(share), numbers)
                    : fmt::format("{}: {}", stage_, numbers);
 }
@@ -147,8 +158,8 @@ void Console::end() {
   if (quiet_ || done_ == 0) return;  // a stage that was finished before, or could not begin
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = seconds > 0 ? static_cast<double>(done_) / seconds : 0;
-  print_line(fmt::format("{:<10} {} in {} ({}/s)", stage_, bytes_text(done_),
-                         duration_text(seconds), bytes_text(static_cast<uint64_t>(rate))));
+  print_line(fmt::format("{:<10} {} in {} ({}/s)", stage_, amount_text(static_cast<double>(done_)),
+                         duration_text(seconds), amount_text(rate)));
   done_ = 0;  // ending twice says it once
 }
 

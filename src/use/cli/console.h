@@ -37,6 +37,9 @@ class Console : public Log, public Progress {
   void warn(std::string_view message) override;
   void error(std::string_view message);
 
+  // What the stages from here on count: "tokens"; empty: bytes.
+  void count_in(std::string_view unit);
+
   void begin(std::string_view stage, uint64_t total_bytes) override;
   void advance(uint64_t bytes) override;
   void end() override;
@@ -46,10 +49,12 @@ class Console : public Log, public Progress {
   void print_line(std::string_view text) REQUIRES(mutex_);
   void draw() REQUIRES(mutex_);
   std::string status_text() const REQUIRES(mutex_);
+  std::string amount_text(double amount) const REQUIRES(mutex_);
 
   const bool quiet_, terminal_;
   Mutex mutex_;
   std::string stage_ GUARDED_BY(mutex_);
+  std::string unit_ GUARDED_BY(mutex_);
   uint64_t total_ GUARDED_BY(mutex_) = 0;
   uint64_t done_ GUARDED_BY(mutex_) = 0;
   bool bar_shown_ GUARDED_BY(mutex_) = false;

@@ -185,6 +185,7 @@ Result<int> eval_tasks(Context& context, const Options& options, const RunningMo
 
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const RunningModel running, open_engine(context, options.model, options.engine));
+  context.console->count_in(options.tasks.empty() ? "tokens" : "questions");
   SLUICE_ASSIGN(const chat::ChatModel model, chat::open_chat_model(running.engine, ""));
   if (!options.tasks.empty()) return eval_tasks(context, options, running, model);
   return eval_text(context, options, running, model);
