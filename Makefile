@@ -7,13 +7,14 @@ SLUICE = build/release/bin/sluice
 
 .PHONY: demo build test sanitize standin fuzz lint format clean
 
-# From a fresh machine to a real model, fitted to a budget and proven.
+# From a fresh machine to a real model, fitted to a budget, proven, and answering.
 demo: build
 	@rm -rf $(DEMO_OUT) $(DEMO_OUT).partial $(DEMO_OUT).journal
 	@model=$$(scripts/demo_model) && \
 	  set -x && \
 	  $(SLUICE) fit "$$model" --budget $(DEMO_BUDGET) -o $(DEMO_OUT) && \
-	  $(SLUICE) verify "$$model" $(DEMO_OUT)
+	  $(SLUICE) verify "$$model" $(DEMO_OUT) && \
+	  $(SLUICE) run $(DEMO_OUT) -p "What is the capital of France?" --temp 0 -n 60
 
 # The program alone, in build/release/bin/sluice.
 build:
