@@ -16,6 +16,7 @@ inline P no_partial() { return {_mm256_setzero_si256()}; }
 inline P multiply_add(P p, C c, S s) {
   return {_mm256_add_epi16(p.v, _mm256_maddubs_epi16(c.v, s.v))};
 }
+inline void in_order(P& a, P& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I widen(P p) { return {_mm256_madd_epi16(p.v, _mm256_set1_epi16(1))}; }
 
 }  // namespace

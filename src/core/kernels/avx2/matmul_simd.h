@@ -115,6 +115,8 @@ inline C stream(const uint8_t* p) {
 
 // ---- sums ----
 
+// Keeps the compiler from doing later products first, for which it would have to spill sums.
+inline void in_order(I& a, I& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I no_sum() { return {_mm256_setzero_si256()}; }
 inline I operator+(I a, I b) { return {_mm256_add_epi32(a.v, b.v)}; }
 inline I operator-(I a, I b) { return {_mm256_sub_epi32(a.v, b.v)}; }
@@ -174,6 +176,15 @@ inline V round_v(V a) {
 inline I to_whole(V a) { return {_mm256_cvtps_epi32(a.v)}; }
 inline void store_whole(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v);
+}
+// Eight bytes, the first in lane 0.
+inline V bytes_to_floats(uint64_t bytes) {
+  const __m128i v = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v))};
+}
+inline V signed_bytes_to_floats(uint64_t bytes) {
+  const __m128i v = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v))};
 }
 inline V load_8(Element element, const uint8_t* p) {
   switch (element) {

@@ -14,6 +14,7 @@ constexpr int kPartialMax = 1 << 30;
 
 inline P no_partial() { return {_mm256_setzero_si256()}; }
 inline P multiply_add(P p, C c, S s) { return {_mm256_dpbusd_epi32(p.v, c.v, s.v)}; }
+inline void in_order(P& a, P& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I widen(P p) { return {p.v}; }
 
 }  // namespace

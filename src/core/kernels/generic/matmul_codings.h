@@ -30,14 +30,19 @@ inline Rows rows_at(const RawMatmul& m, size_t first) {
   return rows;
 }
 
+// From rows with groups in lanes to [group][row].
+inline void store_transposed(V* rows, float (*out)[8]) {
+  transpose(rows);
+  for (int i = 0; i < 8; ++i) store_v(out[i], rows[i]);
+}
+
 // ---- affine ----
 
 inline void affine_part(Element element, const uint8_t* const* rows, size_t g0, float (*out)[8]) {
   V v[8];
   const size_t at = g0 * (element == kElementF32 ? 4 : 2);
   for (int i = 0; i < 8; ++i) v[i] = load_8(element, rows[i] + at);
-  transpose(v);
-  for (int i = 0; i < 8; ++i) store_v(out[i], v[i]);
+  store_transposed(v, out);
 }
 
 template <int kWidth>
@@ -103,15 +108,17 @@ struct FourBitFloats {
 
 // ---- GGUF ----
 
-// One block for each group of 32: d, and for some a minimum.
-template <int kBytes, bool kMinimum>
-void block_parameters(const Rows& rows, size_t g0, int groups, Parameters& out) {
-  for (int i = 0; i < 8; ++i)
-    for (int g = 0; g < groups; ++g) {
-      const uint8_t* block = rows.weight[i] + (g0 + static_cast<size_t>(g)) * kBytes;
-      out.scales[g][i] = half(block);
-      if (kMinimum) out.biases[g][i] = half(block + 2);
-    }
+// The f16 at the same place of consecutive blocks, one for each group of 32.
+inline void block_halves(const uint8_t* const* rows, size_t at, size_t block_bytes, int groups,
+                         float (*out)[8]) {
+  V v[8];
+  for (int i = 0; i < 8; ++i) {
+    uint8_t halves[16] = {};
+    for (int g = 0; g < groups; ++g)
+      memcpy(halves + 2 * g, rows[i] + at + static_cast<size_t>(g) * block_bytes, 2);
+    v[i] = load_8(kElementF16, halves);
+  }
+  store_transposed(v, out);
 }
 
 template <int kBytes, int kWidth, bool kMinimum>
@@ -129,9 +136,25 @@ struct SmallBlocks {
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int groups,
                          Parameters& out) {
-    block_parameters<kBytes, kMinimum>(rows, g0, groups, out);
+    block_halves(rows.weight, g0 * kBytes, kBytes, groups, out.scales);
+    if (kMinimum) block_halves(rows.weight, g0 * kBytes + 2, kBytes, groups, out.biases);
   }
 };
+
+inline uint64_t word_64(const uint8_t* p) {
+  uint64_t word;
+  memcpy(&word, p, 8);
+  return word;
+}
+inline uint32_t word_32(const uint8_t* p) {
+  uint32_t word;
+  memcpy(&word, p, 4);
+  return word;
+}
+// Two words of four bytes.
+inline uint64_t joined(uint32_t low, uint32_t high) {
+  return low | static_cast<uint64_t>(high) << 32;
+}
 
 // Pair `index` of four in each of 32 bytes, and so on.
 inline C pick_pair(C bytes, size_t index) {
@@ -160,17 +183,17 @@ struct FourFiveK {
       return low | shift_left(pick_bit(codes(block + 16), group), 4);
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8], biases[8];
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 8 * kBytes;
-      const uint8_t* packed = block + 4;
-      const float d = half(block), dmin = half(block + 2);
-      for (int g = 0; g < 8; ++g) {
-        const int scale = g < 4 ? packed[g] & 63 : (packed[g + 4] & 15) | packed[g - 4] >> 6 << 4;
-        const int min = g < 4 ? packed[g + 4] & 63 : packed[g + 4] >> 4 | packed[g] >> 6 << 4;
-        out.scales[g][i] = d * static_cast<float>(scale);
-        out.biases[g][i] = -(dmin * static_cast<float>(min));
-      }
+      const uint32_t a = word_32(block + 4), b = word_32(block + 8), c = word_32(block + 12);
+      const uint64_t scale = joined(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
+      const uint64_t min = joined(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
+      scales[i] = splat_v(half(block)) * bytes_to_floats(scale);
+      biases[i] = splat_v(-half(block + 2)) * bytes_to_floats(min);
     }
+    store_transposed(scales, out.scales);
+    store_transposed(biases, out.biases);
   }
 };
 
@@ -183,15 +206,15 @@ struct TwoK {
     return pick_pair(codes(block + 16 + index % 8 / 4 * 32), index % 4);
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8], biases[8];
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 84;
-      const float d = half(block + 80), dmin = half(block + 82);
-      for (size_t g = 0; g < 8; ++g) {
-        const int packed = block[g0 % 16 + g];
-        out.scales[g][i] = d * static_cast<float>(packed & 15);
-        out.biases[g][i] = -(dmin * static_cast<float>(packed >> 4));
-      }
+      const uint64_t packed = word_64(block + g0 % 16);
+      scales[i] = splat_v(half(block + 80)) * bytes_to_floats(packed & 0x0f0f0f0f0f0f0f0fu);
+      biases[i] = splat_v(-half(block + 82)) * bytes_to_floats(packed >> 4 & 0x0f0f0f0f0f0f0f0fu);
     }
+    store_transposed(scales, out.scales);
+    store_transposed(biases, out.biases);
   }
 };
 
@@ -204,17 +227,16 @@ struct ThreeK {
     return pairs | shift_left(pick_bit(codes(block), index % 8), 2);
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8];
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 110;
-      const uint8_t* packed = block + 96;
-      const float d = half(block + 108);
-      for (size_t g = 0; g < 8; ++g) {
-        const size_t index = g0 % 16 + g;
-        const int low = packed[index % 8] >> (index < 8 ? 0 : 4) & 15;
-        const int high = packed[8 + index % 4] >> (2 * (index / 4)) & 3;
-        out.scales[g][i] = d * static_cast<float>((low | high << 4) - 32);
-      }
+      const unsigned shift = g0 % 16 / 2;  // 4 for the last eight
+      const uint32_t pairs = word_32(block + 104) >> shift;
+      const uint64_t low = word_64(block + 96) >> shift & 0x0f0f0f0f0f0f0f0fu;
+      const uint64_t high = joined(pairs & 0x03030303u, pairs >> 2 & 0x03030303u);
+      scales[i] = splat_v(half(block + 108)) * (bytes_to_floats(low | high << 4) + splat_v(-32.0f));
     }
+    store_transposed(scales, out.scales);
   }
 };
 
@@ -228,12 +250,13 @@ struct SixK {
     return low | shift_left(pick_pair(codes(block + 128 + part * 32), quarter), 4);
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8];
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 210;
-      const float d = half(block + 208);
-      for (size_t g = 0; g < 8; ++g)
-        out.scales[g][i] = d * static_cast<float>(static_cast<int8_t>(block[192 + g0 % 16 + g]));
+      scales[i] =
+          splat_v(half(block + 208)) * signed_bytes_to_floats(word_64(block + 192 + g0 % 16));
     }
+    store_transposed(scales, out.scales);
   }
 };
 

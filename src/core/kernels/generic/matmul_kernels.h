@@ -91,15 +91,15 @@ void multiply_rows(const RawMatmul& m, const Rows& rows, size_t first, size_t t)
   constexpr int kGroupsTogether = kGroup < 32 ? 2 : 1;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
   const size_t ahead = 8 * m.weight_stride;
+  const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
   for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
-    const size_t from = m.weight_stride * g0 / m.groups;
-    const size_t to = m.weight_stride * (g0 + 8) / m.groups;
     for (int i = 0; i < 8; ++i)
-      for (size_t at = from; at < to; at += 64) prefetch(rows.weight[i] + at + ahead);
+      for (size_t at = 0; at < part; at += 64)
+        prefetch(rows.weight[i] + g0 / 8 * part + at + ahead);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
@@ -184,6 +184,7 @@ inline void add_steps(const uint8_t* codes_at, const uint8_t* values, size_t str
       const S x = splat_values(values + static_cast<size_t>(t) * stride + step * 4);
       partial[t][0] = multiply_add(partial[t][0], a, x);
       partial[t][1] = multiply_add(partial[t][1], b, x);
+      in_order(partial[t][0], partial[t][1]);
     }
   }
 #pragma GCC unroll 8
@@ -211,6 +212,7 @@ inline void add_wide_steps(const uint8_t* codes_at, const uint8_t* values, size_
       const S odd = splat_values(x + static_cast<size_t>(t) * stride + kChunk);
       partial[t][0] = partial[t][0] + multiply_wide(a_even, even) + multiply_wide(a_odd, odd);
       partial[t][1] = partial[t][1] + multiply_wide(b_even, even) + multiply_wide(b_odd, odd);
+      in_order(partial[t][0], partial[t][1]);
     }
   }
 #pragma GCC unroll 8

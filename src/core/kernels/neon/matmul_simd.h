@@ -108,6 +108,8 @@ inline C stream(const uint8_t* p) {
 
 // ---- sums ----
 
+// Only where registers are few.
+inline void in_order(I&, I&) {}
 inline I no_sum() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }
 inline I operator+(I x, I y) { return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b)}; }
 inline I operator-(I x, I y) { return {vsubq_s32(x.a, y.a), vsubq_s32(x.b, y.b)}; }
@@ -181,6 +183,15 @@ inline I to_whole(V x) { return {vcvtnq_s32_f32(x.a), vcvtnq_s32_f32(x.b)}; }
 inline void store_whole(int32_t* p, I x) {
   vst1q_s32(p, x.a);
   vst1q_s32(p + 4, x.b);
+}
+// Eight bytes, the first in lane 0.
+inline V bytes_to_floats(uint64_t bytes) {
+  const uint16x8_t v = vmovl_u8(vcreate_u8(bytes));
+  return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(v))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(v)))};
+}
+inline V signed_bytes_to_floats(uint64_t bytes) {
+  const int16x8_t v = vmovl_s8(vcreate_s8(bytes));
+  return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(v))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(v)))};
 }
 inline float32x4_t load_half_4(const uint8_t* p) {
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
