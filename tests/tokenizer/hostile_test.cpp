@@ -88,7 +88,8 @@ TEST(HostileTest, TextThatIsNoUtf8) {
 
 TEST(HostileTest, EndlessLoops) {
   const std::string loop = "{% for i in range(100000) %}";
-  expect_limit(repeated(loop, 4) + repeated("{% endfor %}", 4), "steps");
+  // By steps, or on a very busy machine by time.
+  expect_limit(repeated(loop, 4) + repeated("{% endfor %}", 4), "takes");
   EXPECT_FALSE(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"));
   EXPECT_FALSE(render("{{ range(10000000000) | list | length }}"));
 }
