@@ -35,7 +35,7 @@ TEST(HostileTest, TruncatedTokenizers) {
   for (size_t size = 0; size < text.size(); size += 97) {
     const auto opened = Tokenizer::open({.tokenizer = std::string_view(text).substr(0, size)});
     ASSERT_FALSE(opened) << size;
-    EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+    EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt) << opened.error().message;
   }
 }
 
@@ -51,12 +51,13 @@ TEST(HostileTest, TokenizersThatAreNone) {
   }
 }
 
-// Each step doubles the text: a few hundred bytes of JSON ask for more memory than there is.
-TEST(HostileTest, NormalizerThatDoublesForever) {
+// Each step makes the text longer: a few hundred bytes of JSON ask for more memory than there is.
+TEST(HostileTest, NormalizerThatGrowsForever) {
   Json json = testing::byte_level();
-  const Json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const Json more = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(64, 'a')}};
   json["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}};
-  for (int i = 0; i < 60; ++i) json["normalizer"]["normalizers"].push_back(twice);
+  for (int i = 0; i < 60; ++i) json["normalizer"]["normalizers"].push_back(more);
   const auto tokenizer = testing::open(json);
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   EXPECT_EQ(tokenizer->encode("b", false).value().size(), 1u);
@@ -87,7 +88,8 @@ TEST(HostileTest, TextThatIsNoUtf8) {
 
 TEST(HostileTest, EndlessLoops) {
   const std::string loop = "{% for i in range(100000) %}";
-  expect_limit(repeated(loop, 4) + repeated("{% endfor %}", 4), "steps");
+  // By steps, or on a very busy machine by time.
+  expect_limit(repeated(loop, 4) + repeated("{% endfor %}", 4), "takes");
   EXPECT_FALSE(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"));
   EXPECT_FALSE(render("{{ range(10000000000) | list | length }}"));
 }
@@ -159,7 +161,7 @@ TEST(HostileTest, BrokenTemplates) {
       "{# note #}{% raw %}{{{% endraw %}{% generation %}{{ {'a': {'b': 1}}.a.b }}{% endgeneration "
       "%}";
   const std::string messages = R"([{"role": "user", "content": "\u00e9"}])";
-  EXPECT_EQ(render(whole, messages).value(), "\xc3\xa9{{{{{1");
+  EXPECT_EQ(render(whole, messages).value(), "\xc3\xa9{{{{1");
   for (size_t size = 0; size < whole.size(); ++size) {
     static_cast<void>(render(whole.substr(0, size), messages));
     static_cast<void>(render(whole.substr(size), messages));

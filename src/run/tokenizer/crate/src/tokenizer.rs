@@ -18,7 +18,9 @@ const OPEN_MEMORY_PER_BYTE: usize = 100;
 const OPEN_TIME: Duration = Duration::from_secs(300);
 const ENCODE_MEMORY: usize = 64 << 20;
 const ENCODE_MEMORY_PER_BYTE: usize = 1000;
-const ENCODE_TIME: Duration = Duration::from_secs(300);
+const ENCODE_TIME: Duration = Duration::from_secs(60);
+/// A slow tokenizer on a busy machine.
+const ENCODE_BYTES_PER_SECOND: u64 = 50_000;
 /// How much longer replacing may make a token.
 const DECODED_GROWTH_MAX: usize = 4096;
 
@@ -68,8 +70,11 @@ impl Loaded {
             time: OPEN_TIME,
         };
         let bytes = bytes.to_vec();
-        let (tokenizer, pieces) = guard::run(limits, move || load(&bytes))
-            .map_err(|failure| Failure::guarded("the tokenizer", failure))??;
+        let (tokenizer, pieces) =
+            guard::run(limits, move || load(&bytes)).map_err(|failure| match failure {
+                guard::Failure::Panic => Failure::new(Code::Corrupt, "it describes no tokenizer"),
+                other => Failure::guarded("the tokenizer", other),
+            })??;
         Ok(Loaded { tokenizer: Arc::new(tokenizer), pieces, spent: AtomicBool::new(false) })
     }
 
@@ -85,7 +90,7 @@ impl Loaded {
         }
         let limits = guard::Limits {
             memory_bytes: ENCODE_MEMORY + ENCODE_MEMORY_PER_BYTE * text.len(),
-            time: ENCODE_TIME,
+            time: ENCODE_TIME + Duration::from_secs(text.len() as u64 / ENCODE_BYTES_PER_SECOND),
         };
         let (tokenizer, text) = (self.tokenizer.clone(), text.to_owned());
         let encoded = guard::run(limits, move || {
