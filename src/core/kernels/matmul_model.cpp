@@ -15,14 +15,7 @@ constexpr size_t kGroupStep = 8;  // to which scales and sums are padded
 
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
-size_t value_bytes(Activations activations) {
-  switch (activations) {
-    case Activations::kF32: return 4;
-    case Activations::kI16: return 2;
-    case Activations::kI8: return 1;
-  }
-  return 4;
-}
+constexpr unsigned kNarrowCodeMax = 63;  // products of larger codes do not add up in 16 bits
 
 float fold_lanes(float* lanes) {
   for (size_t half = kLanes / 2; half > 0; half /= 2)
@@ -51,8 +44,8 @@ int quantized(float value, float scale, float top) {
   return static_cast<int>(std::clamp(steps, -top, top));
 }
 
-void store_value(Activations activations, std::byte* values, size_t index, int value) {
-  if (activations == Activations::kI8) {
+void store_value(bool wide, std::byte* values, size_t index, int value) {
+  if (!wide) {
     values[index] = static_cast<std::byte>(value);
     return;
   }
@@ -60,8 +53,8 @@ void store_value(Activations activations, std::byte* values, size_t index, int v
   std::memcpy(values + index * 2, &narrow, 2);
 }
 
-int load_value(Activations activations, const std::byte* values, size_t index) {
-  if (activations == Activations::kI8) return static_cast<int8_t>(values[index]);
+int load_value(bool wide, const std::byte* values, size_t index) {
+  if (!wide) return static_cast<int8_t>(values[index]);
   int16_t narrow;
   std::memcpy(&narrow, values + index * 2, 2);
   return narrow;
@@ -91,7 +84,7 @@ float dot_coded(const RowParts& row, const PreparedLayout& layout, const std::by
   for (size_t g = 0; g < layout.groups; ++g) {
     int sum = 0;
     for (size_t i = g * size; i < (g + 1) * size; ++i)
-      sum += int{row.codes[i]} * load_value(layout.activations, prepared, i);
+      sum += int{row.codes[i]} * load_value(layout.wide, prepared, i);
     int shift = 0;
     float part = 0;
     std::memcpy(layout.coded.has_bias ? static_cast<void*>(&part) : &shift, sums + g * 4, 4);
@@ -115,14 +108,14 @@ PreparedLayout prepared_layout(const numerics::WeightFormat& format, Activations
   layout.activations = activations;
   layout.coded = *coded;
   layout.groups = columns / coded->group;
-  layout.scales_at = round_up(columns, kStep) * value_bytes(activations);
+  layout.wide = activations == Activations::kI16 || coded->code_max > kNarrowCodeMax;
+  layout.scales_at = round_up(columns, kStep) * (layout.wide ? 2 : 1);
   layout.sums_at = layout.scales_at + round_up(layout.groups, kGroupStep) * 4;
   layout.bytes = round_up(layout.sums_at + round_up(layout.groups, kGroupStep) * 4, kStep);
   return layout;
 }
 
-void prepare_model(const PreparedLayout& layout, std::span<const float> x, const uint8_t* position,
-                   std::byte* out) {
+void prepare_model(const PreparedLayout& layout, std::span<const float> x, std::byte* out) {
   std::memset(out, 0, layout.bytes);
   if (layout.activations == Activations::kF32) {
     std::memcpy(out, x.data(), x.size_bytes());
@@ -137,7 +130,7 @@ void prepare_model(const PreparedLayout& layout, std::span<const float> x, const
     int sum = 0;
     for (size_t i = g * size; i < (g + 1) * size; ++i) {
       const int value = quantized(x[i], scale, top);
-      store_value(layout.activations, out, position ? i / 32 * 32 + position[i % 32] : i, value);
+      store_value(layout.wide, out, i, value);
       sum += value;
     }
     store_sum(layout, out + layout.sums_at, g, sum, scale);

@@ -14,6 +14,7 @@ namespace sluice::kernels {
 // with zeros to whole steps of 64; sums holds offset·S as int32, or sx·S as f32.
 struct PreparedLayout {
   Activations activations = Activations::kF32;  // as resolved: kF32 unless the format is coded
+  bool wide = false;                            // whole numbers are stored in 16 bits
   numerics::CodedFormat coded;
   size_t groups = 0;
   size_t scales_at = 0, sums_at = 0, bytes = 0;
@@ -21,9 +22,8 @@ struct PreparedLayout {
 PreparedLayout prepared_layout(const numerics::WeightFormat& format, Activations activations,
                                size_t columns);
 
-// position[i % 32]: where value i goes within its step of 32; the identity where null.
-void prepare_model(const PreparedLayout& layout, std::span<const float> x, const uint8_t* position,
-                   std::byte* out);
+// Values in order.
+void prepare_model(const PreparedLayout& layout, std::span<const float> x, std::byte* out);
 
 size_t scratch_bytes_model(const PreparedLayout& layout, size_t columns);
 void matmul_model(const numerics::WeightView& w, const PreparedLayout& layout,

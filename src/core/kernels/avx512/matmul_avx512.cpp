@@ -1,0 +1,14 @@
+// The products compiled for avx512, with its byte products (VNNI).
+#include "kernels/raw_matmul.h"
+
+#define SLUICE_ISA avx512
+#include "kernels/avx512/matmul_partial.h"
+#include "kernels/generic/matmul_kernels.h"
+
+namespace sluice::kernels {
+
+const RawMatmulOps* avx512_matmul_ops() {
+  return __builtin_cpu_supports("avx512vnni") ? &avx512::kMatmulOps : nullptr;
+}
+
+}  // namespace sluice::kernels

@@ -1,0 +1,20 @@
+// Sums of byte products in eight 32-bit lanes: vpdpbusd. In registers of 256 bits, which suffice to
+// keep up with memory.
+#pragma once
+
+#include "kernels/avx2/matmul_simd.h"
+
+namespace sluice::kernels::SLUICE_ISA {
+namespace {
+
+struct P {
+  __m256i v;
+};
+constexpr int kPartialMax = 1 << 30;
+
+inline P no_partial() { return {_mm256_setzero_si256()}; }
+inline P multiply_add(P p, C c, S s) { return {_mm256_dpbusd_epi32(p.v, c.v, s.v)}; }
+inline I widen(P p) { return {p.v}; }
+
+}  // namespace
+}  // namespace sluice::kernels::SLUICE_ISA

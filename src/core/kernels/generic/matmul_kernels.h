@@ -1,0 +1,393 @@
+// Products with coded weights: straight from the packing for few tokens, and through unpacked
+// panels of sixteen rows for many. Both add whole numbers within a group and fold groups in order
+// into one f32 lane per row, so that they give the same bits. To be included after the primitives
+// and P.
+#pragma once
+
+#include "kernels/generic/matmul_codings.h"
+#include "kernels/generic/matmul_floats.h"
+
+namespace sluice::kernels::SLUICE_ISA {
+namespace {
+
+constexpr size_t kChunk = 32;  // codes unpacked together
+constexpr size_t kPanelRows = 16;
+constexpr size_t kPanelTokens = 4;             // from here on a panel pays
+constexpr size_t kStepBytes = 4 * kPanelRows;  // of a panel: four codes of each row
+
+template <class Coding>
+constexpr int run_of() {
+  return kPartialMax / (2 * 127 * Coding::kCodeMax);
+}
+
+// What one token adds to a group's products.
+struct TokenGroup {
+  float scale;
+  const uint8_t* sum;
+};
+inline TokenGroup token_group(const RawMatmul& m, const uint8_t* token, size_t g) {
+  TokenGroup group;
+  memcpy(&group.scale, token + m.scales_at + g * 4, 4);
+  group.sum = token + m.sums_at + g * 4;
+  return group;
+}
+
+template <bool kBias>
+inline V fold(V y, I sum, const float* scales, const float* biases, const TokenGroup& token) {
+  if constexpr (kBias) {
+    float part;
+    memcpy(&part, token.sum, 4);
+    y = fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum), y);
+    return fma_v(load_v(biases), splat_v(part), y);
+  } else {
+    int32_t shift;
+    memcpy(&shift, token.sum, 4);
+    return fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum - splat_sum(shift)), y);
+  }
+}
+
+inline void store_rows(const RawMatmul& m, size_t token, size_t row, V y) {
+  float* out = m.y + token * m.y_stride + row;
+  if (row + 8 <= m.rows) return store_v(out, y);
+  float lanes[8];
+  store_v(lanes, y);
+  for (size_t i = 0; row + i < m.rows; ++i) out[i] = lanes[i];
+}
+
+// ---- few tokens ----
+
+// kChunks consecutive chunks of one row.
+template <class Coding, bool kWide, int kChunks>
+inline I dot_chunks(const uint8_t* row, size_t chunk, const uint8_t* token) {
+  I sum = no_sum();
+  if constexpr (kWide) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kChunks; ++k) {
+      const C c = Coding::chunk(row, chunk + static_cast<size_t>(k));
+      const uint8_t* values = token + (chunk + static_cast<size_t>(k)) * 2 * kChunk;
+      sum = sum + multiply_wide(even_codes(c), load_values(values));
+      sum = sum + multiply_wide(odd_codes(c), load_values(values + kChunk));
+    }
+  } else {
+    constexpr int kRun = run_of<Coding>() < kChunks ? run_of<Coding>() : kChunks;
+#pragma GCC unroll 4
+    for (int k = 0; k < kChunks; k += kRun) {
+      P partial = no_partial();
+      for (int j = k; j < k + kRun && j < kChunks; ++j) {
+        const size_t index = chunk + static_cast<size_t>(j);
+        partial =
+            multiply_add(partial, Coding::chunk(row, index), load_values(token + index * kChunk));
+      }
+      sum = k == 0 ? widen(partial) : sum + widen(partial);
+    }
+  }
+  return sum;
+}
+
+// Eight rows, one token. kGroup: 16 to 128.
+template <class Coding, bool kWide, int kGroup>
+void multiply_rows(const RawMatmul& m, const Rows& rows, size_t first, size_t t) {
+  constexpr int kChunks = kGroup < 32 ? 1 : kGroup / 32;
+  constexpr int kGroupsTogether = kGroup < 32 ? 2 : 1;
+  const uint8_t* token = m.prepared + t * m.prepared_stride;
+  const size_t ahead = 8 * m.weight_stride;
+  Parameters parameters;
+  V y = splat_v(0);
+  for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
+    const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
+    Coding::parameters(m, rows, g0, groups, parameters);
+    const size_t from = m.weight_stride * g0 / m.groups;
+    const size_t to = m.weight_stride * (g0 + 8) / m.groups;
+    for (int i = 0; i < 8; ++i)
+      for (size_t at = from; at < to; at += 64) prefetch(rows.weight[i] + at + ahead);
+    for (int g = 0; g < groups; g += kGroupsTogether) {
+      const size_t group = g0 + static_cast<size_t>(g);
+      const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
+      I r[8], low, high;
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i)
+        r[i] = dot_chunks<Coding, kWide, kChunks>(rows.weight[i], chunk, token);
+      sum_halves(r, low, high);
+      const TokenGroup values = token_group(m, token, group);
+      if constexpr (kGroup >= 32) {
+        y = fold<Coding::kBias>(y, low + high, parameters.scales[g], parameters.biases[g], values);
+      } else {
+        y = fold<Coding::kBias>(y, low, parameters.scales[g], parameters.biases[g], values);
+        if (g + 1 < groups)
+          y = fold<Coding::kBias>(y, high, parameters.scales[g + 1], parameters.biases[g + 1],
+                                  token_group(m, token, group + 1));
+      }
+    }
+  }
+  store_rows(m, t, first, y);
+}
+
+template <class Coding, bool kWide, int kGroup>
+void few_tokens(const RawMatmul& m) {
+  for (size_t row = 0; row < m.rows; row += 8) {
+    const Rows rows = rows_at(m, row);
+    for (size_t t = 0; t < m.tokens; ++t) multiply_rows<Coding, kWide, kGroup>(m, rows, row, t);
+  }
+}
+
+// ---- many tokens ----
+
+// Sixteen rows unpacked, in steps of four codes of each, and their parameters by group.
+struct Panel {
+  uint8_t* codes;     // [chunk][8 steps][16 rows][4]
+  float* parameters;  // [group][2: scales, biases][16 rows]
+};
+
+inline Panel panel_at(const RawMatmul& m) {
+  const size_t chunks = (m.columns + kChunk - 1) / kChunk;
+  return {m.scratch, reinterpret_cast<float*>(m.scratch + chunks * 8 * kStepBytes)};
+}
+
+template <class Coding>
+void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
+  const size_t chunks = (m.columns + kChunk - 1) / kChunk;
+  for (size_t part = 0; part < 2; ++part) {
+    const Rows rows = rows_at(m, first + part * 8);
+    for (size_t chunk = 0; chunk < chunks; ++chunk) {
+      C c[8];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) c[i] = Coding::chunk(rows.weight[i], chunk);
+      transpose(c);
+      uint8_t* to = panel.codes + chunk * 8 * kStepBytes + part * 32;
+#pragma GCC unroll 8
+      for (size_t i = 0; i < 8; ++i) store_codes(to + i * kStepBytes, c[i]);
+    }
+    Parameters parameters;
+    for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
+      const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
+      Coding::parameters(m, rows, g0, groups, parameters);
+      for (int g = 0; g < groups; ++g) {
+        float* to = panel.parameters + (g0 + static_cast<size_t>(g)) * 2 * kPanelRows + part * 8;
+        store_v(to, load_v(parameters.scales[g]));
+        if (Coding::kBias) store_v(to + kPanelRows, load_v(parameters.biases[g]));
+      }
+    }
+  }
+}
+
+// Adds steps [from, to) of the panel to sums, which must not overflow P.
+template <int kTokens>
+inline void add_steps(const uint8_t* codes_at, const uint8_t* values, size_t stride, size_t from,
+                      size_t to, I (*sums)[2]) {
+  P partial[kTokens][2];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) partial[t][0] = partial[t][1] = no_partial();
+  for (size_t step = from; step < to; ++step) {
+    const C a = codes(codes_at + step * kStepBytes), b = codes(codes_at + step * kStepBytes + 32);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const S x = splat_values(values + static_cast<size_t>(t) * stride + step * 4);
+      partial[t][0] = multiply_add(partial[t][0], a, x);
+      partial[t][1] = multiply_add(partial[t][1], b, x);
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t][0] = sums[t][0] + widen(partial[t][0]);
+    sums[t][1] = sums[t][1] + widen(partial[t][1]);
+  }
+}
+
+// The same with activations of 16 bits: each step of a chunk takes two pairs, 32 bytes apart.
+template <int kTokens>
+inline void add_wide_steps(const uint8_t* codes_at, const uint8_t* values, size_t stride,
+                           size_t from, size_t to, I (*sums)[2]) {
+  I partial[kTokens][2];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) partial[t][0] = partial[t][1] = no_sum();
+  for (size_t step = from; step < to; ++step) {
+    const C a = codes(codes_at + step * kStepBytes), b = codes(codes_at + step * kStepBytes + 32);
+    const uint8_t* x = values + step / 8 * 2 * kChunk + step % 8 * 4;
+    const S a_even = even_codes(a), a_odd = odd_codes(a);
+    const S b_even = even_codes(b), b_odd = odd_codes(b);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const S even = splat_values(x + static_cast<size_t>(t) * stride);
+      const S odd = splat_values(x + static_cast<size_t>(t) * stride + kChunk);
+      partial[t][0] = partial[t][0] + multiply_wide(a_even, even) + multiply_wide(a_odd, odd);
+      partial[t][1] = partial[t][1] + multiply_wide(b_even, even) + multiply_wide(b_odd, odd);
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t][0] = sums[t][0] + partial[t][0];
+    sums[t][1] = sums[t][1] + partial[t][1];
+  }
+}
+
+// run: how many steps P can hold.
+template <bool kBias, bool kWide, int kTokens>
+void multiply_tile(const RawMatmul& m, const Panel& panel, size_t run, size_t first, size_t t0) {
+  const uint8_t* tokens = m.prepared + t0 * m.prepared_stride;
+  const size_t steps = static_cast<size_t>(m.group) / 4;
+  V y[kTokens][2];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) y[t][0] = y[t][1] = splat_v(0);
+  for (size_t g = 0; g < m.groups; ++g) {
+    I sums[kTokens][2];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = no_sum();
+    const size_t end = (g + 1) * steps;
+    if constexpr (kWide)
+      add_wide_steps<kTokens>(panel.codes, tokens, m.prepared_stride, g * steps, end, sums);
+    else
+      for (size_t step = g * steps; step < end; step += run)
+        add_steps<kTokens>(panel.codes, tokens, m.prepared_stride, step,
+                           step + run < end ? step + run : end, sums);
+    const float* parameters = panel.parameters + g * 2 * kPanelRows;
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const TokenGroup values =
+          token_group(m, tokens + static_cast<size_t>(t) * m.prepared_stride, g);
+      for (int part = 0; part < 2; ++part)
+        y[t][part] = fold<kBias>(y[t][part], sums[t][part], parameters + part * 8,
+                                 parameters + kPanelRows + part * 8, values);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t)
+    for (size_t part = 0; part < 2; ++part)
+      if (first + part * 8 < m.rows)
+        store_rows(m, t0 + static_cast<size_t>(t), first + part * 8, y[t][part]);
+}
+
+template <bool kBias, bool kWide>
+void multiply_panel(const RawMatmul& m, const Panel& panel, size_t run, size_t first) {
+  size_t t = 0;
+  if constexpr (!kWide)
+    for (; t + 6 <= m.tokens; t += 6) multiply_tile<kBias, kWide, 6>(m, panel, run, first, t);
+  for (; t + 4 <= m.tokens; t += 4) multiply_tile<kBias, kWide, 4>(m, panel, run, first, t);
+  for (; t + 2 <= m.tokens; t += 2) multiply_tile<kBias, kWide, 2>(m, panel, run, first, t);
+  if (t < m.tokens) multiply_tile<kBias, kWide, 1>(m, panel, run, first, t);
+}
+
+template <class Coding, bool kWide>
+void many_tokens(const RawMatmul& m) {
+  const Panel panel = panel_at(m);
+  for (size_t row = 0; row < m.rows; row += kPanelRows) {
+    fill_panel<Coding>(m, row, panel);
+    multiply_panel<Coding::kBias, kWide>(m, panel, static_cast<size_t>(run_of<Coding>()), row);
+  }
+}
+
+// ---- choice ----
+
+template <class Coding, bool kWide, int... kGroups>
+void multiply(const RawMatmul& m) {
+  if (m.tokens >= kPanelTokens) return many_tokens<Coding, kWide>(m);
+  ((m.group == kGroups ? few_tokens<Coding, kWide, kGroups>(m) : void()), ...);
+}
+
+// Codes beyond 63 only go with wide activations.
+template <class Coding, int... kGroups>
+void multiply_either(bool wide, const RawMatmul& m) {
+  if constexpr (Coding::kCodeMax <= 63)
+    if (!wide) return multiply<Coding, false, kGroups...>(m);
+  multiply<Coding, true, kGroups...>(m);
+}
+
+void coded(RawCoding coding, bool wide, const RawMatmul& m) {
+  switch (coding) {
+    case kAffine2: return multiply_either<Affine<2>, 32, 64, 128>(wide, m);
+    case kAffine3: return multiply_either<Affine<3>, 32, 64, 128>(wide, m);
+    case kAffine4: return multiply_either<Affine<4>, 32, 64, 128>(wide, m);
+    case kAffine5: return multiply_either<Affine<5>, 32, 64, 128>(wide, m);
+    case kAffine6: return multiply_either<Affine<6>, 32, 64, 128>(wide, m);
+    case kAffine8: return multiply_either<Affine<8>, 32, 64, 128>(wide, m);
+    case kMxfp4Codes: return multiply_either<FourBitFloats<false>, 32>(wide, m);
+    case kNvfp4Codes: return multiply_either<FourBitFloats<true>, 16>(wide, m);
+    case kQ4_0Blocks: return multiply_either<SmallBlocks<18, 4, false>, 32>(wide, m);
+    case kQ4_1Blocks: return multiply_either<SmallBlocks<20, 4, true>, 32>(wide, m);
+    case kQ5_0Blocks: return multiply_either<SmallBlocks<22, 5, false>, 32>(wide, m);
+    case kQ5_1Blocks: return multiply_either<SmallBlocks<24, 5, true>, 32>(wide, m);
+    case kQ8_0Blocks: return multiply_either<SmallBlocks<34, 8, false>, 32>(wide, m);
+    case kQ2KBlocks: return multiply_either<TwoK, 16>(wide, m);
+    case kQ3KBlocks: return multiply_either<ThreeK, 16>(wide, m);
+    case kQ4KBlocks: return multiply_either<FourFiveK<4>, 32>(wide, m);
+    case kQ5KBlocks: return multiply_either<FourFiveK<5>, 32>(wide, m);
+    case kQ6KBlocks: return multiply_either<SixK, 16>(wide, m);
+    case kCodings: return;
+  }
+}
+
+// ---- where values go ----
+
+// Where `codes` puts value i of a chunk; wide values lie by even and odd places.
+struct Positions {
+  uint8_t at[32];
+  constexpr Positions(int apart, bool wide) : at() {
+    for (int i = 0; i < 32; ++i) {
+      const int place = i / apart + i % apart * (32 / apart);
+      at[i] = static_cast<uint8_t>(wide ? place / 2 + place % 2 * 16 : place);
+    }
+  }
+};
+constexpr Positions kPositions[3][2] = {
+    {{1, false}, {1, true}}, {{2, false}, {2, true}}, {{4, false}, {4, true}}};
+
+const uint8_t* position(RawCoding coding, bool wide) {
+  const int apart = coding == kAffine2 ? 2 : coding == kAffine4 || coding == kMxfp4Codes ? 1 : 0;
+  return kPositions[apart][wide].at;
+}
+
+// ---- activations ----
+
+inline float group_scale(const RawPrepare& p, const float* x) {
+  V max = splat_v(0), poison = splat_v(0);
+  for (int i = 0; i < p.group; i += 8) {
+    const V v = load_v(x + i);
+    max = max_v(abs_v(v), max);
+    poison = poison + v * splat_v(0);
+  }
+  float maxima[8], poisons[8];
+  store_v(maxima, max);
+  store_v(poisons, poison);
+  float top = 0, sum = 0;
+  for (int i = 0; i < 8; ++i) {
+    top = maxima[i] > top ? maxima[i] : top;
+    sum = sum + poisons[i];
+  }
+  return top / p.top + sum;
+}
+
+inline void store_group(const RawPrepare& p, size_t first, const int32_t* whole) {
+  for (int i = 0; i < p.group; ++i) {
+    const size_t index = first + static_cast<size_t>(i);
+    const size_t to = index / kChunk * kChunk + p.position[index % kChunk];
+    if (!p.wide) {
+      p.values[to] = static_cast<uint8_t>(whole[i]);
+      continue;
+    }
+    const auto narrow = static_cast<int16_t>(whole[i]);
+    memcpy(p.values + to * 2, &narrow, 2);
+  }
+}
+
+void prepare(const RawPrepare& p) {
+  const size_t size = static_cast<size_t>(p.group);
+  for (size_t g = 0; g < p.columns / size; ++g) {
+    const float* x = p.x + g * size;
+    const float scale = group_scale(p, x);
+    p.scales[g] = scale;
+    int32_t whole[128] = {}, sum = 0;
+    if (scale > 0)
+      for (size_t i = 0; i < size; i += 8) {
+        const V steps = round_v(load_v(x + i) / splat_v(scale));
+        store_whole(whole + i, to_whole(max_v(min_v(steps, splat_v(p.top)), splat_v(-p.top))));
+      }
+    store_group(p, g * size, whole);
+    for (size_t i = 0; i < size; ++i) sum += whole[i];
+    const int32_t shift = p.offset * sum;
+    const float part = scale * static_cast<float>(sum);
+    memcpy(p.sums + g * 4, p.whole_sums ? static_cast<const void*>(&shift) : &part, 4);
+  }
+}
+
+constexpr RawMatmulOps kMatmulOps = {prepare, position, coded, floats};
+
+}  // namespace
+}  // namespace sluice::kernels::SLUICE_ISA

@@ -1,0 +1,12 @@
+// The products compiled for neon with the dot-product extension of ARMv8.2.
+#include "kernels/raw_matmul.h"
+
+#define SLUICE_ISA neon_dot
+#include "kernels/generic/matmul_kernels.h"
+#include "kernels/neon/matmul_dot_partial.h"
+
+namespace sluice::kernels {
+
+const RawMatmulOps* neon_dot_matmul_ops() { return &neon_dot::kMatmulOps; }
+
+}  // namespace sluice::kernels
