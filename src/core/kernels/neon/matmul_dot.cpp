@@ -2,8 +2,9 @@
 #include "kernels/raw_matmul.h"
 
 #define SLUICE_ISA neon_dot
-#include "kernels/generic/matmul_kernels.h"
 #include "kernels/neon/matmul_dot_partial.h"
+// Only now: it is written in those primitives.
+#include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {
 

@@ -6,8 +6,9 @@
 #endif
 
 #define SLUICE_ISA neon
-#include "kernels/generic/matmul_kernels.h"
 #include "kernels/neon/matmul_partial.h"
+// Only now: it is written in those primitives.
+#include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {
 namespace {
