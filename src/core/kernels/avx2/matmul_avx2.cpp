@@ -3,7 +3,6 @@
 
 #define SLUICE_ISA avx2
 #include "kernels/avx2/matmul_partial.h"
-
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

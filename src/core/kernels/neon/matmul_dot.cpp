@@ -3,7 +3,7 @@
 
 #define SLUICE_ISA neon_dot
 #include "kernels/neon/matmul_dot_partial.h"
-// After the primitives.
+// Only now: it is written in those primitives.
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

@@ -7,7 +7,7 @@
 
 #define SLUICE_ISA neon
 #include "kernels/neon/matmul_partial.h"
-// After the primitives.
+// Only now: it is written in those primitives.
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {
