@@ -25,8 +25,7 @@ SKIPPED = 77
 ROOT = Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe",
-            "deepseek_v3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "mixtral")
 
 
 def skip(reason):

@@ -386,7 +386,7 @@ TEST(AffinePrice, ZeroRowCostsNothing) {
   const AffinePrices prices = price_affine_row(std::vector<float>(256), DType::kBF16);
   for (size_t index = 0; index < kAffineCandidates; ++index) {
     EXPECT_EQ(prices.squared_error[index], 0);
-    EXPECT_LE(prices.error_max[index], 1e-8);  // what rounding loses of the smallest scale
+    EXPECT_LE(prices.error_max[index], 1e-7);  // what rounding loses of the smallest scale
   }
 }
 

@@ -67,12 +67,8 @@ class KvPool {
 class KvSequence {
  public:
   explicit KvSequence(std::shared_ptr<KvPool> pool) : pool_(std::move(pool)) {}
-  KvSequence(KvSequence&& other) noexcept
-      : pool_(other.pool_),
-        blocks_(std::move(other.blocks_)),
-        size_(std::exchange(other.size_, 0)) {
-    other.blocks_.clear();
-  }
+  // The other one stays empty and of use: it keeps the pool.
+  KvSequence(KvSequence&& other) noexcept : KvSequence(other.pool_) { *this = std::move(other); }
   KvSequence& operator=(KvSequence&& other) noexcept {
     std::swap(pool_, other.pool_);
     std::swap(blocks_, other.blocks_);

@@ -184,7 +184,7 @@ Status Session::load(const std::string& path) {
   const std::string header_text = dump_json(header);
   Json expected = describe(*s.engine, s.kv);
   expected["tokens"] = count;
-  if (header.value("model", "") != expected["model"])
+  if (header.value("model", Json()) != expected["model"])
     return fail(ErrorCode::kInvalidArgument, "{}: this session belongs to another model than {}",
                 path, s.engine->info().path);
   if (header != expected)

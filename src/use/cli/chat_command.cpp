@@ -48,7 +48,6 @@ class Conversation {
                std::map<std::string, std::string> variables)
       : context_(context),
         options_(options),
-        running_(running),
         model_(model),
         sampler_(sampler),
         session_(running.engine->new_session()),
@@ -70,7 +69,6 @@ class Conversation {
 
   Context& context_;
   const Options& options_;
-  const RunningModel& running_;
   const chat::ChatModel& model_;
   runtime::Sampler& sampler_;
   runtime::Session session_;
