@@ -18,13 +18,14 @@ std::string_view model_type(uint8_t number) {
   return kTypes[number % std::size(kTypes)];
 }
 
-// Checkpoints are built once; only the configuration changes from call to call.
+// Checkpoints are built once, where they stay: their index points into them. Only the configuration
+// changes from call to call.
 io::Checkpoint& checkpoint_of(uint8_t number) {
   static std::map<std::string, std::shared_ptr<io::Checkpoint>, std::less<>> all;
   const std::string type(model_type(number));
   auto& checkpoint = all[type];
   if (checkpoint == nullptr)
-    checkpoint = std::make_shared<io::Checkpoint>(*families::tiny_hf(type).build());
+    checkpoint = std::const_pointer_cast<io::Checkpoint>(families::tiny_hf(type).build());
   return *checkpoint;
 }
 

@@ -3,8 +3,9 @@ run, and no kill costs more work than one checkpoint.
 
     kill_random.py SLUICE --kills 1000 --size 2GB [--folder DIR]
 
-Conversions are killed one to four times each before they may finish; every fourth is a whole `fit`,
-killed in analysis and verification too. SLUICE_SEED repeats a run. CI runs a short version.
+Conversions are killed one to four times each (or up to --each) before they may finish; every fourth
+is a whole `fit`, killed in analysis and verification too. SLUICE_SEED repeats a run. CI runs a short
+version.
 """
 
 import argparse
@@ -54,8 +55,8 @@ def journal_modules(path):
 
 
 class Campaign:
-    def __init__(self, folder, size, rng):
-        self.rng = rng
+    def __init__(self, folder, size, each, rng):
+        self.rng, self.each = rng, each
         self.folder = folder
         self.model = folder / "model"
         tool = support.load_tool("make_checkpoint")
@@ -67,7 +68,7 @@ class Campaign:
         self.module_bytes = [tensor["bytes"] for tensor in read_json(self.plan)["tensors"]]
         self.kinds = {
             "quantize": ["quantize", self.model, "--plan", self.plan],
-            "fit": ["fit", self.model, "--bpw", 4.5],
+            "fit": ["fit", self.model, "--bpw", 4.5, "--best", "none"],
         }
         self.seconds, self.reference = {}, {}
         for kind in self.kinds:
@@ -120,7 +121,7 @@ class Campaign:
         kind = "fit" if number % 4 == 3 else "quantize"
         out = self.folder / f"out-{number}"
         partial, journal = Path(f"{out}.partial"), Path(f"{out}.journal")
-        for _ in range(min(self.rng.randint(1, 4), kills_left)):
+        for _ in range(min(self.rng.randint(1, self.each), kills_left)):
             if not self.kill_once(kind, out):
                 break
         if out.exists() and not journal.exists():
@@ -143,11 +144,12 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--size", type=parse_size, default=0, help="of the source; default: tiny")
+    parser.add_argument("--each", type=int, default=4, help="kills of one conversion, at most")
     parser.add_argument("--folder", help="where to work; default: the system's temporary folder")
     options = parser.parse_args()
     rng = random.Random(fresh_seed())
     with tempfile.TemporaryDirectory(prefix="sluice-kill-", dir=options.folder) as folder:
-        campaign = Campaign(Path(folder), options.size, rng)
+        campaign = Campaign(Path(folder), options.size, options.each, rng)
         print("undisturbed: " + ", ".join(f"{kind} {seconds:.2f} s"
                                            for kind, seconds in campaign.seconds.items()), flush=True)
         number = 0
