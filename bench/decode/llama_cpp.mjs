@@ -15,7 +15,7 @@ const context = await model.createContext({
 });
 const sequence = context.getSequence();
 
-// Any ids do; the same spread as the other side's.
+// Any ids do, as long as the vocabulary has them: it is larger than the model is wide.
 let state = 0x9e3779b97f4a7c15n;
 const tokens = [];
 for (let i = 0; i < Math.max(prompt, 1); ++i) {

@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 from pathlib import Path
@@ -40,10 +41,9 @@ def ours(model, threads, arguments):
 
 def peer(model, threads, arguments):
     output = subprocess.run(
-        ["node", ROOT / "bench/decode/llama_cpp.mjs", Path(model).resolve(), str(threads),
-         str(arguments.prompt), str(arguments.decode), str(arguments.repetitions)],
-        check=True, stdout=subprocess.PIPE, text=True, cwd=PEER,
-        env=os.environ | {"NODE_PATH": str(PEER / "node_modules")}).stdout
+        ["node", PEER / "llama_cpp.mjs", model, str(threads), str(arguments.prompt),
+         str(arguments.decode), str(arguments.repetitions)],
+        check=True, stdout=subprocess.PIPE, text=True).stdout
     found = json.loads(output.splitlines()[-1])
     return dict(prefill=arguments.prompt / statistics.median(found["prefill"]),
                 decode=arguments.decode / statistics.median(found["decode"]),
@@ -62,10 +62,8 @@ def main():
     parser.add_argument("--results", help="CSV file")
     arguments = parser.parse_args()
     rows = []
-    # A module is found beside the script that imports it, or above.
-    link = ROOT / "bench/decode/node_modules"
-    if not link.exists():
-        link.symlink_to(PEER / "node_modules")
+    # A module is found beside the script that imports it.
+    shutil.copy(ROOT / "bench/decode/llama_cpp.mjs", PEER)
     for pair in arguments.pairs:
         mine, theirs = pair.split("=")
         for threads in map(int, arguments.threads.split(",")):
