@@ -95,6 +95,26 @@ constexpr ModuleRule bias_of(const ModuleRule& weight, std::string_view gguf,
           .gguf_order = weight.gguf_order};
 }
 
+// One matrix of all experts of a layer, stacked: a tensor each in the source, stacked there already
+// under the module's own name, or a part of a fused one.
+constexpr ModuleRule stacked_experts(std::string_view path, Role role, When when,
+                                     std::array<SourceRule, 3> sources) {
+  const bool down = role == Role::kExpertDown;
+  return {.path = path,
+          .role = role,
+          .shape = {Dim::kExperts, down ? Dim::kHidden : Dim::kExpertIntermediate,
+                    down ? Dim::kExpertIntermediate : Dim::kHidden},
+          .quantizable = true,
+          .when = when,
+          .sources = sources};
+}
+
+// The same module, which llama.cpp has under a name of its own.
+constexpr ModuleRule in_gguf(ModuleRule rule, std::string_view gguf) {
+  rule.gguf = gguf;
+  return rule;
+}
+
 // A projection whose rows llama.cpp interleaves within each head.
 constexpr ModuleRule interleaved(ModuleRule rule) {
   rule.gguf_order = RowOrder::kUninterleaveHeads;
