@@ -30,6 +30,11 @@ inline __m128i load_128(const uint8_t* p) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
 inline S load_values(const uint8_t* p) { return {load_256(p)}; }
+// Sixteen bytes from each.
+inline __m256i load_halves(const uint8_t* p, const uint8_t* q) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(p)), load_128(q), 1);
+}
+inline S load_values(const uint8_t* p, const uint8_t* q) { return {load_halves(p, q)}; }
 // The same four bytes in every lane.
 inline S splat_values(const uint8_t* p) {
   int word;
@@ -78,16 +83,28 @@ inline C nibbles_apart(const uint8_t* p) {
   const __m256i shifted = _mm256_srlv_epi32(both, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
   return {_mm256_and_si256(shifted, _mm256_set1_epi8(15))};
 }
+// Of 32 bytes, or of sixteen and sixteen, the low nibbles and the high ones.
+inline void part_nibbles(__m256i v, C& low, C& high) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  low = {_mm256_and_si256(v, mask)};
+  high = {_mm256_and_si256(_mm256_srli_epi16(v, 4), mask)};
+}
+inline void part_nibbles(const uint8_t* p, C& low, C& high) {
+  part_nibbles(load_256(p), low, high);
+}
+inline void part_nibbles(const uint8_t* p, const uint8_t* q, C& low, C& high) {
+  part_nibbles(load_halves(p, q), low, high);
+}
 // Sixteen bytes of nibbles, in order.
 inline C nibbles(const uint8_t* p) {
   const __m256i wide = _mm256_cvtepu8_epi16(load_128(p));
   return {
       _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi8(15))};
 }
-// Codes of 3, 5 or 6 bits, in order. Each 16-bit lane takes the two bytes that hold a pair of
-// codes, a multiplication moves the pair to the lane's upper end, and two shifts part it.
+// Codes of 3, 5 or 6 bits. Each 16-bit lane takes the two bytes that hold a pair of codes, and a
+// multiplication moves the pair to the lane's upper end.
 template <int kBits>
-inline C stream(const uint8_t* p) {
+inline __m256i pairs_up(const uint8_t* p) {
   alignas(32) static constexpr struct Tables {
     uint8_t bytes[32];
     uint16_t factors[16];
@@ -100,17 +117,29 @@ inline C stream(const uint8_t* p) {
       }
     }
   } kTables;
-  constexpr int kMask = (1 << kBits) - 1;
-  const __m256i raw =
-      _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(p)), load_128(p + 2 * kBits), 1);
-  const __m256i windows = _mm256_shuffle_epi8(raw, load_256(kTables.bytes));
-  const __m256i high =
-      _mm256_mullo_epi16(windows, load_256(reinterpret_cast<const uint8_t*>(kTables.factors)));
-  const __m256i even =
-      _mm256_and_si256(_mm256_srli_epi16(high, 16 - 2 * kBits), _mm256_set1_epi16(kMask));
-  const __m256i odd =
-      _mm256_and_si256(_mm256_srli_epi16(high, 8 - kBits), _mm256_set1_epi16(kMask << 8));
-  return {_mm256_or_si256(even, odd)};
+  const __m256i windows =
+      _mm256_shuffle_epi8(load_halves(p, p + 2 * kBits), load_256(kTables.bytes));
+  return _mm256_mullo_epi16(windows, load_256(reinterpret_cast<const uint8_t*>(kTables.factors)));
+}
+template <int kBits>
+inline __m256i even_of_pairs(__m256i pairs) {
+  return _mm256_and_si256(_mm256_srli_epi16(pairs, 16 - 2 * kBits),
+                          _mm256_set1_epi16((1 << kBits) - 1));
+}
+// In order.
+template <int kBits>
+inline C stream(const uint8_t* p) {
+  const __m256i pairs = pairs_up<kBits>(p);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(pairs, 8 - kBits),
+                                       _mm256_set1_epi16(((1 << kBits) - 1) << 8));
+  return {_mm256_or_si256(even_of_pairs<kBits>(pairs), odd)};
+}
+// Even and odd ones apart, in 16 bits.
+template <int kBits>
+inline void stream_wide(const uint8_t* p, S& even, S& odd) {
+  const __m256i pairs = pairs_up<kBits>(p);
+  even = {even_of_pairs<kBits>(pairs)};
+  odd = {_mm256_srli_epi16(pairs, 16 - kBits)};
 }
 
 // ---- sums ----
@@ -126,34 +155,49 @@ inline S odd_codes(C c) { return {_mm256_srli_epi16(c.v, 8)}; }
 // Products of 16 bits, added in pairs.
 inline I multiply_wide(S a, S b) { return {_mm256_madd_epi16(a.v, b.v)}; }
 
-// Of eight vectors: lane r of low is the sum of the lower half of vector r, of high of the upper.
-inline void sum_halves(const I* r, I& low, I& high) {
-  const __m256i a =
-      _mm256_hadd_epi32(_mm256_hadd_epi32(r[0].v, r[1].v), _mm256_hadd_epi32(r[2].v, r[3].v));
-  const __m256i b =
-      _mm256_hadd_epi32(_mm256_hadd_epi32(r[4].v, r[5].v), _mm256_hadd_epi32(r[6].v, r[7].v));
-  low = {_mm256_permute2x128_si256(a, b, 0x20)};
-  high = {_mm256_permute2x128_si256(a, b, 0x31)};
+// Sums of four vectors, in two steps: lane r of a half is the sum of that half of vector r.
+template <int>
+inline I pair_up(I a, I b) {
+  return {_mm256_hadd_epi32(a.v, b.v)};
+}
+template <int>
+inline I four_up(I a, I b) {
+  return {_mm256_hadd_epi32(a.v, b.v)};
+}
+// Of two fours: their lower halves, and their upper ones.
+inline void part_halves(I a, I b, I& low, I& high) {
+  low = {_mm256_permute2x128_si256(a.v, b.v, 0x20)};
+  high = {_mm256_permute2x128_si256(a.v, b.v, 0x31)};
 }
 
-// Eight by eight 32-bit lanes.
-inline void transpose(C* r) {
-  __m256i t[8];
-  for (int i = 0; i < 4; ++i) {
-    t[2 * i] = _mm256_unpacklo_epi32(r[2 * i].v, r[2 * i + 1].v);
-    t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i].v, r[2 * i + 1].v);
-  }
-  __m256i u[8];
-  for (int i = 0; i < 2; ++i) {
-    u[4 * i] = _mm256_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    u[4 * i + 1] = _mm256_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    u[4 * i + 2] = _mm256_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    u[4 * i + 3] = _mm256_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    r[i] = {_mm256_permute2x128_si256(u[i], u[i + 4], 0x20)};
-    r[i + 4] = {_mm256_permute2x128_si256(u[i], u[i + 4], 0x31)};
-  }
+// Eight by eight 32-bit lanes. Without arrays, which the compiler would keep in memory.
+struct Eight {
+  __m256i a, b, c, d, e, f, g, h;
+};
+[[gnu::always_inline]] inline Eight transpose(const Eight& r) {
+  const __m256i a = _mm256_unpacklo_epi32(r.a, r.b), b = _mm256_unpackhi_epi32(r.a, r.b);
+  const __m256i c = _mm256_unpacklo_epi32(r.c, r.d), d = _mm256_unpackhi_epi32(r.c, r.d);
+  const __m256i e = _mm256_unpacklo_epi32(r.e, r.f), f = _mm256_unpackhi_epi32(r.e, r.f);
+  const __m256i g = _mm256_unpacklo_epi32(r.g, r.h), h = _mm256_unpackhi_epi32(r.g, r.h);
+  const __m256i i = _mm256_unpacklo_epi64(a, c), j = _mm256_unpackhi_epi64(a, c);
+  const __m256i k = _mm256_unpacklo_epi64(b, d), l = _mm256_unpackhi_epi64(b, d);
+  const __m256i m = _mm256_unpacklo_epi64(e, g), n = _mm256_unpackhi_epi64(e, g);
+  const __m256i o = _mm256_unpacklo_epi64(f, h), p = _mm256_unpackhi_epi64(f, h);
+  return {_mm256_permute2x128_si256(i, m, 0x20), _mm256_permute2x128_si256(j, n, 0x20),
+          _mm256_permute2x128_si256(k, o, 0x20), _mm256_permute2x128_si256(l, p, 0x20),
+          _mm256_permute2x128_si256(i, m, 0x31), _mm256_permute2x128_si256(j, n, 0x31),
+          _mm256_permute2x128_si256(k, o, 0x31), _mm256_permute2x128_si256(l, p, 0x31)};
+}
+[[gnu::always_inline]] inline void store_eight(const Eight& v, uint8_t* out, size_t stride) {
+  const __m256i rows[8] = {v.a, v.b, v.c, v.d, v.e, v.f, v.g, v.h};
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i)
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + i * stride), rows[i]);
+}
+// Rows in, columns out; out is aligned to 32.
+[[gnu::always_inline]] inline void store_transposed(const C* r, uint8_t* out, size_t stride) {
+  store_eight(transpose({r[0].v, r[1].v, r[2].v, r[3].v, r[4].v, r[5].v, r[6].v, r[7].v}), out,
+              stride);
 }
 
 // ---- floats ----
@@ -177,6 +221,41 @@ inline I to_whole(V a) { return {_mm256_cvtps_epi32(a.v)}; }
 inline void store_whole(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v);
 }
+// The f16 at the same place of eight rows.
+inline V halves_of(const uint8_t* const* rows, size_t at) {
+  uint16_t h[8];
+  for (int i = 0; i < 8; ++i) memcpy(&h[i], rows[i] + at, 2);
+  return {_mm256_cvtph_ps(_mm_setr_epi16(static_cast<int16_t>(h[0]), static_cast<int16_t>(h[1]),
+                                         static_cast<int16_t>(h[2]), static_cast<int16_t>(h[3]),
+                                         static_cast<int16_t>(h[4]), static_cast<int16_t>(h[5]),
+                                         static_cast<int16_t>(h[6]), static_cast<int16_t>(h[7])))};
+}
+// Two f16, one behind the other, at the same place of eight rows.
+inline void two_halves_of(const uint8_t* const* rows, size_t at, V& first, V& second) {
+  int w[8];
+  for (int i = 0; i < 8; ++i) memcpy(&w[i], rows[i] + at, 4);
+  const __m128i a = _mm_setr_epi32(w[0], w[1], w[2], w[3]);
+  const __m128i b = _mm_setr_epi32(w[4], w[5], w[6], w[7]);
+  const __m128i mask = _mm_set1_epi32(0xffff);
+  first = {_mm256_cvtph_ps(_mm_packus_epi32(_mm_and_si128(a, mask), _mm_and_si128(b, mask)))};
+  second = {_mm256_cvtph_ps(_mm_packus_epi32(_mm_srli_epi32(a, 16), _mm_srli_epi32(b, 16)))};
+}
+// Eight bytes as exponents of two.
+inline V e8m0_to_floats(uint64_t bytes) {
+  const __m128i v = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+  const __m256i shifted = _mm256_slli_epi32(_mm256_cvtepu8_epi32(v), 23);
+  return {_mm256_castsi256_ps(_mm256_max_epu32(shifted, _mm256_set1_epi32(0x00400000)))};
+}
+// Eight 8-bit floats of four exponent bits: f16 with an exponent eight too small.
+inline V e4m3_to_floats(uint64_t bytes) {
+  const __m128i v = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
+  const __m128i magnitude = _mm_and_si128(v, _mm_set1_epi16(0x7f));
+  const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
+  const __m128i sign = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x80)), 8);
+  const __m128i bits = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), sign),
+                                    _mm_and_si128(nan, _mm_set1_epi16(0x7e00)));
+  return {_mm256_mul_ps(_mm256_cvtph_ps(bits), _mm256_set1_ps(256.0f))};
+}
 // Eight bytes, the first in lane 0.
 inline V bytes_to_floats(uint64_t bytes) {
   const __m128i v = _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
@@ -199,11 +278,11 @@ inline float half(const uint8_t* p) {
   memcpy(&bits, p, 2);
   return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
 }
-inline void transpose(V* r) {
-  C c[8];
-  for (int i = 0; i < 8; ++i) c[i] = {_mm256_castps_si256(r[i].v)};
-  transpose(c);
-  for (int i = 0; i < 8; ++i) r[i] = {_mm256_castsi256_ps(c[i].v)};
+[[gnu::always_inline]] inline void store_transposed(const V* r, float (*out)[8]) {
+  const auto bits = [&](int i)
+                        __attribute__((always_inline)) { return _mm256_castps_si256(r[i].v); };
+  store_eight(transpose({bits(0), bits(1), bits(2), bits(3), bits(4), bits(5), bits(6), bits(7)}),
+              reinterpret_cast<uint8_t*>(out), sizeof *out);
 }
 // Lanes l and l + 8, then l + 4, l + 2, l + 1.
 inline float fold_lanes(V a, V b) {

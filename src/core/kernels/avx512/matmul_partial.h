@@ -17,5 +17,11 @@ inline P multiply_add(P p, C c, S s) { return {_mm256_dpbusd_epi32(p.v, c.v, s.v
 inline void in_order(P& a, P& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I widen(P p) { return {p.v}; }
 
+// The partial sums are whole numbers already.
+template <int kMost>
+inline I pair_up(P a, P b) {
+  return pair_up<kMost>(widen(a), widen(b));
+}
+
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -30,21 +30,38 @@ inline Rows rows_at(const RawMatmul& m, size_t first) {
   return rows;
 }
 
-// From rows with groups in lanes to [group][row].
-inline void store_transposed(V* rows, float (*out)[8]) {
-  transpose(rows);
-  for (int i = 0; i < 8; ++i) store_v(out[i], rows[i]);
+inline uint64_t word_64(const uint8_t* p) {
+  uint64_t word;
+  memcpy(&word, p, 8);
+  return word;
+}
+inline uint32_t word_32(const uint8_t* p) {
+  uint32_t word;
+  memcpy(&word, p, 4);
+  return word;
 }
 
 // ---- affine ----
 
-inline void affine_part(Element element, const uint8_t* const* rows, size_t g0, float (*out)[8]) {
+template <Element kElement>
+[[gnu::always_inline]] inline void affine_part(const uint8_t* const* rows, size_t g0,
+                                               float (*out)[8]) {
   V v[8];
-  const size_t at = g0 * (element == kElementF32 ? 4 : 2);
-  for (int i = 0; i < 8; ++i) v[i] = load_8(element, rows[i] + at);
+  const size_t at = g0 * (kElement == kElementF32 ? 4 : 2);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = load_8(kElement, rows[i] + at);
   store_transposed(v, out);
 }
 
+template <Element kElement>
+inline void affine_parts(const Rows& rows, size_t g0, Parameters& out) {
+  affine_part<kElement>(rows.scales, g0, out.scales);
+  affine_part<kElement>(rows.biases, g0, out.biases);
+}
+
+// A coding has chunk(), and where pairs of chunks read faster together chunk_pair(): their low
+// nibbles and their high ones, those of the first chunk in the lower half; and wide_chunk() where
+// even and odd codes come apart by themselves.
 template <int kWidth>
 struct Affine {
   static constexpr int kCodeMax = (1 << kWidth) - 1;
@@ -60,9 +77,22 @@ struct Affine {
     else
       return stream<kWidth>(p);
   }
+  static void chunk_pair(const uint8_t* row, size_t index, C& low, C& high)
+    requires(kWidth == 4)
+  {
+    part_nibbles(row + index * 16, low, high);
+  }
+  static void wide_chunk(const uint8_t* row, size_t index, S& even, S& odd)
+    requires(kWidth == 3 || kWidth == 5 || kWidth == 6)
+  {
+    stream_wide<kWidth>(row + index * (4 * kWidth), even, odd);
+  }
   static void parameters(const RawMatmul& m, const Rows& rows, size_t g0, int, Parameters& out) {
-    affine_part(m.element, rows.scales, g0, out.scales);
-    affine_part(m.element, rows.biases, g0, out.biases);
+    switch (m.element) {
+      case kElementF32: return affine_parts<kElementF32>(rows, g0, out);
+      case kElementF16: return affine_parts<kElementF16>(rows, g0, out);
+      case kElementBF16: return affine_parts<kElementBF16>(rows, g0, out);
+    }
   }
 };
 
@@ -71,21 +101,6 @@ struct Affine {
 // Twice a code's value, plus 12.
 alignas(16) constexpr uint8_t kDoubledE2M1[16] = {12, 13, 14, 15, 16, 18, 20, 24,
                                                   12, 11, 10, 9,  8,  6,  4,  0};
-
-inline float float_of_bits(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, 4);
-  return value;
-}
-inline float e8m0(uint8_t byte) {
-  return float_of_bits(byte == 0 ? 0x00400000u : static_cast<uint32_t>(byte) << 23);
-}
-inline float e4m3(uint8_t byte) {
-  const uint32_t magnitude = byte & 0x7fu;
-  const uint32_t bits = magnitude == 0x7f ? 0x7fc00000u : magnitude << 20;
-  const float value = float_of_bits(bits) * 0x1p120f;
-  return byte & 0x80 ? -value : value;
-}
 
 // Scales are halved, as codes are doubled.
 template <bool kNvfp4>
@@ -96,30 +111,25 @@ struct FourBitFloats {
     const uint8_t* p = row + index * 16;
     return look_up(kDoubledE2M1, kNvfp4 ? nibbles(p) : nibbles_apart(p));
   }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int groups,
-                         Parameters& out) {
-    for (int i = 0; i < 8; ++i)
-      for (int g = 0; g < groups; ++g) {
-        const uint8_t byte = rows.scales[i][g0 + static_cast<size_t>(g)];
-        out.scales[g][i] = 0.5f * (kNvfp4 ? e4m3(byte) : e8m0(byte));
-      }
+  static void chunk_pair(const uint8_t* row, size_t index, C& low, C& high)
+    requires(!kNvfp4)
+  {
+    part_nibbles(row + index * 16, low, high);
+    low = look_up(kDoubledE2M1, low);
+    high = look_up(kDoubledE2M1, high);
+  }
+  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const uint64_t bytes = word_64(rows.scales[i] + g0);
+      scales[i] = splat_v(0.5f) * (kNvfp4 ? e4m3_to_floats(bytes) : e8m0_to_floats(bytes));
+    }
+    store_transposed(scales, out.scales);
   }
 };
 
 // ---- GGUF ----
-
-// The f16 at the same place of consecutive blocks, one for each group of 32.
-inline void block_halves(const uint8_t* const* rows, size_t at, size_t block_bytes, int groups,
-                         float (*out)[8]) {
-  V v[8];
-  for (int i = 0; i < 8; ++i) {
-    uint8_t halves[16] = {};
-    for (int g = 0; g < groups; ++g)
-      memcpy(halves + 2 * g, rows[i] + at + static_cast<size_t>(g) * block_bytes, 2);
-    v[i] = load_8(kElementF16, halves);
-  }
-  store_transposed(v, out);
-}
 
 template <int kBytes, int kWidth, bool kMinimum>
 struct SmallBlocks {
@@ -134,23 +144,28 @@ struct SmallBlocks {
     else
       return nibbles_apart(block + 4) | (spread_bits(block) & splat_code(16));
   }
+  static void chunk_pair(const uint8_t* row, size_t index, C& low, C& high)
+    requires(kWidth == 4)
+  {
+    const uint8_t* block = row + index * kBytes + (kMinimum ? 4 : 2);
+    part_nibbles(block, block + kBytes, low, high);
+  }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int groups,
                          Parameters& out) {
-    block_halves(rows.weight, g0 * kBytes, kBytes, groups, out.scales);
-    if (kMinimum) block_halves(rows.weight, g0 * kBytes + 2, kBytes, groups, out.biases);
+    for (int g = 0; g < groups; ++g) {
+      const size_t at = (g0 + static_cast<size_t>(g)) * kBytes;
+      V scales, minima;
+      if constexpr (kMinimum) {
+        two_halves_of(rows.weight, at, scales, minima);
+        store_v(out.biases[g], minima);
+      } else {
+        scales = halves_of(rows.weight, at);
+      }
+      store_v(out.scales[g], scales);
+    }
   }
 };
 
-inline uint64_t word_64(const uint8_t* p) {
-  uint64_t word;
-  memcpy(&word, p, 8);
-  return word;
-}
-inline uint32_t word_32(const uint8_t* p) {
-  uint32_t word;
-  memcpy(&word, p, 4);
-  return word;
-}
 // Two words of four bytes.
 inline uint64_t joined(uint32_t low, uint32_t high) {
   return low | static_cast<uint64_t>(high) << 32;
@@ -184,6 +199,7 @@ struct FourFiveK {
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
     V scales[8], biases[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 8 * kBytes;
       const uint32_t a = word_32(block + 4), b = word_32(block + 8), c = word_32(block + 12);
@@ -207,6 +223,7 @@ struct TwoK {
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
     V scales[8], biases[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 84;
       const uint64_t packed = word_64(block + g0 % 16);
@@ -228,6 +245,7 @@ struct ThreeK {
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
     V scales[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 110;
       const unsigned shift = g0 % 16 / 2;  // 4 for the last eight
@@ -251,6 +269,7 @@ struct SixK {
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
     V scales[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const uint8_t* block = rows.weight[i] + g0 / 16 * 210;
       scales[i] =

@@ -56,67 +56,162 @@ inline void store_rows(const RawMatmul& m, size_t token, size_t row, V y) {
 
 // ---- few tokens ----
 
-// kChunks consecutive chunks of one row.
+// A chunk's codes of even and of odd places.
+template <class Coding>
+inline void wide_codes(const uint8_t* row, size_t chunk, S& even, S& odd) {
+  if constexpr (requires { Coding::wide_chunk(row, chunk, even, odd); }) {
+    Coding::wide_chunk(row, chunk, even, odd);
+  } else {
+    const C c = Coding::chunk(row, chunk);
+    even = even_codes(c);
+    odd = odd_codes(c);
+  }
+}
+
+// Of kChunks consecutive chunks of one row; P must hold their products.
+template <class Coding, int kChunks>
+[[gnu::always_inline]] inline P dot_partial(const uint8_t* row, size_t chunk,
+                                            const uint8_t* token) {
+  P partial = no_partial();
+#pragma GCC unroll 4
+  for (int k = 0; k < kChunks; ++k) {
+    const size_t index = chunk + static_cast<size_t>(k);
+    partial = multiply_add(partial, Coding::chunk(row, index), load_values(token + index * kChunk));
+  }
+  return partial;
+}
+
+// The same where P does not hold them, or where activations have 16 bits.
 template <class Coding, bool kWide, int kChunks>
-inline I dot_chunks(const uint8_t* row, size_t chunk, const uint8_t* token) {
+[[gnu::always_inline]] inline I dot_whole(const uint8_t* row, size_t chunk, const uint8_t* token) {
   I sum = no_sum();
   if constexpr (kWide) {
 #pragma GCC unroll 4
     for (int k = 0; k < kChunks; ++k) {
-      const C c = Coding::chunk(row, chunk + static_cast<size_t>(k));
-      const uint8_t* values = token + (chunk + static_cast<size_t>(k)) * 2 * kChunk;
-      sum = sum + multiply_wide(even_codes(c), load_values(values));
-      sum = sum + multiply_wide(odd_codes(c), load_values(values + kChunk));
+      const size_t index = chunk + static_cast<size_t>(k);
+      S even, odd;
+      wide_codes<Coding>(row, index, even, odd);
+      const uint8_t* values = token + index * 2 * kChunk;
+      sum = sum + multiply_wide(even, load_values(values));
+      sum = sum + multiply_wide(odd, load_values(values + kChunk));
     }
   } else {
-    constexpr int kRun = run_of<Coding>() < kChunks ? run_of<Coding>() : kChunks;
+    constexpr int kRun = run_of<Coding>();
+    static_assert(kChunks % kRun == 0);
 #pragma GCC unroll 4
-    for (int k = 0; k < kChunks; k += kRun) {
-      P partial = no_partial();
-      for (int j = k; j < k + kRun && j < kChunks; ++j) {
-        const size_t index = chunk + static_cast<size_t>(j);
-        partial =
-            multiply_add(partial, Coding::chunk(row, index), load_values(token + index * kChunk));
-      }
-      sum = k == 0 ? widen(partial) : sum + widen(partial);
-    }
+    for (int k = 0; k < kChunks; k += kRun)
+      sum = sum + widen(dot_partial<Coding, kRun>(row, chunk + static_cast<size_t>(k), token));
   }
   return sum;
+}
+
+// Of one row: partial sums where those hold all chunks.
+template <class Coding, bool kWide, int kChunks>
+[[gnu::always_inline]] inline auto dot_row(const uint8_t* row, size_t chunk, const uint8_t* token) {
+  if constexpr (!kWide && run_of<Coding>() >= kChunks)
+    return dot_partial<Coding, kChunks>(row, chunk, token);
+  else
+    return dot_whole<Coding, kWide, kChunks>(row, chunk, token);
+}
+
+// Of eight rows: lane r of low and high is that half of row r's products.
+template <class Coding, bool kWide, int kChunks>
+[[gnu::always_inline]] inline void dot_rows(const Rows& rows, size_t chunk, const uint8_t* token,
+                                            I& low, I& high) {
+  constexpr int kMost = 2 * 127 * Coding::kCodeMax * kChunks;  // in a lane of partial sums
+  I four[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const uint8_t* const* w = rows.weight + 4 * i;
+    const auto a = pair_up<kMost>(dot_row<Coding, kWide, kChunks>(w[0], chunk, token),
+                                  dot_row<Coding, kWide, kChunks>(w[1], chunk, token));
+    const auto b = pair_up<kMost>(dot_row<Coding, kWide, kChunks>(w[2], chunk, token),
+                                  dot_row<Coding, kWide, kChunks>(w[3], chunk, token));
+    four[i] = four_up<kMost>(a, b);
+  }
+  part_halves(four[0], four[1], low, high);
+}
+
+// The same from pairs of chunks, an even number of them: with kChunks of 2, low is the first one's.
+template <class Coding, int kChunks>
+[[gnu::always_inline]] inline P dot_pairs_of_row(const uint8_t* row, size_t chunk,
+                                                 const uint8_t* token) {
+  P partial = no_partial();
+#pragma GCC unroll 2
+  for (int k = 0; k < kChunks; k += 2) {
+    const size_t index = chunk + static_cast<size_t>(k);
+    const uint8_t* x = token + index * kChunk;
+    C low, high;
+    Coding::chunk_pair(row, index, low, high);
+    partial = multiply_add(partial, low, load_values(x, x + kChunk));
+    partial = multiply_add(partial, high, load_values(x + kChunk / 2, x + kChunk / 2 * 3));
+  }
+  return partial;
+}
+template <class Coding, int kChunks>
+[[gnu::always_inline]] inline void dot_pairs(const Rows& rows, size_t chunk, const uint8_t* token,
+                                             I& low, I& high) {
+  constexpr int kMost = 2 * 127 * Coding::kCodeMax * kChunks;
+  I four[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const uint8_t* const* w = rows.weight + 4 * i;
+    const auto a = pair_up<kMost>(dot_pairs_of_row<Coding, kChunks>(w[0], chunk, token),
+                                  dot_pairs_of_row<Coding, kChunks>(w[1], chunk, token));
+    const auto b = pair_up<kMost>(dot_pairs_of_row<Coding, kChunks>(w[2], chunk, token),
+                                  dot_pairs_of_row<Coding, kChunks>(w[3], chunk, token));
+    four[i] = four_up<kMost>(a, b);
+  }
+  part_halves(four[0], four[1], low, high);
+}
+
+template <class Coding, bool kWide>
+constexpr bool kPaired = !kWide && requires(C& c) { Coding::chunk_pair(nullptr, 0, c, c); };
+
+// Asks for the eight rows that come next, in the order of memory, while these are multiplied.
+inline void fetch_next(const RawMatmul& m, const Rows& rows, size_t g0) {
+  const size_t part = 64 * m.weight_stride / m.groups;
+  const uint8_t* next = rows.weight[0] + 8 * m.weight_stride + g0 / 8 * part;
+  for (size_t at = 0; at < part; at += 256) {
+    prefetch(next + at);
+    prefetch(next + at + 64);
+    prefetch(next + at + 128);
+    prefetch(next + at + 192);
+  }
 }
 
 // Eight rows, one token. kGroup: 16 to 128.
 template <class Coding, bool kWide, int kGroup>
 void multiply_rows(const RawMatmul& m, const Rows& rows, size_t first, size_t t) {
   constexpr int kChunks = kGroup < 32 ? 1 : kGroup / 32;
-  constexpr int kGroupsTogether = kGroup < 32 ? 2 : 1;
+  constexpr bool kPairs = kPaired<Coding, kWide>;
+  constexpr int kGroupsTogether = kGroup < 32 || (kPairs && kGroup == 32) ? 2 : 1;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
-  const size_t ahead = 8 * m.weight_stride;
-  const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
   for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
-    for (int i = 0; i < 8; ++i)
-      for (size_t at = 0; at < part; at += 64)
-        prefetch(rows.weight[i] + g0 / 8 * part + at + ahead);
+    fetch_next(m, rows, g0);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
-      I r[8], low, high;
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i)
-        r[i] = dot_chunks<Coding, kWide, kChunks>(rows.weight[i], chunk, token);
-      sum_halves(r, low, high);
-      const TokenGroup values = token_group(m, token, group);
-      if constexpr (kGroup >= 32) {
-        y = fold<Coding::kBias>(y, low + high, parameters.scales[g], parameters.biases[g], values);
+      const bool both = kGroupsTogether == 1 || g + 1 < groups;
+      I low, high;
+      if constexpr (kPairs) {
+        if (both)
+          dot_pairs<Coding, kChunks == 1 ? 2 : kChunks>(rows, chunk, token, low, high);
+        else
+          dot_rows<Coding, kWide, kChunks>(rows, chunk, token, low, high);
       } else {
-        y = fold<Coding::kBias>(y, low, parameters.scales[g], parameters.biases[g], values);
-        if (g + 1 < groups)
-          y = fold<Coding::kBias>(y, high, parameters.scales[g + 1], parameters.biases[g + 1],
-                                  token_group(m, token, group + 1));
+        dot_rows<Coding, kWide, kChunks>(rows, chunk, token, low, high);
       }
+      if (kGroupsTogether == 1 || (kPairs && !both)) low = low + high;
+      y = fold<Coding::kBias>(y, low, parameters.scales[g], parameters.biases[g],
+                              token_group(m, token, group));
+      if (kGroupsTogether == 2 && both)
+        y = fold<Coding::kBias>(y, high, parameters.scales[g + 1], parameters.biases[g + 1],
+                                token_group(m, token, group + 1));
     }
   }
   store_rows(m, t, first, y);
@@ -152,10 +247,7 @@ void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
       C c[8];
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) c[i] = Coding::chunk(rows.weight[i], chunk);
-      transpose(c);
-      uint8_t* to = panel.codes + chunk * 8 * kStepBytes + part * 32;
-#pragma GCC unroll 8
-      for (size_t i = 0; i < 8; ++i) store_codes(to + i * kStepBytes, c[i]);
+      store_transposed(c, panel.codes + chunk * 8 * kStepBytes + part * 32, kStepBytes);
     }
     Parameters parameters;
     for (size_t g0 = 0; g0 < m.groups; g0 += 8) {

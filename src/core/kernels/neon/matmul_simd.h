@@ -26,6 +26,9 @@ struct V {
 inline S load_values(const uint8_t* p) {
   return {vreinterpretq_s8_u8(vld1q_u8(p)), vreinterpretq_s8_u8(vld1q_u8(p + 16))};
 }
+inline S load_values(const uint8_t* p, const uint8_t* q) {
+  return {vreinterpretq_s8_u8(vld1q_u8(p)), vreinterpretq_s8_u8(vld1q_u8(q))};
+}
 inline S splat_values(const uint8_t* p) {
   int32_t word;
   memcpy(&word, p, 4);
@@ -75,6 +78,12 @@ inline C nibbles_apart(const uint8_t* p) {
   const uint8x16_t v = vld1q_u8(p);
   return {vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)};
 }
+inline void part_nibbles(const uint8_t* p, const uint8_t* q, C& low, C& high) {
+  const C first = nibbles_apart(p), second = nibbles_apart(q);
+  low = {first.a, second.a};
+  high = {first.b, second.b};
+}
+inline void part_nibbles(const uint8_t* p, C& low, C& high) { part_nibbles(p, p + 16, low, high); }
 inline C nibbles(const uint8_t* p) {
   const C apart = nibbles_apart(p);
   return {vzip1q_u8(apart.a, apart.b), vzip2q_u8(apart.a, apart.b)};
@@ -105,7 +114,6 @@ template <int kBits>
 inline C stream(const uint8_t* p) {
   return {stream_half<kBits>(p), stream_half<kBits>(p + 2 * kBits)};
 }
-
 // ---- sums ----
 
 // Only where registers are few.
@@ -122,6 +130,13 @@ inline int8x16_t odd_half(uint8x16_t c) {
 }
 inline S even_codes(C c) { return {even_half(c.a), even_half(c.b)}; }
 inline S odd_codes(C c) { return {odd_half(c.a), odd_half(c.b)}; }
+template <int kBits>
+inline void stream_wide(const uint8_t* p, S& even, S& odd) {
+  const C c = stream<kBits>(p);
+  even = even_codes(c);
+  odd = odd_codes(c);
+}
+
 inline int32x4_t multiply_wide_half(int8x16_t x, int8x16_t y) {
   const int16x8_t p = vreinterpretq_s16_s8(x), q = vreinterpretq_s16_s8(y);
   return vpaddq_s32(vmull_s16(vget_low_s16(p), vget_low_s16(q)), vmull_high_s16(p, q));
@@ -129,11 +144,17 @@ inline int32x4_t multiply_wide_half(int8x16_t x, int8x16_t y) {
 inline I multiply_wide(S x, S y) {
   return {multiply_wide_half(x.a, y.a), multiply_wide_half(x.b, y.b)};
 }
-inline void sum_halves(const I* r, I& low, I& high) {
-  low = {vpaddq_s32(vpaddq_s32(r[0].a, r[1].a), vpaddq_s32(r[2].a, r[3].a)),
-         vpaddq_s32(vpaddq_s32(r[4].a, r[5].a), vpaddq_s32(r[6].a, r[7].a))};
-  high = {vpaddq_s32(vpaddq_s32(r[0].b, r[1].b), vpaddq_s32(r[2].b, r[3].b)),
-          vpaddq_s32(vpaddq_s32(r[4].b, r[5].b), vpaddq_s32(r[6].b, r[7].b))};
+template <int>
+inline I pair_up(I x, I y) {
+  return {vpaddq_s32(x.a, y.a), vpaddq_s32(x.b, y.b)};
+}
+template <int>
+inline I four_up(I x, I y) {
+  return {vpaddq_s32(x.a, y.a), vpaddq_s32(x.b, y.b)};
+}
+inline void part_halves(I x, I y, I& low, I& high) {
+  low = {x.a, y.a};
+  high = {x.b, y.b};
 }
 
 // Four by four 32-bit lanes.
@@ -147,7 +168,7 @@ inline void transpose_4(uint32x4_t* r) {
   r[2] = vreinterpretq_u32_u64(vtrn2q_u64(a, c));
   r[3] = vreinterpretq_u32_u64(vtrn2q_u64(b, d));
 }
-inline void transpose(C* r) {
+inline void store_transposed(const C* r, uint8_t* out, size_t stride) {
   uint32x4_t quarters[4][4];  // upper left, lower left, upper right, lower right
   for (int i = 0; i < 4; ++i) {
     quarters[0][i] = vreinterpretq_u32_u8(r[i].a);
@@ -156,9 +177,11 @@ inline void transpose(C* r) {
     quarters[3][i] = vreinterpretq_u32_u8(r[i + 4].b);
   }
   for (auto& quarter : quarters) transpose_4(quarter);
-  for (int i = 0; i < 4; ++i) {
-    r[i] = {vreinterpretq_u8_u32(quarters[0][i]), vreinterpretq_u8_u32(quarters[1][i])};
-    r[i + 4] = {vreinterpretq_u8_u32(quarters[2][i]), vreinterpretq_u8_u32(quarters[3][i])};
+  for (size_t i = 0; i < 4; ++i) {
+    store_codes(out + i * stride,
+                {vreinterpretq_u8_u32(quarters[0][i]), vreinterpretq_u8_u32(quarters[1][i])});
+    store_codes(out + (i + 4) * stride,
+                {vreinterpretq_u8_u32(quarters[2][i]), vreinterpretq_u8_u32(quarters[3][i])});
   }
 }
 
@@ -212,11 +235,37 @@ inline float half(const uint8_t* p) {
   memcpy(&bits, p, 2);
   return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
 }
-inline void transpose(V* r) {
+inline V halves_of(const uint8_t* const* rows, size_t at) {
+  uint8_t bytes[16];
+  for (int i = 0; i < 8; ++i) memcpy(bytes + 2 * i, rows[i] + at, 2);
+  return {load_half_4(bytes), load_half_4(bytes + 8)};
+}
+inline void two_halves_of(const uint8_t* const* rows, size_t at, V& first, V& second) {
+  first = halves_of(rows, at);
+  second = halves_of(rows, at + 2);
+}
+inline float32x4_t e8m0_4(uint16x4_t bytes) {
+  const uint32x4_t shifted = vshlq_n_u32(vmovl_u16(bytes), 23);
+  return vreinterpretq_f32_u32(vmaxq_u32(shifted, vdupq_n_u32(0x00400000)));
+}
+inline V e8m0_to_floats(uint64_t bytes) {
+  const uint16x8_t v = vmovl_u8(vcreate_u8(bytes));
+  return {e8m0_4(vget_low_u16(v)), e8m0_4(vget_high_u16(v))};
+}
+inline V e4m3_to_floats(uint64_t bytes) {
+  const uint16x8_t v = vmovl_u8(vcreate_u8(bytes));
+  const uint16x8_t magnitude = vandq_u16(v, vdupq_n_u16(0x7f));
+  const uint16x8_t nan = vandq_u16(vceqq_u16(magnitude, vdupq_n_u16(0x7f)), vdupq_n_u16(0x7e00));
+  const uint16x8_t sign = vshlq_n_u16(vandq_u16(v, vdupq_n_u16(0x80)), 8);
+  const uint16x8_t bits = vorrq_u16(vorrq_u16(vshlq_n_u16(magnitude, 7), sign), nan);
+  const float16x8_t halves = vreinterpretq_f16_u16(bits);
+  return {vmulq_n_f32(vcvt_f32_f16(vget_low_f16(halves)), 256.0f),
+          vmulq_n_f32(vcvt_f32_f16(vget_high_f16(halves)), 256.0f)};
+}
+inline void store_transposed(const V* r, float (*out)[8]) {
   C c[8];
   for (int i = 0; i < 8; ++i) c[i] = {vreinterpretq_u8_f32(r[i].a), vreinterpretq_u8_f32(r[i].b)};
-  transpose(c);
-  for (int i = 0; i < 8; ++i) r[i] = {vreinterpretq_f32_u8(c[i].a), vreinterpretq_f32_u8(c[i].b)};
+  store_transposed(c, reinterpret_cast<uint8_t*>(out), sizeof *out);
 }
 inline float fold_lanes(V x, V y) {
   const float32x4_t c = vaddq_f32(vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b));
