@@ -159,6 +159,9 @@ def main():
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if not arguments.generate:
         name = arguments.model.stem.rsplit(".", 1)[0]
+        beside = arguments.folder / arguments.model.name
+        if not beside.exists():
+            beside.symlink_to(arguments.model.resolve())
         quantized(arguments.folder, name, arguments.model, arguments.model)
         return
     names = [f"{GENERATED}-{kind}.gguf" for kind in TYPES]
