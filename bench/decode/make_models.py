@@ -65,7 +65,8 @@ def checkpoint_tensors(folder):
 def interleaved(values, heads):
     """q and k as llama.cpp stores them: the two halves of a head's rows take turns."""
     rows, columns = values.shape
-    return values.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    halves = values.reshape(heads, 2, rows // heads // 2, columns)
+    return halves.swapaxes(1, 2).reshape(rows, columns)
 
 
 def gguf_name(name):

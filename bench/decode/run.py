@@ -12,8 +12,9 @@ beside the MLX folder of the same width. Or name them: PEER.gguf=OURS[,OURS...],
 `sluice bench` and llama.cpp's `llama-bench`, each with an unmeasured warm-up. Every run goes to
 bench/results/decode_<machine>_<date>.csv at once; at the end, also with --report CSV, a table of
 medians over the rounds. The share of the memory's rate counts weights and keys and values that a
-token needs over what as many threads read at best, measured in every run of `sluice bench`. What
-other processes took of the processor is recorded, and said when it was much.
+token needs over what as many threads read at best, measured in every run of `sluice bench`. A run
+during which other processes were busy is tried again, and left out when that does not help: two
+threads that wait for each other lose half of their speed to half a core's disturbance.
 
 --mlx runs mlx_lm's generation on the MLX folders too, once; it chooses its threads itself.
 --prefix puts words before every command, such as "taskset -c 0,1"."""
@@ -29,7 +30,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,46 +40,48 @@ BITS = {"Q4_0": 4, "Q4_K_S": 4, "Q8_0": 8}  # of the MLX folder beside it
 COLUMNS = ["commit", "processor", "peer_version", "pair", "side", "model", "threads", "round",
            "prefill", "decode", "file_bytes", "read_bytes_token", "memory_rate", "peak_bytes",
            "other_cores"]
-DISTURBED = 0.05  # cores that others may use during a run before the report says so
+DISTURBED = 0.1  # cores: a run during which others used more is tried again, and not reported
 
-# A process starts its peak at its parent's resident memory, so the parent must be a small one.
+# A process starts its peak at its parent's resident memory, so the parent must be a small one. It
+# prints the peak and how many cores other processes, and other guests of the host, kept busy.
 LAUNCHER = """
-import os, sys
+import os, sys, time
+
+def busy_seconds():
+    try:
+        with open("/proc/stat") as file:
+            numbers = file.readline().split()
+    except FileNotFoundError:
+        return float("nan")
+    user, nice, system, _, _, interrupts, soft, steal = map(int, numbers[1:9])
+    return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+start, busy = time.monotonic(), busy_seconds()
 _, status, usage = os.wait4(os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ), 0)
-print("\\n" + str(usage.ru_maxrss), usage.ru_utime + usage.ru_stime)
+busy, seconds = busy_seconds() - busy, time.monotonic() - start
+unit = 1 if sys.platform == "darwin" else 1024
+others = max(0, busy - usage.ru_utime - usage.ru_stime) / seconds
+print("\\n" + str(usage.ru_maxrss * unit), others)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def machine_seconds():
-    """CPU seconds of all processes and of other guests of this machine's host; Linux only."""
-    path = Path("/proc/stat")
-    if not path.exists():
-        return float("nan")
-    user, nice, system, _, _, interrupts, soft, steal, *_ = map(int, path.read_text().split()[1:11])
-    return (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
-
-
 def run(arguments, *command):
-    """Output of a command, which must succeed, and its peak resident bytes and how many cores
-    others kept busy meanwhile."""
-    words = [sys.executable, "-S", "-E", "-c", LAUNCHER, *arguments.prefix, *map(str, command)]
+    """Output of a command, which must succeed, and what it used."""
+    words = [*arguments.prefix, sys.executable, "-S", "-E", "-c", LAUNCHER, *map(str, command)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    busy, start = machine_seconds(), time.monotonic()
     done = subprocess.run(words, text=True, capture_output=True, env=environment)
-    busy, seconds = machine_seconds() - busy, time.monotonic() - start
     if done.returncode != 0:
         sys.exit(f"{shlex.join(map(str, command))} failed: {done.stderr[-2000:]}")
     output, numbers = done.stdout.rstrip().rsplit("\n", 1)
-    peak, cpu = numbers.split()
-    return output, dict(peak_bytes=int(peak) * (1 if sys.platform == "darwin" else 1024),
-                        other_cores=max(0, (busy - float(cpu)) / seconds))
+    peak, others = numbers.split()
+    return output, dict(peak_bytes=int(peak), other_cores=float(others))
 
 
 def ours(model, threads, arguments):
-    output, usage = run(arguments, SLUICE, "bench", model, "--json", "--quiet", "--threads", threads,
-                    "--prompts", arguments.prompt, "--tokens", arguments.decode, "--repetitions",
-                    arguments.repetitions)
+    output, usage = run(arguments, SLUICE, "bench", model, "--json", "--quiet", "--threads",
+                        threads, "--prompts", arguments.prompt, "--tokens", arguments.decode,
+                        "--repetitions", arguments.repetitions)
     found = json.loads(output)
     results = {result["kind"]: result for result in found["results"]}
     # Its own peak: the process's also has what measures the memory.
@@ -92,8 +94,8 @@ def ours(model, threads, arguments):
 
 def peer(model, threads, arguments):
     output, usage = run(arguments, LLAMA_CPP, "llama-bench", "-m", model, "-t", threads, "-p",
-                       arguments.prompt, "-n", arguments.decode, "-r", arguments.repetitions,
-                       "-o", "json")
+                        arguments.prompt, "-n", arguments.decode, "-r", arguments.repetitions,
+                        "-o", "json")
     results = {"prefill" if test["n_prompt"] else "decode": statistics.median(test["samples_ts"])
                for test in json.loads(output)}
     return usage | dict(results, file_bytes=os.path.getsize(model),
@@ -103,7 +105,7 @@ def peer(model, threads, arguments):
 def stock(model, threads, arguments):
     """mlx_lm: what its benchmark calls is what `mlx_lm.generate` calls."""
     output, usage = run(arguments, PYTHON, "-m", "mlx_lm", "benchmark", "--model", model, "-p",
-                       arguments.prompt, "-g", arguments.decode, "-n", 1)
+                        arguments.prompt, "-g", arguments.decode, "-n", 1)
     prompt, generation = re.search(r"Averages: prompt_tps=([\d.]+), generation_tps=([\d.]+)",
                                    output).groups()
     size = sum(path.stat().st_size for path in Path(model).glob("*.safetensors"))
@@ -150,7 +152,8 @@ def facts():
     """Columns that all rows share."""
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"],
                             capture_output=True, text=True).stdout.strip()
-    version = subprocess.run([LLAMA_CPP, "llama-bench", "--version"], capture_output=True, text=True)
+    version = subprocess.run([LLAMA_CPP, "llama-bench", "--version"], capture_output=True,
+                             text=True)
     found = re.search(r"version: (\S+)", version.stdout + version.stderr)
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
@@ -165,13 +168,16 @@ def measure(arguments, path):
         shared = facts()
 
         def one(side, function, theirs, model, threads, number):
-            found = function(model, threads, arguments)
+            for _ in range(arguments.tries):
+                found = function(model, threads, arguments)
+                if not found["other_cores"] > DISTURBED:
+                    break
             writer.writerow(dict(shared, pair=Path(theirs).name, side=side, model=Path(model).name,
                                  threads=threads, round=number, **found))
             file.flush()
             print(f"{side:9} {Path(model).name:40} threads {threads} round {number}: prefill "
-                  f"{found['prefill']:8.2f}  decode {found['decode']:7.2f} tokens/s, others {found['other_cores']:.2f} cores",
-                  flush=True)
+                  f"{found['prefill']:8.2f}  decode {found['decode']:7.2f} tokens/s, "
+                  f"others {found['other_cores']:.2f} cores", flush=True)
 
         for theirs, mine in pairs_of(arguments.models):
             sides = [("llama.cpp", peer, theirs)] + [("sluice", ours, model) for model in mine]
@@ -188,7 +194,8 @@ def measure(arguments, path):
 def report(path):
     """A table, in Markdown, of medians over the rounds; ratios are ours over llama.cpp's."""
     with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+        everything = list(csv.DictReader(file))
+    rows = [row for row in everything if not float(row["other_cores"]) > DISTURBED]
 
     def column(key, **wanted):
         values = [float(row[key]) for row in rows
@@ -219,14 +226,12 @@ def report(path):
               f"| {peak / 1e6:.0f}, {theirs[3] / 1e6:.0f} |")
     for row in rows:
         if row["side"] == "mlx_lm":
-            print(f"\nmlx_lm {row['model']}: prefill {float(row['prefill']):.2f}, decode "
-                  f"{float(row['decode']):.2f} tokens/s, peak {float(row['peak_bytes']) / 1e6:.0f} MB")
+            prefill, decode, peak = (float(row[key]) for key in ("prefill", "decode", "peak_bytes"))
+            print(f"\nmlx_lm {row['model']}: prefill {prefill:.2f}, decode {decode:.2f} tokens/s, "
+                  f"peak {peak / 1e6:.0f} MB")
     print("\nTwo numbers: sluice, llama.cpp. !: below what is asked for.")
-    others = [float(row["other_cores"]) for row in rows]
-    disturbed = sum(cores > DISTURBED for cores in others)
-    if disturbed:
-        print(f"Disturbed: in {disturbed} of {len(rows)} runs others used more than {DISTURBED} of a "
-              f"core, at most {max(others):.2f}.")
+    print(f"Left out: {len(everything) - len(rows)} of {len(everything)} runs during which others "
+          f"used more than {DISTURBED} of a core.")
 
 
 def main():
@@ -236,6 +241,7 @@ def main():
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--tries", type=int, default=3, help="at a run that others disturb")
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)
     parser.add_argument("--mlx", action="store_true")
