@@ -170,14 +170,15 @@ def measure(arguments, path):
         def one(side, function, theirs, model, threads, number):
             for _ in range(arguments.tries):
                 found = function(model, threads, arguments)
+                writer.writerow(dict(shared, pair=Path(theirs).name, side=side,
+                                     model=Path(model).name, threads=threads, round=number,
+                                     **found))
+                file.flush()
+                print(f"{side:9} {Path(model).name:40} threads {threads} round {number}: prefill "
+                      f"{found['prefill']:8.2f}  decode {found['decode']:7.2f} tokens/s, "
+                      f"others {found['other_cores']:.2f} cores", flush=True)
                 if not found["other_cores"] > DISTURBED:
                     break
-            writer.writerow(dict(shared, pair=Path(theirs).name, side=side, model=Path(model).name,
-                                 threads=threads, round=number, **found))
-            file.flush()
-            print(f"{side:9} {Path(model).name:40} threads {threads} round {number}: prefill "
-                  f"{found['prefill']:8.2f}  decode {found['decode']:7.2f} tokens/s, "
-                  f"others {found['other_cores']:.2f} cores", flush=True)
 
         for theirs, mine in pairs_of(arguments.models):
             sides = [("llama.cpp", peer, theirs)] + [("sluice", ours, model) for model in mine]
