@@ -198,10 +198,12 @@ def report(path):
         everything = list(csv.DictReader(file))
     rows = [row for row in everything if not float(row["other_cores"]) > DISTURBED]
 
+    def values(key, **wanted):
+        return [float(row[key]) for row in rows
+                if row[key] and all(row[name] == value for name, value in wanted.items())]
+
     def column(key, **wanted):
-        values = [float(row[key]) for row in rows
-                  if row[key] and all(row[name] == value for name, value in wanted.items())]
-        return statistics.median(values) if values else float("nan")
+        return statistics.median(values(key, **wanted) or [float("nan")])
 
     head = ["llama.cpp", "sluice", "threads", "MB/token", "prefill", "ratio", "decode", "ratio",
             "memory GB/s", "share %", "peak MB"]
@@ -209,7 +211,8 @@ def report(path):
     cases = dict.fromkeys((row["pair"], row["model"], row["threads"]) for row in rows
                           if row["side"] == "sluice")
     for pair, model, threads in cases:
-        rate = column("memory_rate", side="sluice", threads=threads)
+        rates = values("memory_rate", side="sluice", threads=threads)
+        rate = statistics.median(rates)
         both = [dict(pair=pair, threads=threads, side="sluice", model=model),
                 dict(pair=pair, threads=threads, side="llama.cpp")]
         (prefill, decode, read, peak), theirs = (
@@ -223,11 +226,13 @@ def report(path):
               f"| {prefill:.1f}, {theirs[0]:.1f} | {prefill / theirs[0]:.2f}"
               f"{'' if prefill >= theirs[0] else ' !'} "
               f"| {decode:.2f}, {theirs[1]:.2f} | {decode / theirs[1]:.2f}{'' if fast else ' !'} "
-              f"| {rate / 1e9:.1f} | {100 * share:.0f}, {100 * their_share:.0f} "
+              f"| {rate / 1e9:.1f} ({min(rates) / 1e9:.1f} to {max(rates) / 1e9:.1f}) "
+              f"| {100 * share:.0f}, {100 * their_share:.0f} "
               f"| {peak / 1e6:.0f}, {theirs[3] / 1e6:.0f} |")
     for row in rows:
         if row["side"] == "mlx_lm":
-            prefill, decode, peak = (float(row[key]) for key in ("prefill", "decode", "peak_bytes"))
+            prefill, decode, peak = (float(row[key])
+                                     for key in ("prefill", "decode", "peak_bytes"))
             print(f"\nmlx_lm {row['model']}: prefill {prefill:.2f}, decode {decode:.2f} tokens/s, "
                   f"peak {peak / 1e6:.0f} MB")
     print("\nTwo numbers: sluice, llama.cpp. !: below what is asked for.")
