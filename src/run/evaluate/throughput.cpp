@@ -1,6 +1,12 @@
 #include "evaluate/throughput.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <span>
 
 #include "base/clock.h"
 #include "evaluate/statistics.h"
@@ -93,6 +99,44 @@ uint64_t tokens_of(const ThroughputOptions& options) {
   return total * options.repetitions;
 }
 
+// Memory full of ones, in huge pages as the weights are: with small ones address translation, not
+// the memory, is what is measured (a fifth less on two cores of an EPYC).
+class ReadBuffer {
+ public:
+  explicit ReadBuffer(size_t bytes)
+      : words_(static_cast<uint64_t*>(std::aligned_alloc(kHugePage, bytes))),
+        count_(bytes / sizeof(uint64_t)) {
+    SLUICE_CHECK(words_ != nullptr);
+#if defined(MADV_HUGEPAGE)
+    madvise(words_.get(), bytes, MADV_HUGEPAGE);  // a hint
+#endif
+    std::fill_n(words_.get(), count_, 1);
+  }
+  std::span<const uint64_t> words() const { return {words_.get(), count_}; }
+
+ private:
+  struct Free {
+    void operator()(uint64_t* words) const { std::free(words); }
+  };
+  static constexpr size_t kHugePage = 2u << 20;
+  std::unique_ptr<uint64_t, Free> words_;
+  size_t count_;
+};
+
+constexpr size_t kReadPasses = 5;
+
+// Prefetches as far ahead as read fastest (half to four KiB tried).
+uint64_t sum_words(std::span<const uint64_t> words) {
+  constexpr size_t kLine = 8, kAhead = 128;
+  uint64_t lanes[2 * kLine] = {};
+  for (size_t i = 0; i < words.size(); i += 2 * kLine) {
+    __builtin_prefetch(words.data() + i + kAhead, 0, 0);
+    __builtin_prefetch(words.data() + i + kAhead + kLine, 0, 0);
+    for (size_t lane = 0; lane < 2 * kLine; ++lane) lanes[lane] += words[i + lane];
+  }
+  return std::accumulate(std::begin(lanes), std::end(lanes), uint64_t{0});
+}
+
 }  // namespace
 
 Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
@@ -119,24 +163,20 @@ Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
 }
 
 double memory_read_rate(ThreadPool& pool) {
-  constexpr size_t kBytes = 512u << 20, kPiece = 1u << 20;
-  std::vector<uint64_t> buffer(kBytes / sizeof(uint64_t), 1);
+  constexpr size_t kBytes = 512u << 20, kPiece = 8u << 20;
+  const ReadBuffer buffer(kBytes);
   std::vector<uint64_t> sums(pool.threads() * 16);  // each on a cache line of its own
   double best = 0;
-  for (int pass = 0; pass < 3; ++pass) {
+  for (size_t pass = 0; pass < kReadPasses; ++pass) {
     const Stopwatch watch;
     pool.run(kBytes / kPiece, [&](size_t item, size_t worker) {
-      const uint64_t* at = buffer.data() + item * (kPiece / sizeof(uint64_t));
-      uint64_t lanes[8] = {};
-      for (size_t i = 0; i < kPiece / sizeof(uint64_t); i += 8)
-        for (size_t lane = 0; lane < 8; ++lane) lanes[lane] += at[i + lane];
-      for (const uint64_t lane : lanes) sums[worker * 16] += lane;
+      sums[worker * 16] += sum_words(buffer.words().subspan(item * kPiece / 8, kPiece / 8));
     });
     best = std::max(best, static_cast<double>(kBytes) / watch.seconds());
   }
   uint64_t total = 0;
   for (const uint64_t sum : sums) total += sum;
-  SLUICE_CHECK(total == 3 * (kBytes / sizeof(uint64_t)));
+  SLUICE_CHECK(total == kReadPasses * (kBytes / sizeof(uint64_t)));
   return best;
 }
 

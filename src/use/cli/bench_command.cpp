@@ -66,12 +66,13 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const RunningModel running,
                 open_engine(context, options.model, engine, std::ranges::max(options.batches)));
   context.console->count_in("tokens");
-  const double memory_rate = evaluate::memory_read_rate(*running.pool);
   const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
                                            options.decode_tokens, options.repetitions};
   SLUICE_ASSIGN(const auto results, evaluate::measure_throughput(*running.engine, wanted,
                                                                  *context.console, context.cancel));
   context.console->end();
+  const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
+  const double memory_rate = evaluate::memory_read_rate(*running.pool);
   const runtime::ModelInfo& info = running.engine->info();
   if (context.options.json) {
     Json list = Json::array();
@@ -84,7 +85,7 @@ Result<int> run(Context& context, const Options& options) {
                         {"threads", running.pool->threads()},
                         {"simd", simd_level_name(context.simd)},
                         {"memory_bytes_s", memory_rate},
-                        {"peak_resident_bytes", peak_resident_bytes()},
+                        {"peak_resident_bytes", peak_bytes},
                         {"results", std::move(list)}});
     return kExitSuccess;
   }
@@ -93,7 +94,7 @@ Result<int> run(Context& context, const Options& options) {
                   info.path, info.family, info.storage, bytes_text(info.weight_bytes),
                   running.pool->threads(), simd_level_name(context.simd), memory_rate / 1e9));
   context.print(results_text(results, memory_rate));
-  context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_resident_bytes())));
+  context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
   return kExitSuccess;
 }
 

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""The models that run.py compares on: for each the same weights as .gguf files and MLX folders.
+
+    bench/decode/get_llama_cpp
+    .venv/bin/python bench/decode/make_models.py FOLDER demo/SmolLM2-135M-Instruct.Q4_1.gguf
+    .venv/bin/python bench/decode/make_models.py FOLDER --generate
+
+A .gguf is requantized to Q4_0, Q4_K_S and Q8_0 by llama.cpp's own tool, and to 4/64 and 8/64 by
+`sluice quantize`. --generate first writes a random Llama of 2.5 B parameters, in BF16: a checkpoint
+by tools/make_checkpoint.py, and the same as .gguf; both are removed at the end. Needs 13 GB of
+disk while it runs, 8 GB after. What is there already is kept."""
+
+import argparse
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+SLUICE = ROOT / "build/bench/bin/sluice"
+LLAMA_CPP = ROOT / "build/peer/llama.cpp"
+
+spec = importlib.util.spec_from_file_location("make_checkpoint", ROOT / "tools/make_checkpoint.py")
+make_checkpoint = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_checkpoint)
+
+GENERATED = "random-llama-2.5B"
+# Every width divides by 256, the blocks of Q4_K; the output is a matrix of its own, as in Llama 3.
+DIMS = dict(hidden_size=2560, intermediate_size=6912, num_hidden_layers=32, num_attention_heads=20,
+            num_key_value_heads=5, vocab_size=49152, max_position_embeddings=8192)
+TYPES = ("Q4_0", "Q4_K_S", "Q8_0")
+BITS = (4, 8)
+
+NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+TOP_NAMES = {"model.embed_tokens.weight": "token_embd.weight", "lm_head.weight": "output.weight",
+             "model.norm.weight": "output_norm.weight"}
+
+
+def run(*command):
+    print("+", *command, flush=True)
+    subprocess.run([str(word) for word in command], check=True)
+
+
+def checkpoint_tensors(folder):
+    """name, uint16 array of BF16 bits, one tensor after another."""
+    for path in sorted(folder.glob("*.safetensors")):
+        data = np.memmap(path, np.uint8, "r")
+        start = 8 + int(data[:8].view("<u8")[0])
+        for name, tensor in json.loads(data[8:start].tobytes()).items():
+            if name == "__metadata__":
+                continue
+            begin, end = tensor["data_offsets"]
+            yield name, data[start + begin:start + end].view("<u2").reshape(tensor["shape"])
+
+
+def interleaved(values, heads):
+    """q and k as llama.cpp stores them: the two halves of a head's rows take turns."""
+    rows, columns = values.shape
+    halves = values.reshape(heads, 2, rows // heads // 2, columns)
+    return halves.swapaxes(1, 2).reshape(rows, columns)
+
+
+def gguf_name(name):
+    if name in TOP_NAMES:
+        return TOP_NAMES[name]
+    _, _, layer, rest = name.split(".", 3)
+    path, _, parameter = rest.rpartition(".")
+    return f"blk.{layer}.{NAMES[path]}.{parameter}"
+
+
+def add_metadata(writer, config):
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    # Bytes, two special tokens and unused ones; one merge, as the package leaves out empty arrays.
+    alphabet = make_checkpoint.byte_alphabet()
+    unused = [f"<unused{n}>" for n in range(config["vocab_size"] - len(alphabet) - 3)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list([*alphabet, "<s>", "</s>", "ab", *unused])
+    writer.add_token_types([1] * len(alphabet) + [3, 3, 1] + [5] * len(unused))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+
+
+def write_gguf(path, folder, config):
+    """The checkpoint as BF16 .gguf, one tensor in memory at a time."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    add_metadata(writer, config)
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, bits in checkpoint_tensors(folder):
+        dtype = gguf.GGMLQuantizationType.BF16 if bits.ndim > 1 else gguf.GGMLQuantizationType.F32
+        kind = np.uint16 if bits.ndim > 1 else np.float32
+        writer.add_tensor_info(gguf_name(name), bits.shape, np.dtype(kind),
+                               bits.size * np.dtype(kind).itemsize, raw_dtype=dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, bits in checkpoint_tensors(folder):
+        if bits.ndim == 1:
+            writer.write_tensor_data((bits.astype(np.uint32) << 16).view(np.float32))
+            continue
+        kind = name.split(".")[-2]
+        writer.write_tensor_data(interleaved(bits, heads[kind]) if kind in heads else bits)
+    writer.close()
+
+
+def generate(folder):
+    """A checkpoint and a .gguf with the same random weights."""
+    checkpoint, model = folder / f"{GENERATED}-bf16", folder / f"{GENERATED}-BF16.gguf"
+    if not checkpoint.exists():
+        make_checkpoint.make_checkpoint(checkpoint, "llama", shards=None, **DIMS)
+    if not model.exists():
+        config = json.loads((checkpoint / "config.json").read_text())
+        partial = model.with_suffix(".partial")
+        write_gguf(partial, checkpoint, config)
+        partial.rename(model)
+    return checkpoint, model
+
+
+def quantized(folder, name, checkpoint, model):
+    for kind in TYPES:
+        out = folder / f"{name}-{kind}.gguf"
+        if not out.exists():
+            run(LLAMA_CPP, "llama-quantize", "--allow-requantize", model, out, kind)
+    for bits in BITS:
+        out = folder / f"{name}-{bits}bit"
+        if not out.exists():
+            run(SLUICE, "quantize", checkpoint, "--bits", bits, "--group-size", 64, "-o", out,
+                "--quiet")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("model", type=Path, nargs="?", help="a .gguf")
+    parser.add_argument("--generate", action="store_true")
+    arguments = parser.parse_args()
+    if (arguments.model is None) != arguments.generate:
+        parser.error("either a .gguf or --generate")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if not arguments.generate:
+        name = arguments.model.stem.rsplit(".", 1)[0]
+        beside = arguments.folder / arguments.model.name
+        if not beside.exists():
+            beside.symlink_to(arguments.model.resolve())
+        quantized(arguments.folder, name, arguments.model, arguments.model)
+        return
+    names = [f"{GENERATED}-{kind}.gguf" for kind in TYPES]
+    if all((arguments.folder / name).exists()
+           for name in [*names, *(f"{GENERATED}-{bits}bit" for bits in BITS)]):
+        return
+    checkpoint, model = generate(arguments.folder)
+    quantized(arguments.folder, GENERATED, checkpoint, model)
+    shutil.rmtree(checkpoint)
+    model.unlink()
+
+
+if __name__ == "__main__":
+    main()
