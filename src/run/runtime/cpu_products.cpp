@@ -17,9 +17,10 @@ using model::Weight;
 namespace {
 
 // Items per thread: enough that a thread whose core is taken away for a while delays nobody much.
-constexpr size_t kItemsPerThread = 8;
-// Weights below which an item is not worth handing out.
-constexpr size_t kItemBytesMin = 32 << 10;
+constexpr size_t kItemsPerThread = 6;
+// Weights below which an item is not worth handing out: products read an item's rows as eight
+// streams, which are short already.
+constexpr size_t kItemBytesMin = 64 << 10;
 
 }  // namespace
 
@@ -44,7 +45,8 @@ void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* pr
   const numerics::WeightView view = lease.view();
   const size_t step = kernels::row_step(view.format, activations_of(entry));
   const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
-  const size_t fair = view.rows / (kItemsPerThread * pool_.threads()) + 1;
+  const size_t items = pool_.threads() == 1 ? 1 : kItemsPerThread * pool_.threads();
+  const size_t fair = view.rows / items + 1;
   const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;
   Task task{.lease = std::move(lease),
             .activations = activations_of(entry),

@@ -12,17 +12,19 @@ struct Parameters {
   alignas(32) float biases[8][8];
 };
 
-// The rows of a block of eight; rows that are not there repeat the last.
+// Eight rows; those that are not there repeat the last.
 struct Rows {
   const uint8_t* weight[8];
   const uint8_t* scales[8];
   const uint8_t* biases[8];
 };
 
-inline Rows rows_at(const RawMatmul& m, size_t first) {
+// From the first row on, every step-th.
+inline Rows rows_at(const RawMatmul& m, size_t first, size_t step) {
   Rows rows;
   for (size_t i = 0; i < 8; ++i) {
-    const size_t row = first + i < m.rows ? first + i : m.rows - 1;
+    const size_t at = first + i * step;
+    const size_t row = at < m.rows ? at : m.rows - 1;
     rows.weight[i] = m.weight + row * m.weight_stride;
     rows.scales[i] = m.scales + row * m.scale_stride;
     rows.biases[i] = m.biases + row * m.scale_stride;

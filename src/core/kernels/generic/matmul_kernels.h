@@ -168,31 +168,37 @@ template <class Coding, int kChunks>
 template <class Coding, bool kWide>
 constexpr bool kPaired = !kWide && requires(C& c) { Coding::chunk_pair(nullptr, 0, c, c); };
 
-// Asks for the eight rows that come next, in the order of memory, while these are multiplied.
-inline void fetch_next(const RawMatmul& m, const Rows& rows, size_t g0) {
-  const size_t part = 64 * m.weight_stride / m.groups;
-  const uint8_t* next = rows.weight[0] + 8 * m.weight_stride + g0 / 8 * part;
-  for (size_t at = 0; at < part; at += 256) {
-    prefetch(next + at);
-    prefetch(next + at + 64);
-    prefetch(next + at + 128);
-    prefetch(next + at + 192);
+// Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
+// prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
+constexpr size_t kAhead = 512;
+constexpr size_t kScalesAhead = 192;
+inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    for (size_t at = 0; at < bytes; at += 64) prefetch(rows.weight[i] + from + at + kAhead);
+}
+inline void fetch_scales(const Rows& rows) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    prefetch(rows.scales[i] + kScalesAhead);
+    prefetch(rows.biases[i] + kScalesAhead);
   }
 }
 
 // Eight rows, one token. kGroup: 16 to 128.
 template <class Coding, bool kWide, int kGroup>
-void multiply_rows(const RawMatmul& m, const Rows& rows, size_t first, size_t t) {
+V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   constexpr int kChunks = kGroup < 32 ? 1 : kGroup / 32;
   constexpr bool kPairs = kPaired<Coding, kWide>;
   constexpr int kGroupsTogether = kGroup < 32 || (kPairs && kGroup == 32) ? 2 : 1;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
+  const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
   for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
-    fetch_next(m, rows, g0);
+    fetch_weights(rows, g0 / 8 * part, part);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
@@ -214,14 +220,22 @@ void multiply_rows(const RawMatmul& m, const Rows& rows, size_t first, size_t t)
                                 token_group(m, token, group + 1));
     }
   }
-  store_rows(m, t, first, y);
+  return y;
 }
 
+// The rows of a block lie an eighth of all apart, so that each stream goes on from block to block.
 template <class Coding, bool kWide, int kGroup>
 void few_tokens(const RawMatmul& m) {
-  for (size_t row = 0; row < m.rows; row += 8) {
-    const Rows rows = rows_at(m, row);
-    for (size_t t = 0; t < m.tokens; ++t) multiply_rows<Coding, kWide, kGroup>(m, rows, row, t);
+  const size_t blocks = (m.rows + 7) / 8;
+  for (size_t block = 0; block < blocks; ++block) {
+    const Rows rows = rows_at(m, block, blocks);
+    if (m.scale_stride > 0) fetch_scales(rows);
+    for (size_t t = 0; t < m.tokens; ++t) {
+      float lanes[8];
+      store_v(lanes, multiply_rows<Coding, kWide, kGroup>(m, rows, t));
+      float* out = m.y + t * m.y_stride + block;
+      for (size_t i = 0; i * blocks + block < m.rows && i < 8; ++i) out[i * blocks] = lanes[i];
+    }
   }
 }
 
@@ -242,7 +256,7 @@ template <class Coding>
 void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
   const size_t chunks = (m.columns + kChunk - 1) / kChunk;
   for (size_t part = 0; part < 2; ++part) {
-    const Rows rows = rows_at(m, first + part * 8);
+    const Rows rows = rows_at(m, first + part * 8, 1);
     for (size_t chunk = 0; chunk < chunks; ++chunk) {
       C c[8];
 #pragma GCC unroll 8
