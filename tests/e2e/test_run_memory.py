@@ -56,7 +56,7 @@ class RunMemory(support.TestCase):
     def test_small_models(self):
         if real_inputs() is None:
             self.skipTest("SLUICE_REAL_INPUTS is not set")
-        self.measure("stories260K", real_inputs() / "models/stories260K/hf", 1200, 512)
+        self.measure("stories260K", real_inputs() / "models/stories260K/hf", 720, 512)
 
     def test_large_tokenizers(self):
         """The largest tokenizers in use take more than the weights of small models."""
@@ -70,7 +70,7 @@ class RunMemory(support.TestCase):
                             max_position_embeddings=4096)
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 (model / file).write_bytes((source / file).read_bytes())
-            self.measure(f"llama with the tokenizer of {name}", model, 5000, 1100)
+            self.measure(f"llama with the tokenizer of {name}", model, 5000, 1300)
 
 
 class LongContext(support.TestCase):

@@ -27,13 +27,15 @@ std::span<const std::byte> bytes_of(std::span<const T> values) {
 
 Json describe(const Engine& engine, const KvSequence& kv) {
   const KvShape& shape = kv.pool().shape();
-  return {{"model", engine.info().identity.hex()},
-          {"kv", kv_type_name(shape.type)},
-          {"layers", shape.layers},
-          {"kv_heads", shape.kv_heads},
-          {"head_dim", shape.head_dim},
-          {"block_tokens", kKvBlockTokens},
-          {"tokens", kv.size()}};
+  Json json = {{"model", engine.info().identity.hex()},
+               {"kv", kv_type_name(shape.type)},
+               {"layers", shape.layers},
+               {"kv_heads", shape.kv_heads},
+               {"head_dim", shape.head_dim},
+               {"block_tokens", kKvBlockTokens},
+               {"tokens", kv.size()}};
+  if (shape.turned()) json["turned"] = true;
+  return json;
 }
 
 // The rows in use of each block, layer by layer and head by head, keys and then values.
