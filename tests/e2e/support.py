@@ -4,6 +4,7 @@ decoding MLX's affine format as documented, and building stock mlx_lm models fro
 The decoder here is written from docs/formats.md and shares nothing with the program.
 """
 
+import collections
 import contextlib
 import importlib.util
 import io
@@ -22,6 +23,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 SKIPPED = 77
+BAD_USAGE, BAD_INPUT, IO_ERROR = 2, 3, 4
 ROOT = Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
@@ -100,6 +102,75 @@ def sluice_json(*arguments, **options):
     return json.loads(sluice(*arguments, "--json", "--quiet", **options).stdout)
 
 
+# A process starts its peak at its parent's resident memory, so the parent must be a small one.
+LAUNCHER = """
+import os, sys
+group = sys.argv.pop(1)
+if group:
+    with open(os.path.join(group, "cgroup.procs"), "w") as file:
+        file.write(str(os.getpid()))
+process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(process, 0)
+print(f"\\n{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}", file=sys.stderr)
+"""
+
+
+class MemoryGroup:
+    """A control group of its own with a hard limit and no swap; None where that cannot be had."""
+
+    def __init__(self, path, limits, peak):
+        self.path, self.peak = path, peak
+        self.path.mkdir()
+        for name, value in limits:
+            if (self.path / name).exists():
+                (self.path / name).write_text(str(value))
+
+    def peak_bytes(self):
+        return int((self.path / self.peak).read_text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for _ in range(50):  # the last process may still be on its way out
+            try:
+                return self.path.rmdir()
+            except OSError:
+                time.sleep(0.1)
+
+    @staticmethod
+    def create(limit_bytes):
+        name = f"sluice-memory-{os.getpid()}"
+        v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+        try:
+            if (v1 / "memory.limit_in_bytes").exists():
+                return MemoryGroup(v1 / name, [("memory.limit_in_bytes", limit_bytes),
+                                               ("memory.memsw.limit_in_bytes", limit_bytes),
+                                               ("memory.swappiness", 0)],
+                                   "memory.max_usage_in_bytes")
+            if "memory" in (v2 / "cgroup.subtree_control").read_text().split():
+                return MemoryGroup(v2 / name, [("memory.max", limit_bytes),
+                                               ("memory.swap.max", 0)], "memory.peak")
+        except OSError:
+            pass
+        return None
+
+
+Measured = collections.namedtuple("Measured", "code peak_bytes stdout stderr")
+
+
+def measured(arguments, group=None, text=""):
+    """One run of the program, with text as its standard input. peak_bytes: resident, as the system
+    counts it."""
+    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER, str(group.path) if group else ""]
+    result = subprocess.run([*launcher, binary(), *map(str, arguments)], check=True,
+                            input=text.encode(), capture_output=True)
+    stderr, _, counts = result.stderr.decode(errors="replace").rstrip().rpartition("\n")
+    code, peak = map(int, counts.split())
+    return Measured(code, peak * (1 if sys.platform == "darwin" else 1024),
+                    result.stdout.decode(errors="replace"), stderr)
+
+
 def fresh_seed():
     """A new seed for every run, printed so that a failure can be repeated with SLUICE_SEED."""
     seed = int(os.environ.get("SLUICE_SEED", time.time_ns() % 2**32))
@@ -118,6 +189,21 @@ class TestCase(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls._folder.cleanup()
+
+    def assert_refused(self, arguments, words, code=BAD_INPUT, out=None, limit=None):
+        """out: what must not exist afterwards."""
+        result = subprocess.run([binary(), *map(str, arguments)], capture_output=True,
+                                timeout=120, preexec_fn=limit)
+        stderr = result.stderr.decode("utf-8", errors="backslashreplace")
+        self.assertEqual(result.returncode, code, stderr)
+        self.assertEqual(stderr.encode(), result.stderr, "bytes that are not UTF-8 on a terminal")
+        lines = [line for line in stderr.strip().splitlines() if line.startswith("error: ")]
+        self.assertEqual(len(lines), 1, stderr)
+        self.assertLess(len(lines[0]), 1000)
+        for word in words:
+            self.assertIn(word, lines[0])
+        if out is not None:
+            self.assertFalse(out.exists(), f"{out} was left behind")
 
 
 def main(needs_mlx=False):

@@ -7,13 +7,12 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 
 import numpy as np
 import support
-from support import make_checkpoint, read_header, read_safetensors, write_safetensors
+from support import (BAD_INPUT, BAD_USAGE, IO_ERROR, make_checkpoint, read_header,
+                     read_safetensors, write_safetensors)
 
-BAD_USAGE, BAD_INPUT, IO_ERROR = 2, 3, 4
 WEIGHTS = "model.safetensors"
 UP = "model.layers.1.mlp.up_proj.weight"
 NORM = "model.norm.weight"
@@ -315,21 +314,6 @@ class BadInput(support.TestCase):
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         edit(folder)
         return folder
-
-    def assert_refused(self, arguments, words, code=BAD_INPUT, out=None, limit=None):
-        """out: what must not exist afterwards."""
-        result = subprocess.run([support.binary(), *map(str, arguments)], capture_output=True,
-                                timeout=120, preexec_fn=limit)
-        stderr = result.stderr.decode("utf-8", errors="backslashreplace")
-        self.assertEqual(result.returncode, code, stderr)
-        self.assertEqual(stderr.encode(), result.stderr, "bytes that are not UTF-8 on a terminal")
-        lines = [line for line in stderr.strip().splitlines() if line.startswith("error: ")]
-        self.assertEqual(len(lines), 1, stderr)
-        self.assertLess(len(lines[0]), 1000)
-        for word in words:
-            self.assertIn(word, lines[0])
-        if out is not None:
-            self.assertFalse(out.exists(), f"{out} was left behind")
 
     def refuse_all(self, cases):
         for name, base, edit, words in cases:

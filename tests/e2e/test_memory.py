@@ -6,9 +6,7 @@ memory controller can be used, again in a control group of 300 MB without swap, 
 
 Needs three times the largest size on disk, in TMPDIR. Prints a table."""
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,70 +22,11 @@ FAMILIES = ("llama", "qwen3_moe")
 tool = support.load_tool("make_checkpoint")
 
 
-# A process starts its peak at its parent's resident memory, so the parent must be a small one.
-LAUNCHER = """
-import os, sys
-group = sys.argv.pop(1)
-if group:
-    with open(os.path.join(group, "cgroup.procs"), "w") as file:
-        file.write(str(os.getpid()))
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
-_, status, usage = os.wait4(process, 0)
-print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
-"""
-
-
-class MemoryGroup:
-    """A control group of its own with a hard limit and no swap; None where that cannot be had."""
-
-    def __init__(self, path, limits, peak):
-        self.path, self.peak = path, peak
-        self.path.mkdir()
-        for name, value in limits:
-            if (self.path / name).exists():
-                (self.path / name).write_text(str(value))
-
-    def peak_bytes(self):
-        return int((self.path / self.peak).read_text())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for _ in range(50):  # the last process may still be on its way out
-            try:
-                return self.path.rmdir()
-            except OSError:
-                time.sleep(0.1)
-
-    @staticmethod
-    def create():
-        name = f"sluice-memory-{os.getpid()}"
-        v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-        try:
-            if (v1 / "memory.limit_in_bytes").exists():
-                return MemoryGroup(v1 / name, [("memory.limit_in_bytes", GROUP_BYTES),
-                                               ("memory.memsw.limit_in_bytes", GROUP_BYTES),
-                                               ("memory.swappiness", 0)],
-                                   "memory.max_usage_in_bytes")
-            if "memory" in (v2 / "cgroup.subtree_control").read_text().split():
-                return MemoryGroup(v2 / name, [("memory.max", GROUP_BYTES),
-                                               ("memory.swap.max", 0)], "memory.peak")
-        except OSError:
-            pass
-        return None
-
-
 def measured(arguments, group=None):
     """(exit code, peak resident bytes, seconds) of one run of the program."""
     start = time.monotonic()
-    launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER, str(group.path) if group else ""]
-    result = subprocess.run([*launcher, support.binary(), *map(str, arguments)], check=True,
-                            stdout=subprocess.PIPE, text=True)
-    seconds = time.monotonic() - start
-    code, peak = map(int, result.stdout.split())
-    return code, peak * (1 if sys.platform == "darwin" else 1024), seconds
+    result = support.measured(arguments, group)
+    return result.code, result.peak_bytes, time.monotonic() - start
 
 
 def measure(folder, family, size):
@@ -138,7 +77,7 @@ def measure_limited(family, size, commands):
     """The same in a control group; True when all succeed or there is none."""
     good = True
     for name, arguments in commands.items():
-        group = MemoryGroup.create()
+        group = support.MemoryGroup.create(GROUP_BYTES)
         if group is None:
             print("not measured under a limit: no memory controller that may be used here")
             return good

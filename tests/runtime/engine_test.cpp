@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "base/machine.h"
 #include "runtime/engines.h"
 
 namespace sluice::runtime {
@@ -90,13 +91,65 @@ TEST(Engine, MemoryIsComputedBeforehand) {
   options.memory_bytes_max = 300'000;
   const auto opened = try_open(test::tiny_llama().build(), options);
   ASSERT_FALSE(opened.has_value());
-  EXPECT_EQ(opened.error().code, ErrorCode::kExhausted);
+  EXPECT_EQ(opened.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(opened.error().message, HasSubstr("= weights "));
-  EXPECT_THAT(opened.error().message, HasSubstr("300.0 kB are allowed"));
+  EXPECT_THAT(opened.error().message, HasSubstr("allows only 300.0 kB"));
   options = f32_options();
   options.context = size_t{1} << 26;
   options.sessions_max = size_t{1} << 20;
   EXPECT_EQ(try_open(test::tiny_llama().build(), options).error().code, ErrorCode::kExhausted);
+}
+
+// Scratch takes what the process leaves, and never more than it takes unbounded.
+TEST(Engine, ScratchGivesWay) {
+  ThreadPool pool(2);
+  const auto scratch = [&](uint64_t besides, size_t logits_rows) {
+    EngineOptions options = f32_options();
+    options.context = 1 << 20;
+    options.chunk_tokens = 1 << 20;
+    options.besides_bytes_max = besides;
+    options.logits_rows = logits_rows;
+    const auto engine = Engine::plan(test::tiny_llama().build(), options, pool);
+    SLUICE_CHECK(engine.has_value());
+    return (*engine)->memory().scratch;
+  };
+  const uint64_t unbounded = scratch(0, 64), least = scratch(1, 64);
+  EXPECT_LE(unbounded, kScratchBytes);
+  EXPECT_GT(unbounded, kScratchBytes / 2);
+  EXPECT_LE(least, kScratchBytesMin);
+  EXPECT_GT(least, kScratchBytesMin / 3);
+  EXPECT_LE(scratch(resident_bytes() + 2 * kScratchBytesMin, 64), 2 * kScratchBytesMin);
+  EXPECT_LE(scratch(1, 1), least);
+}
+
+TEST(Engine, IsPlannedBeforeItIsLoaded) {
+  ThreadPool pool(2);
+  NullLog log;
+  NullProgress progress;
+  const auto engine = Engine::plan(test::tiny_llama().build(), f32_options(), pool);
+  ASSERT_TRUE(engine.has_value());
+  EXPECT_TRUE((*engine)->sidecar("tokenizer.json").has_value());
+  const MemoryNeed planned = (*engine)->memory();
+  ASSERT_TRUE((*engine)->load(log, progress).has_value());
+  EXPECT_EQ((*engine)->memory().weights, planned.weights);
+  EXPECT_EQ((*engine)->memory().kv, planned.kv);
+  Session session = (*engine)->new_session();
+  EXPECT_TRUE(session.append(Tokens{1, 2, 3}).has_value());
+}
+
+// Sums too large for a float, from weights that are all finite.
+TEST(Engine, NamesTheLayerOfOverflow) {
+  test::ModelBuilder model = test::tiny_llama({.dtype = numerics::DType::kF32});
+  std::vector<std::byte>& bytes = model.bytes("model.layers.1.mlp.up_proj.weight");
+  const float huge = 1e38F;
+  for (size_t at = 0; at < bytes.size(); at += sizeof huge)
+    std::memcpy(bytes.data() + at, &huge, sizeof huge);
+  const Opened opened = open_engine(model.build(), f32_options());
+  Session session = opened.engine->new_session();
+  const auto logits = session.append(random_tokens(20, kVocabulary, 1));
+  ASSERT_FALSE(logits.has_value());
+  EXPECT_EQ(logits.error().code, ErrorCode::kCorrupt);
+  EXPECT_THAT(logits.error().message, HasSubstr("in layer 1 of 2"));
 }
 
 TEST(Engine, RefusesTokensItCannotRun) {

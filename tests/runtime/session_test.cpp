@@ -1,6 +1,7 @@
 // Timelines: rewinding, forking, reuse, shifting and files give what a fresh session would.
 #include <gmock/gmock.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -139,27 +140,72 @@ TEST_P(SessionFileTest, ContinuesBitForBit) {
 INSTANTIATE_TEST_SUITE_P(EveryKind, SessionFileTest,
                          testing::Values(KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kQ4));
 
-// Every byte matters: one flipped bit, one byte more or less, at many places.
+// Every byte matters: each one changed, and each length but the right one.
 TEST_F(SessionTest, DamageIsRefused) {
   Session session = engine().new_session();
-  run(session, random_tokens(20, kVocabulary, 1));
+  run(session, {1, 2});
   ASSERT_TRUE(session.save(path("good")).has_value());
   std::ifstream in(path("good"), std::ios::binary);
   const std::string good((std::istreambuf_iterator<char>(in)), {});
-  const auto load = [&](const std::string& content) {
-    std::ofstream(path("bad"), std::ios::binary) << content;
-    return session.load(path("bad"));
+  const auto load = [&](std::string_view content) {
+    const auto bytes = std::as_bytes(std::span(content));
+    return session.load(*io::memory_source("bad", {bytes.begin(), bytes.end()}));
   };
   ASSERT_TRUE(load(good).has_value());
-  for (size_t at = 0; at < good.size(); at += 1 + good.size() / 97) {
+  for (size_t at = 0; at < good.size(); ++at) {
     std::string bad = good;
-    bad[at] = static_cast<char>(bad[at] ^ 4);
-    EXPECT_FALSE(load(bad).has_value()) << at;
-    EXPECT_FALSE(load(good.substr(0, at)).has_value()) << at;
-    EXPECT_EQ(session.size(), 20u);
+    bad[at] = static_cast<char>(bad[at] ^ (1 << at % 8));
+    const Status changed = load(bad), cut = load(std::string_view(good).substr(0, at));
+    ASSERT_FALSE(changed.has_value()) << at;
+    ASSERT_FALSE(cut.has_value()) << at;
+    EXPECT_THAT(changed.error().message, HasSubstr("bad: "));
+    EXPECT_EQ(cut.error().code, ErrorCode::kCorrupt) << at;
+    ASSERT_EQ(session.tokens(), (Tokens{1, 2}));
   }
   EXPECT_EQ(load(good + "x").error().code, ErrorCode::kCorrupt);
+  std::string version = good;
+  version[8] = 2;
+  EXPECT_EQ(load(version).error().code, ErrorCode::kUnsupported);
+  EXPECT_THAT(load(version).error().message, HasSubstr("version 2"));
   EXPECT_EQ(session.load(path("none")).error().code, ErrorCode::kNotFound);
+}
+
+// What a writer with a right digest could still get wrong.
+TEST_F(SessionTest, TokensBeyondTheVocabularyAreRefused) {
+  Session session = engine().new_session();
+  run(session, {1, 2});
+  ASSERT_TRUE(session.save(path("good")).has_value());
+  std::ifstream in(path("good"), std::ios::binary);
+  std::string content((std::istreambuf_iterator<char>(in)), {});
+  uint32_t header = 0;
+  std::memcpy(&header, content.data() + 12, sizeof header);
+  content[16 + header] = kVocabulary;
+  content.resize(content.size() - 32);
+  Hasher hasher;
+  hasher.update(content);
+  content += hasher.finish().hex();
+  const auto bytes = std::as_bytes(std::span(content));
+  const Status refused = session.load(*io::memory_source("bad", {bytes.begin(), bytes.end()}));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("token 64 is beyond the model's vocabulary of 64"));
+  EXPECT_EQ(session.size(), 2u);
+}
+
+TEST_F(SessionTest, SmallerContextsAreRefused) {
+  Session session = engine().new_session();
+  run(session, random_tokens(100, kVocabulary, 1));
+  ASSERT_TRUE(session.save(path("a")).has_value());
+  EngineOptions options = f32_options();
+  options.kv = KvType::kF16;
+  options.context = 99;
+  const Opened small = open_engine(test::tiny_llama().build(), options);
+  Session other = small.engine->new_session();
+  const Status refused = other.load(path("a"));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message,
+              HasSubstr("100 tokens, which do not fit in a context of 99"));
 }
 
 TEST_F(SessionTest, OtherModelsAreRefused) {

@@ -1,13 +1,18 @@
 #include "base/machine.h"
 
+#include <fmt/format.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
 #include <string_view>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #if defined(__APPLE__)
 #include <mach/mach.h>
+#include <malloc/malloc.h>
 #include <sys/sysctl.h>
 #endif
 
@@ -35,20 +40,34 @@ uint64_t limit_in(const std::string& path) {
   return bytes >= uint64_t{1} << 62 ? 0 : bytes;
 }
 
-// The least limit on the way from this process's own cgroup to the root.
+// The least of a file's limits on the way from a group to the root of its hierarchy.
+uint64_t least_limit(const std::string& root, std::string group, std::string_view file) {
+  uint64_t least = 0;
+  while (true) {
+    const uint64_t limit = limit_in(fmt::format("{}{}/{}", root, group, file));
+    if (limit != 0) least = least == 0 ? limit : std::min(least, limit);
+    if (group.empty()) return least;
+    group.resize(group == "/" ? 0 : group.find_last_of('/'));
+  }
+}
+
+// Of this process's own groups. Lines are "number:controllers:/group"; number 0 is version 2. In a
+// container that hides its place in the hierarchy the group is not found, but its root is.
 uint64_t cgroup_limit() {
-  uint64_t least = limit_in("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+  uint64_t least = 0;
   std::ifstream groups("/proc/self/cgroup");
   std::string line;
   while (std::getline(groups, line)) {
-    if (!line.starts_with("0::")) continue;
-    for (std::string path = line.substr(3); !path.empty();) {
-      const uint64_t limit = limit_in("/sys/fs/cgroup" + path + "/memory.max");
-      if (limit != 0) least = least == 0 ? limit : std::min(least, limit);
-      const size_t slash = path.find_last_of('/');
-      path = slash == std::string::npos || path == "/" ? ""
-                                                       : path.substr(0, std::max<size_t>(slash, 1));
-    }
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos || line[second + 1] != '/') continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string group = line.substr(second + 1);
+    uint64_t limit = 0;
+    if (line.starts_with("0::"))
+      limit = least_limit("/sys/fs/cgroup", group, "memory.max");
+    else if (controllers.contains(",memory,"))
+      limit = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
+    if (limit != 0) least = least == 0 ? limit : std::min(least, limit);
   }
   return least;
 }
@@ -84,6 +103,40 @@ MemoryInfo detect_memory() {
                      static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 #endif
   return info;
+}
+
+uint64_t resident_bytes() {
+#if defined(__linux__)
+  std::ifstream file("/proc/self/statm");
+  uint64_t size = 0, resident = 0;
+  if (!(file >> size >> resident)) return 0;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+#elif defined(__APPLE__)
+  mach_task_basic_info_data_t info{};
+  mach_msg_type_number_t count = MACH_TASK_BASIC_INFO_COUNT;
+  if (task_info(mach_task_self(), MACH_TASK_BASIC_INFO, reinterpret_cast<task_info_t>(&info),
+                &count) != KERN_SUCCESS)
+    return 0;
+  return info.resident_size;
+#else
+  return 0;
+#endif
+}
+
+void return_memory_early() {
+#if defined(__GLIBC__)
+  // Left alone the threshold grows to twice the largest buffer that was freed, up to 64 MB, and
+  // holds for the heap of every thread.
+  mallopt(M_TRIM_THRESHOLD, 256 << 10);
+#endif
+}
+
+void return_freed_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#elif defined(__APPLE__)
+  malloc_zone_pressure_relief(nullptr, 0);
+#endif
 }
 
 std::string system_name() {

@@ -18,6 +18,14 @@ struct MemoryInfo {
 
 MemoryInfo detect_memory();
 
+// What this process has in memory now: code, heap and stacks. 0 where the system does not say.
+uint64_t resident_bytes();
+// For a process whose phases need memory one after another: from now on what is freed goes back to
+// the system soon, however much was once in use. Costs time where large memory comes and goes.
+void return_memory_early();
+// Gives what was freed, and is still kept for later, back now.
+void return_freed_memory();
+
 // "Linux 6.1.0 x86_64", "Darwin 24.1.0 arm64".
 std::string system_name();
 // "Apple M3 Max"; empty when the system does not say.

@@ -49,7 +49,8 @@ class FileSource : public ByteSource {
   }
   Status read_at(uint64_t offset, std::span<std::byte> out) const override {
     SLUICE_TRY(check_range(*this, offset, out.size()));
-    const bool direct = large_ && out.size() >= direct_bytes_min_;
+    const bool past_cache = large_ && !descriptors_->keeps_pages();
+    const bool direct = past_cache && out.size() >= direct_bytes_min_;
     if (direct && !refused_.load(std::memory_order_relaxed)) {
       SLUICE_ASSIGN(const size_t done, read_past_cache(offset, out));
       if (done == out.size()) return {};
@@ -58,7 +59,7 @@ class FileSource : public ByteSource {
     }
     SLUICE_ASSIGN(const auto fd, plain_descriptor());
     SLUICE_TRY(read_fully(fd->get(), offset, out, path_));
-    if (large_) drop_cached(fd->get(), offset, out.size());
+    if (past_cache) drop_cached(fd->get(), offset, out.size());
     return {};
   }
   uint64_t size() const override { return state_.bytes; }

@@ -2,6 +2,7 @@
 // where a process may open 256. Private to io but for its construction.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -31,12 +32,18 @@ class DescriptorCache {
   // Closes what is kept under the key.
   void forget(uint64_t key) EXCLUDES(mutex_);
 
+  // From now on whatever is read of these files goes through the page cache and stays there,
+  // whatever DirectReads say: for a model that is soon read again, where there is room for it.
+  void keep_pages() { keeps_pages_.store(true, std::memory_order_relaxed); }
+  bool keeps_pages() const { return keeps_pages_.load(std::memory_order_relaxed); }
+
  private:
   struct Entry {
     uint64_t key;
     std::shared_ptr<const FileDescriptor> descriptor;
   };
   const size_t capacity_;
+  std::atomic<bool> keeps_pages_{false};
   Mutex mutex_;
   std::list<Entry> entries_ GUARDED_BY(mutex_);  // most recently used first
   uint64_t next_key_ GUARDED_BY(mutex_) = 0;

@@ -114,8 +114,9 @@ class Backend {
   virtual void rms_norm_heads(Tensor x, size_t heads, Weight weight, float epsilon) = 0;
   virtual void rope(Tensor x, size_t heads, RopeTable table, const Batch& batch) = 0;
   // Appends each row's keys and values to its sequence in that layer.
+  // k and v are used up by it.
   virtual void store_kv(const AttentionRule& rule, Tensor k, Tensor v, const Batch& batch) = 0;
-  // After store_kv of the same rows.
+  // After store_kv of the same rows; q is used up by it.
   virtual void attention(const AttentionRule& rule, Tensor q, const Batch& batch, Tensor out) = 0;
 
   // ---- experts: weights are [experts, rows, columns] ----

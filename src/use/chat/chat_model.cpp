@@ -53,7 +53,7 @@ Result<ChatModel> open_chat_model(std::shared_ptr<runtime::Engine> engine,
   if (chat_template)
     model.chat_template = std::move(*chat_template);
   else
-    model.template_problem = chat_template.error().message;
+    model.template_problem = chat_template.error();
   return model;
 }
 
@@ -61,7 +61,7 @@ Result<std::vector<uint32_t>> render_prompt(const ChatModel& model,
                                             const tokenizer::ChatInput& input, std::string* text) {
   if (!model.chat_template)
     return fail(ErrorCode::kUnsupported, "{} cannot chat: {}", model.engine->info().path,
-                model.template_problem);
+                model.template_problem.message);
   SLUICE_ASSIGN(*text, model.chat_template->render(input));
   return model.tokenizer.encode(*text, false);
 }

@@ -17,9 +17,9 @@ namespace sluice::chat {
 struct ChatModel {
   std::shared_ptr<runtime::Engine> engine;
   tokenizer::Tokenizer tokenizer;
-  // Absent for base models; template_problem then says why.
+  // Absent where template_problem says why: kNotFound for base models, which have none.
   std::optional<tokenizer::ChatTemplate> chat_template;
-  std::string template_problem;
+  Error template_problem;
   std::vector<uint32_t> ends;  // ids that end a generation, sorted
 
   bool ends_text(uint32_t id) const;

@@ -60,11 +60,7 @@ class Generator {
 };
 
 Status Generator::prefill(std::span<const uint32_t> prompt) {
-  if (prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt is empty");
-  if (prompt.size() >= session_.context())
-    return fail(ErrorCode::kExhausted,
-                "the prompt has {} tokens and the context holds {}; raise it with --context",
-                prompt.size(), session_.context());
+  SLUICE_TRY(check_prompt(prompt, session_.context()));
   result_.prompt_tokens = prompt.size();
   result_.reused_tokens = std::min(session_.common_prefix(prompt), prompt.size() - 1);
   const Stopwatch watch;
@@ -175,6 +171,14 @@ Status Generator::advance() {
 std::string_view finish_name(Finish finish) {
   constexpr std::string_view kNames[] = {"end", "stop", "length", "context", "cancelled"};
   return kNames[static_cast<size_t>(finish)];
+}
+
+Status check_prompt(std::span<const uint32_t> prompt, size_t context) {
+  if (prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt is empty");
+  if (prompt.size() < context) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              "the prompt has {} tokens and the context holds {}; raise it with --context",
+              prompt.size(), context);
 }
 
 Result<Generation> generate(const ChatModel& model, runtime::Session& session,

@@ -45,10 +45,12 @@ struct Generation {
   double prefill_s = 0, decode_s = 0;
 };
 
+// Whether there is a prompt, and room for an answer behind it: else kInvalidArgument.
+Status check_prompt(std::span<const uint32_t> prompt, size_t context);
+
 // The session becomes prompt and answer; what it has in common with the prompt is not run again.
 // After cancellation, as after every finish, it holds whole tokens and can be gone on with.
-// Errors: kInvalidArgument for an empty prompt; kExhausted for one that leaves no room in the
-// context; the engine's.
+// Errors: check_prompt's; the engine's.
 Result<Generation> generate(const ChatModel& model, runtime::Session& session,
                             std::span<const uint32_t> prompt, const Choose& choose,
                             const GenerateOptions& options, const OnText& on_text,

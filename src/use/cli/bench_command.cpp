@@ -63,8 +63,10 @@ std::string results_text(const std::vector<Throughput>& results, double memory_r
 Result<int> run(Context& context, const Options& options) {
   EngineArguments engine = options.engine;
   if (engine.context_tokens == 0) engine.context_tokens = context_needed(options);
-  SLUICE_ASSIGN(const RunningModel running,
-                open_engine(context, options.model, engine, std::ranges::max(options.batches)));
+  SLUICE_ASSIGN(
+      const RunningModel running,
+      plan_engine(context, options.model, engine, {.sessions = std::ranges::max(options.batches)}));
+  SLUICE_TRY(load_weights(context, running));
   context.console->count_in("tokens");
   const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
                                            options.decode_tokens, options.repetitions};

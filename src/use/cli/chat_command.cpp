@@ -116,7 +116,7 @@ Status Conversation::answer(const std::string& text) {
 }
 
 void Conversation::stats() const {
-  std::string text = last_ ? generation_text(*last_) : "";
+  std::string text = last_ ? generation_text(*last_, model_.engine->memory()) : "";
   text += fmt::format("context: {} of {} tokens\n", session_.size(), session_.context());
   context_.print(text);
 }
@@ -172,7 +172,7 @@ Result<bool> Conversation::command(const std::string& line) {
 }
 
 // One exchange; false at the end of the conversation. What goes wrong with a message is said, and
-// the conversation goes on.
+// the conversation goes on, unless the template itself cannot be used.
 Result<bool> exchange(Context& context, Conversation& conversation, LineReader& reader) {
   const auto line = reader.read_message("> ");
   if (!line) return false;
@@ -181,23 +181,26 @@ Result<bool> exchange(Context& context, Conversation& conversation, LineReader& 
   if (line->starts_with('/')) {
     going_on = conversation.command(*line);
   } else if (const Status answered = conversation.answer(*line); !answered) {
+    if (answered.error().code == ErrorCode::kUnsupported) return std::unexpected(answered.error());
     going_on = std::unexpected(answered.error());
   }
-  if (going_on || going_on.error().code == ErrorCode::kUnsupported) return going_on;
+  if (going_on) return going_on;
   context.console->error(going_on.error().message);
   return true;
 }
 
 Result<int> run(Context& context, const Options& options) {
-  SLUICE_ASSIGN(const RunningModel running, open_engine(context, options.model, options.engine));
+  SLUICE_ASSIGN(const RunningModel running, plan_engine(context, options.model, options.engine,
+                                                        generation_use(options.generation)));
   SLUICE_ASSIGN(const chat::ChatModel model, open_chat(context, running, options.generation));
   if (!model.chat_template)
     return fail(ErrorCode::kUnsupported, "{} cannot chat: {}; `sluice run --raw` continues a text",
-                options.model, model.template_problem);
+                options.model, model.template_problem.message);
   SLUICE_ASSIGN(runtime::Sampler sampler,
                 make_sampler(context, *running.engine, options.generation, kTemperature));
   SLUICE_ASSIGN(std::string system, system_prompt(context, options.generation));
   SLUICE_ASSIGN(auto variables, template_variables(options.generation));
+  SLUICE_TRY(load_weights(context, running));
   Conversation conversation(context, options, running, model, sampler, std::move(system),
                             std::move(variables));
   const bool terminal = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1;

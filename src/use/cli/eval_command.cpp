@@ -114,7 +114,8 @@ Result<int> compare_with(Context& context, const Options& options, const Running
   if (context.storage->exists(options.against + "/reference.json")) {
     SLUICE_ASSIGN(rows, evaluate::open_reference(options.against, windows, *context.storage));
   } else {
-    SLUICE_ASSIGN(other, open_engine(context, options.against, options.engine));
+    SLUICE_ASSIGN(other, plan_engine(context, options.against, options.engine));
+    SLUICE_TRY(load_weights(context, other));
     rows = evaluate::live_reference(*other.engine, windows);
   }
   SLUICE_ASSIGN(
@@ -184,9 +185,10 @@ Result<int> eval_tasks(Context& context, const Options& options, const RunningMo
 }
 
 Result<int> run(Context& context, const Options& options) {
-  SLUICE_ASSIGN(const RunningModel running, open_engine(context, options.model, options.engine));
-  context.console->count_in(options.tasks.empty() ? "tokens" : "questions");
+  SLUICE_ASSIGN(const RunningModel running, plan_engine(context, options.model, options.engine));
   SLUICE_ASSIGN(const chat::ChatModel model, chat::open_chat_model(running.engine, ""));
+  SLUICE_TRY(load_weights(context, running));
+  context.console->count_in(options.tasks.empty() ? "tokens" : "questions");
   if (!options.tasks.empty()) return eval_tasks(context, options, running, model);
   return eval_text(context, options, running, model);
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "base/machine.h"
 #include "base/units.h"
 #include "cli/model.h"
 #include "runtime/sampler/ngram_draft.h"
@@ -17,6 +18,8 @@ namespace {
 
 constexpr uint64_t kTextBytesMax = 64ull << 20;
 constexpr size_t kDraftTokensMax = 8;  // beyond this, products cost more than guesses save
+// Short of 64 MB by what the prompt's tokens, the sampler and a few pages of code still take.
+constexpr uint64_t kBesidesBytes = 60'000'000;
 
 Result<std::string> read_text_file(Context& context, const std::string& path) {
   SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
@@ -79,24 +82,30 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                      "(default: what the machine offers)");
 }
 
-Result<RunningModel> open_engine(Context& context, const std::string& path,
-                                 const EngineArguments& arguments, size_t sessions) {
+Result<RunningModel> plan_engine(Context& context, const std::string& path,
+                                 const EngineArguments& arguments, const EngineUse& use) {
   runtime::EngineOptions options;
   options.context = arguments.context_tokens;
-  options.sessions_max = sessions;
+  options.sessions_max = use.sessions;
+  options.logits_rows = use.logits_rows;
+  options.besides_bytes_max = use.besides_bytes_max;
   options.simd = context.simd;
   SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(arguments.kv));
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments.activations));
   if (!arguments.memory.empty()) {
     SLUICE_ASSIGN(options.memory_bytes_max, parse_bytes(arguments.memory));
   }
+  return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
-  SLUICE_ASSIGN(running.engine, runtime::Engine::open(path, options, *running.pool,
-                                                      *context.console, *context.console));
-  context.console->end();
-  for (const std::string& note : running.engine->info().notes) context.console->info(note);
+  SLUICE_ASSIGN(running.engine, runtime::Engine::plan(path, options, *running.pool));
   return running;
+}
+
+Status load_weights(Context& context, const RunningModel& running) {
+  const Status loaded = running.engine->load(*context.console, *context.console);
+  context.console->end();
+  return loaded;
 }
 
 void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
@@ -150,6 +159,11 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
                    "drop the oldest half when the context is full, instead of stopping");
   command.add_flag("--lookup", arguments.lookup,
                    "guess ahead from what the text repeats; never changes the text");
+}
+
+EngineUse generation_use(const GenerationArguments& arguments) {
+  return {.logits_rows = arguments.lookup ? 1 + kDraftTokensMax : 1,
+          .besides_bytes_max = kBesidesBytes};
 }
 
 Reasoning reasoning_of(const GenerationArguments& arguments) {
@@ -229,7 +243,7 @@ Result<std::map<std::string, std::string>> template_variables(
   return variables;
 }
 
-std::string generation_text(const chat::Generation& generation) {
+std::string generation_text(const chat::Generation& generation, const runtime::MemoryNeed& need) {
   const size_t run = generation.prompt_tokens - generation.reused_tokens;
   std::string text = fmt::format("prompt: {} tokens", generation.prompt_tokens);
   if (generation.reused_tokens > 0) text += fmt::format(", {} kept", generation.reused_tokens);
@@ -240,10 +254,15 @@ std::string generation_text(const chat::Generation& generation) {
     text += fmt::format(", {} of {} guesses right", generation.accepted, generation.drafted);
   if (generation.finish == chat::Finish::kLength) text += ", cut at --max-tokens";
   if (generation.finish == chat::Finish::kContext) text += ", the context is full";
-  return text + fmt::format("\npeak memory: {}\n", bytes_text(peak_resident_bytes()));
+  return text + fmt::format(
+                    "\npeak memory: {}; with a full context {} = weights {} + keys and values {} + "
+                    "scratch {} + program {}\n",
+                    bytes_text(peak_resident_bytes()), bytes_text(need.total()),
+                    bytes_text(need.weights), bytes_text(need.kv), bytes_text(need.scratch),
+                    bytes_text(need.program));
 }
 
-Json generation_json(const chat::Generation& generation) {
+Json generation_json(const chat::Generation& generation, const runtime::MemoryNeed& need) {
   return {{"text", generation.text},
           {"finish", chat::finish_name(generation.finish)},
           {"prompt_tokens", generation.prompt_tokens},
@@ -253,7 +272,13 @@ Json generation_json(const chat::Generation& generation) {
           {"accepted", generation.accepted},
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
-          {"peak_resident_bytes", peak_resident_bytes()}};
+          {"peak_resident_bytes", peak_resident_bytes()},
+          {"memory",
+           {{"weights", need.weights},
+            {"kv", need.kv},
+            {"scratch", need.scratch},
+            {"program", need.program},
+            {"total", need.total()}}}};
 }
 
 AnswerPrinter::AnswerPrinter(std::string_view prompt, Reasoning reasoning)

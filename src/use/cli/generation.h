@@ -23,14 +23,23 @@ struct EngineArguments {
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
 
-// A model in memory and the threads that run it. The engine uses the pool, so it goes first.
+// What a command will do with an engine, as far as memory is set aside for it.
+struct EngineUse {
+  size_t sessions = 1;             // at once
+  size_t logits_rows = 64;         // computed together
+  uint64_t besides_bytes_max = 0;  // as in runtime::EngineOptions
+};
+
+// A model and the threads that run it. The engine uses the pool, so it goes first.
 struct RunningModel {
   std::unique_ptr<ThreadPool> pool;
   std::shared_ptr<runtime::Engine> engine;
 };
-// sessions: how many there will be at once, for the memory that is needed.
-Result<RunningModel> open_engine(Context& context, const std::string& path,
-                                 const EngineArguments& arguments, size_t sessions = 1);
+// Reads headers; load_weights() the rest. What needs no weights belongs in between: it may fail,
+// and takes memory for a moment that the weights can use afterwards.
+Result<RunningModel> plan_engine(Context& context, const std::string& path,
+                                 const EngineArguments& arguments, const EngineUse& use = {});
+Status load_weights(Context& context, const RunningModel& running);
 
 enum class Reasoning { kOn, kOff, kHide };
 
@@ -45,6 +54,9 @@ struct GenerationArguments {
   bool ignore_end = false, context_shift = false, lookup = false, raw = false;
 };
 void add_generation_options(CLI::App& command, GenerationArguments& arguments);
+
+// Generating text: the program and scratch stay within 64 MB together.
+EngineUse generation_use(const GenerationArguments& arguments);
 
 Reasoning reasoning_of(const GenerationArguments& arguments);
 
@@ -66,9 +78,10 @@ Result<std::string> system_prompt(Context& context, const GenerationArguments& a
 // The template's variables: --template-args, and what --reasoning stands for.
 Result<std::map<std::string, std::string>> template_variables(const GenerationArguments& arguments);
 
-// "prompt: 31 tokens, 412.0 tokens/s\ngeneration: …" with peak memory, and as JSON.
-std::string generation_text(const chat::Generation& generation);
-Json generation_json(const chat::Generation& generation);
+// "prompt: 31 tokens, 412.0 tokens/s\ngeneration: …" with peak memory and what was computed for a
+// full context, and as JSON.
+std::string generation_text(const chat::Generation& generation, const runtime::MemoryNeed& need);
+Json generation_json(const chat::Generation& generation, const runtime::MemoryNeed& need);
 
 // Shows text as it comes: thinking dimmed or left out. Stops dimming on destruction.
 class AnswerPrinter {

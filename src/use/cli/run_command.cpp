@@ -47,7 +47,9 @@ Result<std::vector<uint32_t>> prompt_tokens(Context& context, const chat::ChatMo
                                             const Options& options, std::string* shown) {
   SLUICE_ASSIGN(*shown, prompt_text(context, options));
   if (shown->empty()) return fail(ErrorCode::kInvalidArgument, "the prompt is empty");
-  if (options.generation.raw || !model.chat_template) return model.tokenizer.encode(*shown, true);
+  const bool base_model =
+      !model.chat_template && model.template_problem.code == ErrorCode::kNotFound;
+  if (options.generation.raw || base_model) return model.tokenizer.encode(*shown, true);
   std::vector<tokenizer::ChatMessage> messages;
   SLUICE_ASSIGN(const std::string system, system_prompt(context, options.generation));
   if (!system.empty()) messages.push_back({"system", system});
@@ -58,14 +60,18 @@ Result<std::vector<uint32_t>> prompt_tokens(Context& context, const chat::ChatMo
   return chat::render_prompt(model, input, shown);
 }
 
+// All that can be wrong with the request is told before the weights are read.
 Result<int> run(Context& context, const Options& options) {
-  SLUICE_ASSIGN(const RunningModel running, open_engine(context, options.model, options.engine));
+  SLUICE_ASSIGN(const RunningModel running, plan_engine(context, options.model, options.engine,
+                                                        generation_use(options.generation)));
   SLUICE_ASSIGN(const chat::ChatModel model, open_chat(context, running, options.generation));
   SLUICE_ASSIGN(runtime::Sampler sampler,
                 make_sampler(context, *running.engine, options.generation, 0));
   std::string prompt;
   SLUICE_ASSIGN(const std::vector<uint32_t> tokens,
                 prompt_tokens(context, model, options, &prompt));
+  SLUICE_TRY(chat::check_prompt(tokens, running.engine->info().context));
+  SLUICE_TRY(load_weights(context, running));
   runtime::Session session = running.engine->new_session();
   AnswerPrinter printer(prompt, reasoning_of(options.generation));
   CancelToken cancel;
@@ -77,11 +83,11 @@ Result<int> run(Context& context, const Options& options) {
           model, session, tokens, choose_with(sampler), generate_options(options.generation),
           [&](std::string_view text) { return quiet_output || printer.show(text); }, &cancel));
   if (quiet_output) {
-    context.print_json(generation_json(generation));
+    context.print_json(generation_json(generation, running.engine->memory()));
   } else {
     printer.finish();
     if (!printer.ends_line()) context.print("\n");
-    context.console->info("\n" + generation_text(generation));
+    context.console->info("\n" + generation_text(generation, running.engine->memory()));
   }
   return generation.finish == chat::Finish::kCancelled ? kExitInterrupted : kExitSuccess;
 }
