@@ -1,3 +1,4 @@
+// What the system says about memory, and that freed memory goes back to it.
 #include "base/machine.h"
 
 #include <gtest/gtest.h>
