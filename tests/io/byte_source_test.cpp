@@ -139,6 +139,18 @@ TEST(DirectRead, FallsBackWhereTheFileSystemRefuses) {
   }
 }
 
+TEST(DirectRead, KeptPagesGiveTheSameBytes) {
+  const TemporaryFolder folder;
+  const std::string text = random_text(3 * kDirectAlignment + 5);
+  folder.write("f", text);
+  const auto cache = std::make_shared<DescriptorCache>();
+  const auto source = *open_file_source(folder.file("f"), cache, kAlways);
+  expect_reads(*source, text, 100, 8000);
+  cache->keep_pages();
+  expect_reads(*source, text, 100, 8000);
+  expect_reads(*source, text, 0, text.size());
+}
+
 TEST(AlignedBuffer, AddressFollowsTheOffset) {
   AlignedBuffer buffer;
   for (const uint64_t offset : {0ull, 1ull, 4095ull, 4096ull, 123456789ull})

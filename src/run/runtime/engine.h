@@ -59,6 +59,9 @@ struct EngineOptions {
   // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
   // is given what the process leaves, but at least kScratchBytesMin. 0: no such bound.
   uint64_t besides_bytes_max = 0;
+  // What the process will take beside for each token of context: a conversation's text is encoded
+  // anew while keys and values are there. Counted as the program's.
+  uint64_t program_bytes_token = 0;
 };
 
 inline constexpr size_t kContextDefaultMax = 4096;
@@ -71,7 +74,7 @@ struct MemoryNeed {
   uint64_t weights = 0;
   uint64_t kv = 0;       // of sessions_max sessions at full context
   uint64_t scratch = 0;  // activations, logits and the kernels' own
-  uint64_t program = 0;  // what this process held before: code, tokenizer, headers
+  uint64_t program = 0;  // what this process held before (code, tokenizer), and encoding takes
   uint64_t total() const { return weights + kv + scratch + program; }
 };
 

@@ -113,7 +113,7 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
 void EngineOpener::choose_rows(Engine::State& state) {
   const EngineOptions& options = state.options;
   StepLimits& limits = state.limits;
-  state.need.program = resident_bytes();
+  state.need.program = resident_bytes() + options.program_bytes_token * limits.context;
   uint64_t scratch_max = kScratchBytes;
   if (options.besides_bytes_max > 0) {
     const uint64_t left =
@@ -132,18 +132,19 @@ void EngineOpener::choose_rows(Engine::State& state) {
 Status EngineOpener::check_memory(const Engine::State& state) {
   const MemoryInfo machine = detect_memory();
   const MemoryNeed& need = state.need;
+  const uint64_t model = need.total() - need.program;
   // What the system calls available is so beside what this process holds already.
-  const uint64_t more = need.total() - need.program;
+  const uint64_t more = need.total() - std::min(need.program, resident_bytes());
   const auto refuse = [&](uint64_t most, std::string_view whose) {
     return fail(ErrorCode::kInvalidArgument,
                 "{}: running it takes {} = weights {} + keys and values {} ({} tokens) + scratch "
                 "{}, and the program itself {}, but {} {}; a smaller context, smaller keys and "
                 "values or a model fitted to less memory would help",
-                state.info.path, bytes_text(more), bytes_text(need.weights), bytes_text(need.kv),
+                state.info.path, bytes_text(model), bytes_text(need.weights), bytes_text(need.kv),
                 state.info.context, bytes_text(need.scratch), bytes_text(need.program), whose,
                 bytes_text(most));
   };
-  if (state.options.memory_bytes_max != 0 && more > state.options.memory_bytes_max)
+  if (state.options.memory_bytes_max != 0 && model > state.options.memory_bytes_max)
     return refuse(state.options.memory_bytes_max, "--memory allows only");
   if (machine.limit != 0 && need.total() > machine.limit)
     return refuse(machine.limit, "the cgroup of this process allows both together only");

@@ -15,6 +15,8 @@ namespace {
 
 constexpr double kTemperature = 0.7;
 constexpr uint64_t kConversationBytesMax = 64ull << 20;
+// What encoding a token's text takes, measured at 65,536 tokens: about 200 bytes.
+constexpr uint64_t kEncodingBytesToken = 256;
 
 constexpr const char* kHelp =
     "/stats         speed and context of the conversation\n"
@@ -190,8 +192,10 @@ Result<bool> exchange(Context& context, Conversation& conversation, LineReader& 
 }
 
 Result<int> run(Context& context, const Options& options) {
-  SLUICE_ASSIGN(const RunningModel running, plan_engine(context, options.model, options.engine,
-                                                        generation_use(options.generation)));
+  EngineUse use = generation_use(options.generation);
+  use.program_bytes_token = kEncodingBytesToken;
+  SLUICE_ASSIGN(const RunningModel running,
+                plan_engine(context, options.model, options.engine, use));
   SLUICE_ASSIGN(const chat::ChatModel model, open_chat(context, running, options.generation));
   if (!model.chat_template)
     return fail(ErrorCode::kUnsupported, "{} cannot chat: {}; `sluice run --raw` continues a text",

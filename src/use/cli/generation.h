@@ -25,9 +25,10 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments);
 
 // What a command will do with an engine, as far as memory is set aside for it.
 struct EngineUse {
-  size_t sessions = 1;             // at once
-  size_t logits_rows = 64;         // computed together
-  uint64_t besides_bytes_max = 0;  // as in runtime::EngineOptions
+  size_t sessions = 1;      // at once
+  size_t logits_rows = 64;  // computed together
+  // As in runtime::EngineOptions.
+  uint64_t besides_bytes_max = 0, program_bytes_token = 0;
 };
 
 // A model and the threads that run it. The engine uses the pool, so it goes first.
