@@ -10,7 +10,7 @@ the same engine and computes nothing. Every run starts with the model's files ou
 `mlx_lm.convert` runs on the same checkpoint, the machine's own disk and memory rates are measured
 beside. Prints medians and writes every run to bench/results/convert_<machine>_<date>.csv.
 
-Needs two and a half times the largest size on disk in --folder, and the Python environment that
+Needs 1.6 times the largest size on disk in --folder, and the Python environment that
 `scripts/setup test` makes."""
 
 import argparse
@@ -250,7 +250,7 @@ def main():
     arguments.commands = arguments.commands.split(",")
     bench = Bench(arguments)
     for size in arguments.sizes.split(","):
-        needed = 2.5 * make_checkpoint.parse_bytes(size)
+        needed = 1.6 * make_checkpoint.parse_bytes(size)
         if shutil.disk_usage(arguments.folder).free < needed:
             sys.exit(f"{size}: {needed / 1e9:.1f} GB are needed in {arguments.folder}")
         bench.measure(size)
