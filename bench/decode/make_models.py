@@ -24,9 +24,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SLUICE = ROOT / "build/bench/bin/sluice"
 LLAMA_CPP = ROOT / "build/peer/llama.cpp"
 
-spec = importlib.util.spec_from_file_location("make_checkpoint", ROOT / "tools/make_checkpoint.py")
-make_checkpoint = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_checkpoint)
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_checkpoint, layout = load_tool("make_checkpoint"), load_tool("gguf_layout")
 
 GENERATED = "random-llama-2.5B"
 # Every width divides by 256, the blocks of Q4_K; the output is a matrix of its own, as in Llama 3.
@@ -34,15 +40,6 @@ DIMS = dict(hidden_size=2560, intermediate_size=6912, num_hidden_layers=32, num_
             num_key_value_heads=5, vocab_size=49152, max_position_embeddings=8192)
 TYPES = ("Q4_0", "Q4_K_S", "Q8_0")
 BITS = (4, 8)
-
-NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-TOP_NAMES = {"model.embed_tokens.weight": "token_embd.weight", "lm_head.weight": "output.weight",
-             "model.norm.weight": "output_norm.weight"}
 
 
 def run(*command):
@@ -62,43 +59,16 @@ def checkpoint_tensors(folder):
             yield name, data[start + begin:start + end].view("<u2").reshape(tensor["shape"])
 
 
-def interleaved(values, heads):
-    """q and k as llama.cpp stores them: the two halves of a head's rows take turns."""
-    rows, columns = values.shape
-    halves = values.reshape(heads, 2, rows // heads // 2, columns)
-    return halves.swapaxes(1, 2).reshape(rows, columns)
-
-
-def gguf_name(name):
-    if name in TOP_NAMES:
-        return TOP_NAMES[name]
-    _, _, layer, rest = name.split(".", 3)
-    path, _, parameter = rest.rpartition(".")
-    return f"blk.{layer}.{NAMES[path]}.{parameter}"
-
-
 def add_metadata(writer, config):
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    layout.add_dims(writer, config)
     writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
-    # Bytes, two special tokens and unused ones; one merge, as the package leaves out empty arrays.
+    # Bytes, two special tokens and unused ones.
     alphabet = make_checkpoint.byte_alphabet()
     unused = [f"<unused{n}>" for n in range(config["vocab_size"] - len(alphabet) - 3)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list([*alphabet, "<s>", "</s>", "ab", *unused])
-    writer.add_token_types([1] * len(alphabet) + [3, 3, 1] + [5] * len(unused))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(config["bos_token_id"])
-    writer.add_eos_token_id(config["eos_token_id"])
+    layout.add_tokenizer(writer, config, [*alphabet, "<s>", "</s>", "ab", *unused],
+                         [1] * len(alphabet) + [3, 3, 1] + [5] * len(unused), "smollm")
 
 
 def write_gguf(path, folder, config):
@@ -109,7 +79,7 @@ def write_gguf(path, folder, config):
     for name, bits in checkpoint_tensors(folder):
         dtype = gguf.GGMLQuantizationType.BF16 if bits.ndim > 1 else gguf.GGMLQuantizationType.F32
         kind = np.uint16 if bits.ndim > 1 else np.float32
-        writer.add_tensor_info(gguf_name(name), bits.shape, np.dtype(kind),
+        writer.add_tensor_info(layout.gguf_name(name), bits.shape, np.dtype(kind),
                                bits.size * np.dtype(kind).itemsize, raw_dtype=dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -119,7 +89,7 @@ def write_gguf(path, folder, config):
             writer.write_tensor_data((bits.astype(np.uint32) << 16).view(np.float32))
             continue
         kind = name.split(".")[-2]
-        writer.write_tensor_data(interleaved(bits, heads[kind]) if kind in heads else bits)
+        writer.write_tensor_data(layout.interleaved(bits, heads[kind]) if kind in heads else bits)
     writer.close()
 
 

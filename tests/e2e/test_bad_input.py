@@ -106,13 +106,13 @@ def both(*edits):
     return edit
 
 
-def poke(name, element, value):
-    """One bf16 element."""
+def poke(name, element, value, kind="<H"):
+    """One element: by default of bf16, given by its bits."""
 
     def change(tensors):
         dtype, shape, data = tensors[name]
         data = bytearray(data)
-        data[2 * element:2 * element + 2] = struct.pack("<H", value)
+        struct.pack_into(kind, data, struct.calcsize(kind) * element, value)
         tensors[name] = (dtype, shape, bytes(data))
 
     return edit_tensors(change)

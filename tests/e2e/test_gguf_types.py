@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import support
-from gguf_models import gguf_tensors, interleaved, write_gguf
+from gguf_models import gguf_tensors, layout, write_gguf
 from support import (decoded_folder, make_checkpoint, read_folder, read_json, sluice, sluice_json)
 
 SEED = support.fresh_seed()
@@ -110,7 +110,7 @@ class EveryType(support.TestCase):
                                 ("attn_k.", "num_key_value_heads")):
                 if part in name:
                     values = split_halves(values, config[heads])
-                    np.testing.assert_array_equal(interleaved(values, config[heads]),
+                    np.testing.assert_array_equal(layout.interleaved(values, config[heads]),
                                                   expected[name])
             format_ = TYPES[kind][4]
             if format_ is None:
@@ -124,13 +124,11 @@ class EveryType(support.TestCase):
 
     @staticmethod
     def output_name(name):
-        from gguf_models import NAMES, TOP_NAMES
-
-        top = {ours: theirs for theirs, ours in TOP_NAMES.items()}
+        top = {ours: theirs for theirs, ours in layout.TOP_NAMES.items()}
         if name in top:
             return top[name]
         _, layer, part, parameter = name.split(".")
-        path = next(theirs for theirs, ours in NAMES.items() if ours == part)
+        path = next(theirs for theirs, ours in layout.NAMES.items() if ours == part)
         return f"model.layers.{layer}.{path}.{parameter}"
 
 

@@ -6,7 +6,7 @@ import struct
 
 import support
 from support import BAD_INPUT, BAD_USAGE, make_checkpoint, sluice, sluice_json
-from test_bad_input import MODEL_CASES, both, edit_config, edit_tensors, remove, write
+from test_bad_input import MODEL_CASES, both, edit_config, edit_tensors, poke, remove, write
 
 RAW = ("--raw", "-p", "x", "-n", 4, "--quiet")
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -43,14 +43,7 @@ TEMPLATE_CASES = [
 
 def set_floats(name, index, value):
     """One element of an f32 tensor."""
-
-    def change(tensors):
-        dtype, shape, data = tensors[name]
-        data = bytearray(data)
-        data[4 * index:4 * index + 4] = struct.pack("<f", value)
-        tensors[name] = (dtype, shape, bytes(data))
-
-    return edit_tensors(change)
+    return poke(name, index, value, "<f")
 
 
 def fill(name, value):

@@ -105,13 +105,35 @@ template <class Coding, bool kWide, int kChunks>
   return sum;
 }
 
+template <class Coding, bool kWide>
+constexpr bool kPaired = !kWide && requires(C& c) { Coding::chunk_pair(nullptr, 0, c, c); };
+
+// The same as dot_partial from pairs of chunks, an even number of them: the first chunk of a pair
+// adds to the lower half.
+template <class Coding, int kChunks>
+[[gnu::always_inline]] inline P dot_pairs(const uint8_t* row, size_t chunk, const uint8_t* token) {
+  P partial = no_partial();
+#pragma GCC unroll 2
+  for (int k = 0; k < kChunks; k += 2) {
+    const size_t index = chunk + static_cast<size_t>(k);
+    const uint8_t* x = token + index * kChunk;
+    C low, high;
+    Coding::chunk_pair(row, index, low, high);
+    partial = multiply_add(partial, low, load_values(x, x + kChunk));
+    partial = multiply_add(partial, high, load_values(x + kChunk / 2, x + kChunk / 2 * 3));
+  }
+  return partial;
+}
+
 // Of one row: partial sums where those hold all chunks.
 template <class Coding, bool kWide, int kChunks>
 [[gnu::always_inline]] inline auto dot_row(const uint8_t* row, size_t chunk, const uint8_t* token) {
-  if constexpr (!kWide && run_of<Coding>() >= kChunks)
-    return dot_partial<Coding, kChunks>(row, chunk, token);
-  else
+  if constexpr (kWide || run_of<Coding>() < kChunks)
     return dot_whole<Coding, kWide, kChunks>(row, chunk, token);
+  else if constexpr (kPaired<Coding, kWide> && kChunks % 2 == 0)
+    return dot_pairs<Coding, kChunks>(row, chunk, token);
+  else
+    return dot_partial<Coding, kChunks>(row, chunk, token);
 }
 
 // Of eight rows: lane r of low and high is that half of row r's products.
@@ -131,42 +153,6 @@ template <class Coding, bool kWide, int kChunks>
   }
   part_halves(four[0], four[1], low, high);
 }
-
-// The same from pairs of chunks, an even number of them: with kChunks of 2, low is the first one's.
-template <class Coding, int kChunks>
-[[gnu::always_inline]] inline P dot_pairs_of_row(const uint8_t* row, size_t chunk,
-                                                 const uint8_t* token) {
-  P partial = no_partial();
-#pragma GCC unroll 2
-  for (int k = 0; k < kChunks; k += 2) {
-    const size_t index = chunk + static_cast<size_t>(k);
-    const uint8_t* x = token + index * kChunk;
-    C low, high;
-    Coding::chunk_pair(row, index, low, high);
-    partial = multiply_add(partial, low, load_values(x, x + kChunk));
-    partial = multiply_add(partial, high, load_values(x + kChunk / 2, x + kChunk / 2 * 3));
-  }
-  return partial;
-}
-template <class Coding, int kChunks>
-[[gnu::always_inline]] inline void dot_pairs(const Rows& rows, size_t chunk, const uint8_t* token,
-                                             I& low, I& high) {
-  constexpr int kMost = 2 * 127 * Coding::kCodeMax * kChunks;
-  I four[2];
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const uint8_t* const* w = rows.weight + 4 * i;
-    const auto a = pair_up<kMost>(dot_pairs_of_row<Coding, kChunks>(w[0], chunk, token),
-                                  dot_pairs_of_row<Coding, kChunks>(w[1], chunk, token));
-    const auto b = pair_up<kMost>(dot_pairs_of_row<Coding, kChunks>(w[2], chunk, token),
-                                  dot_pairs_of_row<Coding, kChunks>(w[3], chunk, token));
-    four[i] = four_up<kMost>(a, b);
-  }
-  part_halves(four[0], four[1], low, high);
-}
-
-template <class Coding, bool kWide>
-constexpr bool kPaired = !kWide && requires(C& c) { Coding::chunk_pair(nullptr, 0, c, c); };
 
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
@@ -189,8 +175,8 @@ inline void fetch_scales(const Rows& rows) {
 template <class Coding, bool kWide, int kGroup>
 V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   constexpr int kChunks = kGroup < 32 ? 1 : kGroup / 32;
-  constexpr bool kPairs = kPaired<Coding, kWide>;
-  constexpr int kGroupsTogether = kGroup < 32 || (kPairs && kGroup == 32) ? 2 : 1;
+  constexpr bool kPairOfGroups = kGroup == 32 && kPaired<Coding, kWide>;
+  constexpr int kGroupsTogether = kGroup < 32 || kPairOfGroups ? 2 : 1;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
   const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
@@ -204,15 +190,11 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;
-      if constexpr (kPairs) {
-        if (both)
-          dot_pairs<Coding, kChunks == 1 ? 2 : kChunks>(rows, chunk, token, low, high);
-        else
-          dot_rows<Coding, kWide, kChunks>(rows, chunk, token, low, high);
-      } else {
+      if (kPairOfGroups && both)
+        dot_rows<Coding, kWide, 2>(rows, chunk, token, low, high);
+      else
         dot_rows<Coding, kWide, kChunks>(rows, chunk, token, low, high);
-      }
-      if (kGroupsTogether == 1 || (kPairs && !both)) low = low + high;
+      if (kGroup >= 32 && !(kPairOfGroups && both)) low = low + high;
       y = fold<Coding::kBias>(y, low, parameters.scales[g], parameters.biases[g],
                               token_group(m, token, group));
       if (kGroupsTogether == 2 && both)

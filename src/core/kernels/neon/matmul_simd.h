@@ -114,6 +114,7 @@ template <int kBits>
 inline C stream(const uint8_t* p) {
   return {stream_half<kBits>(p), stream_half<kBits>(p + 2 * kBits)};
 }
+
 // ---- sums ----
 
 // Only where registers are few.
