@@ -159,7 +159,7 @@ void check_against_exact(const Weights& w, const kernels::PreparedLayout& layout
     decode_row(w.view, r, row);
     for (size_t t = 0; t < tokens.size(); t += 4) {
       double exact = 0, limit = 1e-30, reach = 0;
-      const size_t group = layout.groups > 0 ? layout.coded.group : w.view.columns;
+      const size_t group = layout.groups > 0 ? layout.group : w.view.columns;
       const double top = layout.activations == Activations::kI8 ? 127 : 32767;
       for (size_t g = 0; g < w.view.columns; g += group) {
         double max = 0, weight_max = 0;

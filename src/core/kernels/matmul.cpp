@@ -94,7 +94,7 @@ RawMatmul raw_matmul(const WeightView& w, const PreparedLayout& layout, const st
   m.rows = row_end - row_begin;
   m.columns = w.columns;
   m.groups = layout.groups;
-  m.group = static_cast<int>(layout.coded.group);
+  m.group = static_cast<int>(layout.group);
   m.element = element_of(w.format.dtype).value_or(kElementF32);
   m.prepared = raw(prepared);
   m.prepared_stride = layout.bytes;
@@ -174,9 +174,10 @@ void MatmulTable::prepare(const WeightFormat& format, Activations activations,
     return prepare_model(layout, x, out);
   std::memset(out, 0, layout.bytes);
   auto* bytes = reinterpret_cast<uint8_t*>(out);
-  ops_->prepare({x.data(), x.size(), static_cast<int>(layout.coded.group), layout.wide,
+  ops_->prepare({x.data(), x.size(), static_cast<int>(layout.group), layout.wide,
                  layout.activations == Activations::kI8 ? 127.0f : 32767.0f, !layout.coded.has_bias,
-                 layout.coded.offset, ops_->position(coding_of(format), layout.wide),
+                 layout.coded.offset, layout.blocks ? static_cast<int>(layout.coded.group) : 0,
+                 ops_->position(coding_of(format), layout.wide),
                  reinterpret_cast<float*>(bytes + layout.scales_at), bytes,
                  bytes + layout.sums_at});
 }
@@ -186,7 +187,8 @@ size_t MatmulTable::scratch_bytes(const WeightFormat& format, Activations activa
   const PreparedLayout layout = prepared_layout(format, activations, columns);
   if (ops_ == nullptr) return scratch_bytes_model(layout, columns);
   if (layout.activations != Activations::kF32)  // a panel
-    return round_up(columns, 32) * kMatmulRowStep + layout.groups * 2 * kMatmulRowStep * 4;
+    return round_up(columns, 32) * kMatmulRowStep +
+           layout.groups * (layout.blocks ? kBlockPanelBytes : 2 * kMatmulRowStep * 4);
   return stored_as_floats(format) ? 64 : round_up(kDecodedRows * columns * 4, 64);
 }
 
@@ -202,7 +204,7 @@ void MatmulTable::matmul(const WeightView& w, Activations activations, const std
   const RawMatmul m =
       raw_matmul(w, layout, prepared, tokens, row_begin, row_end, y, y_stride, scratch);
   if (layout.activations != Activations::kF32)
-    ops_->coded(coding_of(w.format), layout.wide, m);
+    ops_->coded(coding_of(w.format), layout.wide, layout.blocks, m);
   else if (stored_as_floats(w.format))
     ops_->floats(m);
   else

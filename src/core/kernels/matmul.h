@@ -36,6 +36,10 @@ size_t row_step(const numerics::WeightFormat& format, Activations activations);
 //   with biases:    y = fma(scale·sx, Σ code·xq, y), then y = fma(bias, sx·S, y)
 //   with an offset: y = fma(scale·sx, Σ code·xq − offset·S, y)
 // where sums are whole numbers, rounded once to f32. A value that is not finite makes sx NaN.
+// Where a block's scales are whole numbers (CodedFormat::block) and activations have 8 bits, sx is
+// the block's, and block after block, the inner sums over a group and the outer ones over groups:
+//   with biases:    y = fma(step·sx, Σ scale·Σ code·xq, y), then y = fma(min_step·sx, −Σ min·S, y)
+//   with an offset: y = fma(step·sx, Σ scale·(Σ code·xq − offset·S), y)
 // Numerics, others: sixteen f32 lanes, lane l summing decode_row(w)[i]·x[i] by fma over i mod 16 =
 // l in rising order; then lanes l and l + 8, l + 4, l + 2, l + 1 are added.
 class MatmulTable {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -12,6 +13,8 @@ namespace {
 constexpr size_t kLanes = 16;     // of the f32 products
 constexpr size_t kStep = 64;      // to which values are padded, and bytes aligned
 constexpr size_t kGroupStep = 8;  // to which scales and sums are padded
+constexpr size_t kBlockSums = 16;
+constexpr size_t kGroupMax = 256;
 
 size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }
 
@@ -60,8 +63,18 @@ int load_value(bool wide, const std::byte* values, size_t index) {
   return narrow;
 }
 
-// offset·S as a whole number, or sx·S.
-void store_sum(const PreparedLayout& layout, std::byte* sums, size_t group, int sum, float scale) {
+// S of a block's groups, or offset·S as a whole number, or sx·S.
+void store_sums(const PreparedLayout& layout, std::byte* sums, size_t group, float scale,
+                std::span<const int> values) {
+  if (layout.blocks) {
+    for (size_t g = 0; g < values.size() / layout.coded.group; ++g) {
+      const auto part = values.subspan(g * layout.coded.group, layout.coded.group);
+      const auto sum = static_cast<int16_t>(std::accumulate(part.begin(), part.end(), 0));
+      std::memcpy(sums + (group * kBlockSums + sum_place(layout.coded, g)) * 2, &sum, 2);
+    }
+    return;
+  }
+  const int sum = std::accumulate(values.begin(), values.end(), 0);
   if (!layout.coded.has_bias) {
     const int shift = layout.coded.offset * sum;
     std::memcpy(sums + group * 4, &shift, 4);
@@ -74,7 +87,16 @@ void store_sum(const PreparedLayout& layout, std::byte* sums, size_t group, int 
 struct RowParts {
   std::span<uint8_t> codes;
   std::span<float> scales, biases;
+  std::span<numerics::BlockScales> blocks;
 };
+
+int dot_codes(const RowParts& row, const PreparedLayout& layout, const std::byte* prepared,
+              size_t from, size_t to) {
+  int sum = 0;
+  for (size_t i = from; i < to; ++i)
+    sum += int{row.codes[i]} * load_value(layout.wide, prepared, i);
+  return sum;
+}
 
 float dot_coded(const RowParts& row, const PreparedLayout& layout, const std::byte* prepared) {
   const auto* scales = reinterpret_cast<const float*>(prepared + layout.scales_at);
@@ -82,14 +104,35 @@ float dot_coded(const RowParts& row, const PreparedLayout& layout, const std::by
   const size_t size = layout.coded.group;
   float y = 0;
   for (size_t g = 0; g < layout.groups; ++g) {
-    int sum = 0;
-    for (size_t i = g * size; i < (g + 1) * size; ++i)
-      sum += int{row.codes[i]} * load_value(layout.wide, prepared, i);
+    const int sum = dot_codes(row, layout, prepared, g * size, (g + 1) * size);
     int shift = 0;
     float part = 0;
     std::memcpy(layout.coded.has_bias ? static_cast<void*>(&part) : &shift, sums + g * 4, 4);
     y = std::fma(row.scales[g] * scales[g], static_cast<float>(sum - shift), y);
     if (layout.coded.has_bias) y = std::fma(row.biases[g], part, y);
+  }
+  return y;
+}
+
+float dot_blocks(const RowParts& row, const PreparedLayout& layout, const std::byte* prepared) {
+  const auto* scales = reinterpret_cast<const float*>(prepared + layout.scales_at);
+  const std::byte* sums = prepared + layout.sums_at;
+  const size_t size = layout.coded.group;
+  float y = 0;
+  for (size_t b = 0; b < layout.groups; ++b) {
+    const numerics::BlockScales& block = row.blocks[b];
+    int whole = 0, weighted = 0;
+    for (size_t g = 0; g < layout.group / size; ++g) {
+      const size_t at = b * layout.group + g * size;
+      int16_t sum;
+      std::memcpy(&sum, sums + (b * kBlockSums + sum_place(layout.coded, g)) * 2, 2);
+      whole += block.scales[g] * dot_codes(row, layout, prepared, at, at + size);
+      weighted += (layout.coded.has_bias ? block.mins[g] : block.scales[g]) * sum;
+    }
+    if (!layout.coded.has_bias) whole -= layout.coded.offset * weighted;
+    y = std::fma(block.step * scales[b], static_cast<float>(whole), y);
+    if (layout.coded.has_bias)
+      y = std::fma(block.min_step * scales[b], static_cast<float>(-weighted), y);
   }
   return y;
 }
@@ -104,14 +147,18 @@ PreparedLayout prepared_layout(const numerics::WeightFormat& format, Activations
     layout.bytes = round_up(columns * 4, kStep);
     return layout;
   }
-  SLUICE_CHECK(columns % coded->group == 0);
   layout.activations = activations;
   layout.coded = *coded;
-  layout.groups = columns / coded->group;
+  layout.blocks = coded->block > 0 && activations == Activations::kI8;
+  layout.group = layout.blocks ? coded->block : coded->group;
+  SLUICE_CHECK(columns % layout.group == 0 && layout.group <= kGroupMax);
+  layout.groups = columns / layout.group;
   layout.wide = activations == Activations::kI16 || coded->code_max > kNarrowCodeMax;
   layout.scales_at = round_up(columns, kStep) * (layout.wide ? 2 : 1);
   layout.sums_at = layout.scales_at + round_up(layout.groups, kGroupStep) * 4;
-  layout.bytes = round_up(layout.sums_at + round_up(layout.groups, kGroupStep) * 4, kStep);
+  const size_t sums =
+      layout.blocks ? layout.groups * kBlockSums * 2 : round_up(layout.groups, kGroupStep) * 4;
+  layout.bytes = round_up(layout.sums_at + sums, kStep);
   return layout;
 }
 
@@ -123,23 +170,23 @@ void prepare_model(const PreparedLayout& layout, std::span<const float> x, std::
   }
   auto* scales = reinterpret_cast<float*>(out + layout.scales_at);
   const float top = layout.activations == Activations::kI8 ? 127.0f : 32767.0f;
-  const size_t size = layout.coded.group;
+  const size_t size = layout.group;
   for (size_t g = 0; g < layout.groups; ++g) {
     const float scale = group_scale(x.subspan(g * size, size), top);
     scales[g] = scale;
-    int sum = 0;
-    for (size_t i = g * size; i < (g + 1) * size; ++i) {
-      const int value = quantized(x[i], scale, top);
-      store_value(layout.wide, out, i, value);
-      sum += value;
+    int values[kGroupMax];
+    for (size_t i = 0; i < size; ++i) {
+      values[i] = quantized(x[g * size + i], scale, top);
+      store_value(layout.wide, out, g * size + i, values[i]);
     }
-    store_sum(layout, out + layout.sums_at, g, sum, scale);
+    store_sums(layout, out + layout.sums_at, g, scale, {values, size});
   }
 }
 
 size_t scratch_bytes_model(const PreparedLayout& layout, size_t columns) {
   if (layout.activations == Activations::kF32) return round_up(columns * 4, kStep);
-  return round_up(columns, kStep) + round_up(layout.groups * 8, kStep);
+  return round_up(columns, kStep) +
+         round_up(layout.groups * (layout.blocks ? sizeof(numerics::BlockScales) : 8), kStep);
 }
 
 void matmul_model(const numerics::WeightView& w, const PreparedLayout& layout,
@@ -147,20 +194,28 @@ void matmul_model(const numerics::WeightView& w, const PreparedLayout& layout,
                   float* y, size_t y_stride, std::byte* scratch) {
   const bool coded = layout.activations != Activations::kF32;
   auto* floats = reinterpret_cast<float*>(scratch + (coded ? round_up(w.columns, kStep) : 0));
-  const RowParts parts = {{reinterpret_cast<uint8_t*>(scratch), coded ? w.columns : 0},
-                          {floats, layout.groups},
-                          {floats + layout.groups, layout.groups}};
+  RowParts parts;
+  parts.codes = {reinterpret_cast<uint8_t*>(scratch), coded ? w.columns : 0};
+  if (layout.blocks) {
+    parts.blocks = {reinterpret_cast<numerics::BlockScales*>(floats), layout.groups};
+  } else {
+    parts.scales = {floats, layout.groups};
+    parts.biases = {floats + layout.groups, layout.groups};
+  }
   const std::span<float> values(floats, coded ? 0 : w.columns);
   for (size_t r = row_begin; r < row_end; ++r) {
-    if (coded)
+    if (layout.blocks)
+      take_blocks_apart(w, r, parts.codes, parts.blocks);
+    else if (coded)
       take_row_apart(w, r, parts.codes, parts.scales, parts.biases);
     else
       decode_row(w, r, values);
     for (size_t t = 0; t < tokens; ++t) {
       const std::byte* token = prepared + t * layout.bytes;
       y[t * y_stride + (r - row_begin)] =
-          coded ? dot_coded(parts, layout, token)
-                : dot_f32(values, reinterpret_cast<const float*>(token));
+          layout.blocks ? dot_blocks(parts, layout, token)
+          : coded       ? dot_coded(parts, layout, token)
+                        : dot_f32(values, reinterpret_cast<const float*>(token));
     }
   }
 }

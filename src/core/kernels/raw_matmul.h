@@ -38,7 +38,7 @@ struct RawMatmul {
   const uint8_t* scales;
   const uint8_t* biases;
   size_t weight_stride, scale_stride;
-  size_t rows, columns, groups;
+  size_t rows, columns, groups;  // groups of `group` activations
   int group;
   Element element;          // of affine scales and biases; of the weights in products of floats
   const uint8_t* prepared;  // as PreparedLayout says
@@ -49,6 +49,9 @@ struct RawMatmul {
   uint8_t* scratch;  // aligned to 64
 };
 
+// Of sixteen rows' parameters of one block in scratch.
+constexpr size_t kBlockPanelBytes = 26 * 64;
+
 struct RawPrepare {
   const float* x;
   size_t columns;
@@ -57,6 +60,7 @@ struct RawPrepare {
   float top;        // 127 or 32767
   bool whole_sums;  // offset·S as whole numbers, else sx·S
   int offset;
+  int sums_of;  // 16 or 32: instead S of so many as int16, as PreparedLayout says; else 0
   const uint8_t* position;  // of each of 32 values; null: in order
   float* scales;
   uint8_t* values;  // zeroed
@@ -67,7 +71,8 @@ struct RawMatmulOps {
   void (*prepare)(const RawPrepare& p);
   // Where each of 32 values goes; null: in order.
   const uint8_t* (*position)(RawCoding coding, bool wide);
-  void (*coded)(RawCoding coding, bool wide, const RawMatmul& m);
+  // blocks: scales stay whole numbers, never with wide.
+  void (*coded)(RawCoding coding, bool wide, bool blocks, const RawMatmul& m);
   // Of weights that are floats of m.element.
   void (*floats)(const RawMatmul& m);
 };

@@ -50,67 +50,77 @@ unsigned pair_of(Bytes pairs, size_t i) {
   return load_u8(pairs + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & 3u;
 }
 
-void q2_k_block(Bytes block, const Parts& out) {
-  const float d = load_f16(block + 80), dmin = load_f16(block + 82);
+void q2_k_block(Bytes block, uint8_t* codes, BlockScales& out) {
+  out.step = load_f16(block + 80);
+  out.min_step = load_f16(block + 82);
   for (size_t g = 0; g < 16; ++g) {
     const uint8_t packed = load_u8(block + g);
-    out.scales[g] = d * static_cast<float>(packed & 15);
-    out.biases[g] = -(dmin * static_cast<float>(packed >> 4));
+    out.scales[g] = static_cast<int8_t>(packed & 15);
+    out.mins[g] = static_cast<int8_t>(packed >> 4);
   }
-  for (size_t i = 0; i < 256; ++i) out.codes[i] = static_cast<uint8_t>(pair_of(block + 16, i));
+  for (size_t i = 0; i < 256; ++i) codes[i] = static_cast<uint8_t>(pair_of(block + 16, i));
 }
 
-void q3_k_block(Bytes block, const Parts& out) {
-  const float d = load_f16(block + 108);
+void q3_k_block(Bytes block, uint8_t* codes, BlockScales& out) {
+  out.step = load_f16(block + 108);
   Bytes packed = block + 96;
   for (size_t g = 0; g < 16; ++g) {
     const unsigned low = load_u8(packed + g % 8) >> (g < 8 ? 0 : 4) & 15u;
     const unsigned high = load_u8(packed + 8 + g % 4) >> (2 * (g / 4)) & 3u;
-    out.scales[g] = d * static_cast<float>(static_cast<int>(low | high << 4) - 32);
+    out.scales[g] = static_cast<int8_t>(static_cast<int>(low | high << 4) - 32);
   }
   for (size_t i = 0; i < 256; ++i) {
     const unsigned third = load_u8(block + i % 32) >> (i / 32) & 1u;
-    out.codes[i] = static_cast<uint8_t>(pair_of(block + 32, i) | third << 2);
+    codes[i] = static_cast<uint8_t>(pair_of(block + 32, i) | third << 2);
   }
 }
 
-void q4_q5_k_block(bool five, Bytes block, const Parts& out) {
-  const float d = load_f16(block), dmin = load_f16(block + 2);
+void q4_q5_k_block(bool five, Bytes block, uint8_t* codes, BlockScales& out) {
+  out.step = load_f16(block);
+  out.min_step = load_f16(block + 2);
   const auto packed = [block](size_t i) { return unsigned{load_u8(block + 4 + i)}; };
   for (size_t g = 0; g < 8; ++g) {
     const unsigned scale =
         g < 4 ? packed(g) & 63 : (packed(g + 4) & 15) | (packed(g - 4) >> 6) << 4;
     const unsigned min = g < 4 ? packed(g + 4) & 63 : packed(g + 4) >> 4 | (packed(g) >> 6) << 4;
-    out.scales[g] = d * static_cast<float>(scale);
-    out.biases[g] = -(dmin * static_cast<float>(min));
+    out.scales[g] = static_cast<int8_t>(scale);
+    out.mins[g] = static_cast<int8_t>(min);
   }
   Bytes nibbles = block + (five ? 48 : 16);
   for (size_t i = 0; i < 256; ++i) {
     const unsigned low = load_u8(nibbles + i / 64 * 32 + i % 32) >> (i / 32 % 2 * 4) & 15u;
     const unsigned bit = five ? load_u8(block + 16 + i % 32) >> (i / 32) & 1u : 0;
-    out.codes[i] = static_cast<uint8_t>(low | bit << 4);
+    codes[i] = static_cast<uint8_t>(low | bit << 4);
   }
 }
 
-void q6_k_block(Bytes block, const Parts& out) {
-  const float d = load_f16(block + 208);
-  for (size_t g = 0; g < 16; ++g) out.scales[g] = d * static_cast<float>(load_i8(block + 192 + g));
+void q6_k_block(Bytes block, uint8_t* codes, BlockScales& out) {
+  out.step = load_f16(block + 208);
+  for (size_t g = 0; g < 16; ++g) out.scales[g] = load_i8(block + 192 + g);
   for (size_t i = 0; i < 256; ++i) {
     const size_t half = i / 128, quarter = i % 128 / 32, l = i % 32;
     const unsigned low = load_u8(block + half * 64 + quarter % 2 * 32 + l) >> (quarter / 2 * 4);
     const unsigned high = load_u8(block + 128 + half * 32 + l) >> (2 * quarter) & 3u;
-    out.codes[i] = static_cast<uint8_t>((low & 15u) | high << 4);
+    codes[i] = static_cast<uint8_t>((low & 15u) | high << 4);
   }
 }
 
-void block_parts(DType dtype, Bytes block, const Parts& out) {
+void k_block(DType dtype, Bytes block, uint8_t* codes, BlockScales& out) {
   switch (dtype) {
-    case DType::kQ2_K: return q2_k_block(block, out);
-    case DType::kQ3_K: return q3_k_block(block, out);
-    case DType::kQ4_K: return q4_q5_k_block(false, block, out);
-    case DType::kQ5_K: return q4_q5_k_block(true, block, out);
-    case DType::kQ6_K: return q6_k_block(block, out);
-    default: return small_block(dtype, block, out);
+    case DType::kQ2_K: return q2_k_block(block, codes, out);
+    case DType::kQ3_K: return q3_k_block(block, codes, out);
+    case DType::kQ6_K: return q6_k_block(block, codes, out);
+    default: return q4_q5_k_block(dtype == DType::kQ5_K, block, codes, out);
+  }
+}
+
+void block_parts(DType dtype, const CodedFormat& coded, Bytes block, const Parts& out) {
+  if (coded.block == 0) return small_block(dtype, block, out);
+  BlockScales whole;
+  k_block(dtype, block, out.codes, whole);
+  for (size_t g = 0; g < coded.block / coded.group; ++g) {
+    out.scales[g] = whole.step * static_cast<float>(whole.scales[g]);
+    out.biases[g] = coded.has_bias ? -(whole.min_step * static_cast<float>(whole.mins[g])) : 0;
   }
 }
 
@@ -121,11 +131,11 @@ std::optional<CodedFormat> coded_blocks(DType dtype) {
     case DType::kQ5_0: return CodedFormat{32, 31, 16, false};
     case DType::kQ5_1: return CodedFormat{32, 31, 0, true};
     case DType::kQ8_0: return CodedFormat{32, 255, 128, false};
-    case DType::kQ2_K: return CodedFormat{16, 3, 0, true};
-    case DType::kQ3_K: return CodedFormat{16, 7, 4, false};
-    case DType::kQ4_K: return CodedFormat{32, 15, 0, true};
-    case DType::kQ5_K: return CodedFormat{32, 31, 0, true};
-    case DType::kQ6_K: return CodedFormat{16, 63, 32, false};
+    case DType::kQ2_K: return CodedFormat{16, 3, 0, true, 256};
+    case DType::kQ3_K: return CodedFormat{16, 7, 4, false, 256};
+    case DType::kQ4_K: return CodedFormat{32, 15, 0, true, 256};
+    case DType::kQ5_K: return CodedFormat{32, 31, 0, true, 256};
+    case DType::kQ6_K: return CodedFormat{16, 63, 32, false, 256};
     default: return std::nullopt;
   }
 }
@@ -167,7 +177,7 @@ void take_row_apart(const WeightView& view, size_t row, std::span<uint8_t> codes
     const DTypeInfo& info = dtype_info(view.format.dtype);
     for (size_t i = 0; i < view.columns; i += info.block_elements) {
       const size_t g = i / coded->group;
-      block_parts(view.format.dtype, weight + i / info.block_elements * info.block_bytes,
+      block_parts(view.format.dtype, *coded, weight + i / info.block_elements * info.block_bytes,
                   {codes.data() + i, scales.data() + g, biases.data() + g});
     }
     return;
@@ -179,6 +189,17 @@ void take_row_apart(const WeightView& view, size_t row, std::span<uint8_t> codes
   unpack_codes({weight, bytes.weight}, view.format.quant.bits, codes);
   decode_elements(view.format.dtype, {row_scales, bytes.scales}, scales);
   decode_elements(view.format.dtype, {view.biases + row * bytes.biases, bytes.biases}, biases);
+}
+
+void take_blocks_apart(const WeightView& view, size_t row, std::span<uint8_t> codes,
+                       std::span<BlockScales> blocks) {
+  const auto coded = coded_format(view.format);
+  SLUICE_CHECK(coded.has_value() && coded->block > 0 && row < view.rows);
+  SLUICE_CHECK(codes.size() == view.columns && blocks.size() == view.columns / coded->block);
+  Bytes weight = view.weight + row * row_bytes(view.format, view.columns).weight;
+  for (size_t b = 0; b < blocks.size(); ++b)
+    k_block(view.format.dtype, weight + b * dtype_info(view.format.dtype).block_bytes,
+            codes.data() + b * coded->block, blocks[b]);
 }
 
 }  // namespace sluice::numerics

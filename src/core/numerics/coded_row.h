@@ -18,6 +18,15 @@ struct CodedFormat {
   unsigned code_max = 0;
   int offset = 0;
   bool has_bias = false;
+  // Where scales and biases of groups are whole numbers under two floats of a block: its elements,
+  // of which there are 256. Else 0.
+  size_t block = 0;
+};
+
+// A block's groups in order: scale = step·scales, bias = −(min_step·mins).
+struct BlockScales {
+  float step = 0, min_step = 0;
+  int8_t scales[16] = {}, mins[16] = {};
 };
 
 // Nothing for formats that are not of this kind (plain floats, codebooks, mxfp8).
@@ -27,5 +36,9 @@ std::optional<CodedFormat> coded_format(const WeightFormat& format);
 // Does not allocate. Requires coded_format(view.format).
 void take_row_apart(const WeightView& view, size_t row, std::span<uint8_t> codes,
                     std::span<float> scales, std::span<float> biases);
+
+// The same with one BlockScales for each block. Requires coded_format(view.format)->block > 0.
+void take_blocks_apart(const WeightView& view, size_t row, std::span<uint8_t> codes,
+                       std::span<BlockScales> blocks);
 
 }  // namespace sluice::numerics

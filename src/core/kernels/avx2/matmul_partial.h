@@ -18,6 +18,16 @@ inline P multiply_add(P p, C c, S s) {
 }
 inline void in_order(P& a, P& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I widen(P p) { return {_mm256_madd_epi16(p.v, _mm256_set1_epi16(1))}; }
+// Widened and multiplied by number kPlace of each half of w.
+template <int kPlace>
+inline I widen_scaled(P p, W w) {
+  const __m256i scale = _mm256_shuffle_epi8(w.v, _mm256_set1_epi16(kPlace * 0x202 + 0x100));
+  return {_mm256_madd_epi16(p.v, scale)};
+}
+// By one number for each lane, which lies there twice.
+inline I widen_scaled(P p, const int16_t* scales) {
+  return {_mm256_madd_epi16(p.v, load_256(reinterpret_cast<const uint8_t*>(scales)))};
+}
 
 // Sums of four, as of whole numbers in matmul_simd.h, but added in 16 bits as far as those hold
 // them, which takes fewer instructions. kMost: the largest magnitude of a lane.

@@ -54,8 +54,8 @@ inline C operator&(C a, C b) { return {_mm256_and_si256(a.v, b.v)}; }
 inline C operator|(C a, C b) { return {_mm256_or_si256(a.v, b.v)}; }
 inline C operator^(C a, C b) { return {_mm256_xor_si256(a.v, b.v)}; }
 // Of bytes; bits from the neighbour come in, for the caller to mask.
-inline C shift_right(C a, int count) { return {_mm256_srl_epi16(a.v, _mm_cvtsi32_si128(count))}; }
-inline C shift_left(C a, int count) { return {_mm256_sll_epi16(a.v, _mm_cvtsi32_si128(count))}; }
+inline C shift_right(C a, int count) { return {_mm256_srli_epi16(a.v, count)}; }
+inline C shift_left(C a, int count) { return {_mm256_slli_epi16(a.v, count)}; }
 // table[code] for codes below 16.
 inline C look_up(const uint8_t* table, C code) {
   return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_128(table)), code.v)};
@@ -145,15 +145,32 @@ inline void stream_wide(const uint8_t* p, S& even, S& odd) {
 // ---- sums ----
 
 // Keeps the compiler from doing later products first, for which it would have to spill sums.
+inline void in_order(I& a) { asm volatile("" : "+x"(a.v)); }
 inline void in_order(I& a, I& b) { asm volatile("" : "+x"(a.v), "+x"(b.v)); }
 inline I no_sum() { return {_mm256_setzero_si256()}; }
 inline I operator+(I a, I b) { return {_mm256_add_epi32(a.v, b.v)}; }
 inline I operator-(I a, I b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline I operator*(I a, I b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 inline I splat_sum(int32_t x) { return {_mm256_set1_epi32(x)}; }
 inline S even_codes(C c) { return {_mm256_and_si256(c.v, _mm256_set1_epi16(0xff))}; }
 inline S odd_codes(C c) { return {_mm256_srli_epi16(c.v, 8)}; }
 // Products of 16 bits, added in pairs.
 inline I multiply_wide(S a, S b) { return {_mm256_madd_epi16(a.v, b.v)}; }
+
+// Sixteen scales that are signed bytes, as 16-bit numbers: those of even groups, then of odd ones.
+struct W {
+  __m256i v;
+};
+inline W sixteen_whole(uint64_t low, uint64_t high) {
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  const __m128i bytes = _mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low));
+  return {_mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order))};
+}
+// Eight, twice.
+inline W eight_whole(uint64_t bytes) {
+  return {_mm256_cvtepi8_epi16(_mm_set1_epi64x(static_cast<int64_t>(bytes)))};
+}
+inline I weigh(W w, S sums) { return {_mm256_madd_epi16(w.v, sums.v)}; }
 
 // Sums of four vectors, in two steps: lane r of a half is the sum of that half of vector r.
 template <int>
@@ -222,7 +239,7 @@ inline void store_whole(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v);
 }
 // The f16 at the same place of eight rows.
-inline V halves_of(const uint8_t* const* rows, size_t at) {
+[[gnu::always_inline]] inline V halves_of(const uint8_t* const* rows, size_t at) {
   uint16_t h[8];
   for (int i = 0; i < 8; ++i) memcpy(&h[i], rows[i] + at, 2);
   return {_mm256_cvtph_ps(_mm_setr_epi16(static_cast<int16_t>(h[0]), static_cast<int16_t>(h[1]),
@@ -231,7 +248,8 @@ inline V halves_of(const uint8_t* const* rows, size_t at) {
                                          static_cast<int16_t>(h[6]), static_cast<int16_t>(h[7])))};
 }
 // Two f16, one behind the other, at the same place of eight rows.
-inline void two_halves_of(const uint8_t* const* rows, size_t at, V& first, V& second) {
+[[gnu::always_inline]] inline void two_halves_of(const uint8_t* const* rows, size_t at, V& first,
+                                                V& second) {
   int w[8];
   for (int i = 0; i < 8; ++i) memcpy(&w[i], rows[i] + at, 4);
   const __m128i a = _mm_setr_epi32(w[0], w[1], w[2], w[3]);

@@ -184,12 +184,46 @@ inline C pick_bit(C bytes, size_t index) {
   return shift_right(bytes, static_cast<int>(index)) & splat_code(1);
 }
 
-// Q4_K and Q5_K: blocks of 256 with eight groups of 32.
+// What K-quants share: blocks of 256 with kParts groups, whose scales are bytes under an f16 at
+// kStepAt, and whose minima, where they have them, under a second one behind it. scale_bytes and
+// min_bytes: of eight groups, the first in the lowest byte; signed.
+template <class Coding>
+struct KBlocks {
+  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
+    V scales[8], biases[8];
+    const size_t eighth = g0 % Coding::kParts / 8;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const uint8_t* block = rows.weight[i] + g0 / Coding::kParts * Coding::kBytes;
+      scales[i] = splat_v(half(block + Coding::kStepAt)) *
+                  signed_bytes_to_floats(Coding::scale_bytes(block, eighth));
+      if constexpr (Coding::kBias)
+        biases[i] = splat_v(-half(block + Coding::kStepAt + 2)) *
+                    signed_bytes_to_floats(Coding::min_bytes(block, eighth));
+    }
+    store_transposed(scales, out.scales);
+    if constexpr (Coding::kBias) store_transposed(biases, out.biases);
+  }
+  static W whole_scales(const uint8_t* block) {
+    if constexpr (Coding::kParts == 8)
+      return eight_whole(Coding::scale_bytes(block, 0));
+    else
+      return sixteen_whole(Coding::scale_bytes(block, 0), Coding::scale_bytes(block, 1));
+  }
+  static W whole_mins(const uint8_t* block) {
+    if constexpr (Coding::kParts == 8)
+      return eight_whole(Coding::min_bytes(block, 0));
+    else
+      return sixteen_whole(Coding::min_bytes(block, 0), Coding::min_bytes(block, 1));
+  }
+};
+
+// Q4_K and Q5_K.
 template <int kWidth>
-struct FourFiveK {
+struct FourFiveK : KBlocks<FourFiveK<kWidth>> {
   static constexpr int kCodeMax = (1 << kWidth) - 1;
   static constexpr bool kBias = true;
-  static constexpr size_t kBytes = kWidth == 4 ? 144 : 176;
+  static constexpr size_t kBytes = kWidth == 4 ? 144 : 176, kParts = 8, kStepAt = 0;
   static C chunk(const uint8_t* row, size_t index) {
     const uint8_t* block = row + index / 8 * kBytes;
     const size_t group = index % 8;
@@ -199,85 +233,62 @@ struct FourFiveK {
     else
       return low | shift_left(pick_bit(codes(block + 16), group), 4);
   }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
-    V scales[8], biases[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t* block = rows.weight[i] + g0 / 8 * kBytes;
-      const uint32_t a = word_32(block + 4), b = word_32(block + 8), c = word_32(block + 12);
-      const uint64_t scale = joined(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
-      const uint64_t min = joined(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
-      scales[i] = splat_v(half(block)) * bytes_to_floats(scale);
-      biases[i] = splat_v(-half(block + 2)) * bytes_to_floats(min);
-    }
-    store_transposed(scales, out.scales);
-    store_transposed(biases, out.biases);
+  static uint64_t scale_bytes(const uint8_t* block, size_t) {
+    const uint32_t a = word_32(block + 4), c = word_32(block + 12);
+    return joined(a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
+  }
+  static uint64_t min_bytes(const uint8_t* block, size_t) {
+    const uint32_t b = word_32(block + 8), c = word_32(block + 12);
+    return joined(b & 0x3f3f3f3fu, (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
   }
 };
 
-// Blocks of 256 with sixteen groups of 16.
-struct TwoK {
+struct TwoK : KBlocks<TwoK> {
   static constexpr int kCodeMax = 3;
   static constexpr bool kBias = true;
+  static constexpr size_t kBytes = 84, kParts = 16, kStepAt = 80;
   static C chunk(const uint8_t* row, size_t index) {
-    const uint8_t* block = row + index / 8 * 84;
+    const uint8_t* block = row + index / 8 * kBytes;
     return pick_pair(codes(block + 16 + index % 8 / 4 * 32), index % 4);
   }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
-    V scales[8], biases[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t* block = rows.weight[i] + g0 / 16 * 84;
-      const uint64_t packed = word_64(block + g0 % 16);
-      scales[i] = splat_v(half(block + 80)) * bytes_to_floats(packed & 0x0f0f0f0f0f0f0f0fu);
-      biases[i] = splat_v(-half(block + 82)) * bytes_to_floats(packed >> 4 & 0x0f0f0f0f0f0f0f0fu);
-    }
-    store_transposed(scales, out.scales);
-    store_transposed(biases, out.biases);
+  static uint64_t scale_bytes(const uint8_t* block, size_t eighth) {
+    return word_64(block + eighth * 8) & 0x0f0f0f0f0f0f0f0fu;
+  }
+  static uint64_t min_bytes(const uint8_t* block, size_t eighth) {
+    return word_64(block + eighth * 8) >> 4 & 0x0f0f0f0f0f0f0f0fu;
   }
 };
 
-struct ThreeK {
-  static constexpr int kCodeMax = 7;
+struct ThreeK : KBlocks<ThreeK> {
+  static constexpr int kCodeMax = 7, kOffset = 4;
   static constexpr bool kBias = false;
+  static constexpr size_t kBytes = 110, kParts = 16, kStepAt = 108;
   static C chunk(const uint8_t* row, size_t index) {
-    const uint8_t* block = row + index / 8 * 110;
+    const uint8_t* block = row + index / 8 * kBytes;
     const C pairs = pick_pair(codes(block + 32 + index % 8 / 4 * 32), index % 4);
     return pairs | shift_left(pick_bit(codes(block), index % 8), 2);
   }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
-    V scales[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t* block = rows.weight[i] + g0 / 16 * 110;
-      const unsigned shift = g0 % 16 / 2;  // 4 for the last eight
-      const uint32_t pairs = word_32(block + 104) >> shift;
-      const uint64_t low = word_64(block + 96) >> shift & 0x0f0f0f0f0f0f0f0fu;
-      const uint64_t high = joined(pairs & 0x03030303u, pairs >> 2 & 0x03030303u);
-      scales[i] = splat_v(half(block + 108)) * (bytes_to_floats(low | high << 4) + splat_v(-32.0f));
-    }
-    store_transposed(scales, out.scales);
+  static uint64_t scale_bytes(const uint8_t* block, size_t eighth) {
+    const uint32_t pairs = word_32(block + 104) >> 4 * eighth;
+    const uint64_t low = word_64(block + 96) >> 4 * eighth & 0x0f0f0f0f0f0f0f0fu;
+    const uint64_t high = joined(pairs & 0x03030303u, pairs >> 2 & 0x03030303u);
+    // Less 32 in every byte, without borrowing from the next.
+    return ((low | high << 4 | 0x8080808080808080u) - 0x2020202020202020u) ^ 0x8080808080808080u;
   }
 };
 
-struct SixK {
-  static constexpr int kCodeMax = 63;
+struct SixK : KBlocks<SixK> {
+  static constexpr int kCodeMax = 63, kOffset = 32;
   static constexpr bool kBias = false;
+  static constexpr size_t kBytes = 210, kParts = 16, kStepAt = 208;
   static C chunk(const uint8_t* row, size_t index) {
-    const uint8_t* block = row + index / 8 * 210;
+    const uint8_t* block = row + index / 8 * kBytes;
     const size_t part = index % 8 / 4, quarter = index % 4;
     const C low = pick_nibble(codes(block + part * 64 + quarter % 2 * 32), quarter / 2);
     return low | shift_left(pick_pair(codes(block + 128 + part * 32), quarter), 4);
   }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
-    V scales[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t* block = rows.weight[i] + g0 / 16 * 210;
-      scales[i] =
-          splat_v(half(block + 208)) * signed_bytes_to_floats(word_64(block + 192 + g0 % 16));
-    }
-    store_transposed(scales, out.scales);
+  static uint64_t scale_bytes(const uint8_t* block, size_t eighth) {
+    return word_64(block + 192 + eighth * 8);
   }
 };
 

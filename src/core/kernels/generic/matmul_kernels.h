@@ -14,6 +14,8 @@ constexpr size_t kChunk = 32;  // codes unpacked together
 constexpr size_t kPanelRows = 16;
 constexpr size_t kPanelTokens = 4;             // from here on a panel pays
 constexpr size_t kStepBytes = 4 * kPanelRows;  // of a panel: four codes of each row
+constexpr int kBlock = 256;                    // of K-quants
+constexpr size_t kBlockSums = 16;              // of activations, for one block
 
 template <class Coding>
 constexpr int run_of() {
@@ -205,8 +207,64 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   return y;
 }
 
-// The rows of a block lie an eighth of all apart, so that each stream goes on from block to block.
-template <class Coding, bool kWide, int kGroup>
+// Lane r: the sum of vector r.
+[[gnu::always_inline]] inline I sums_of_rows(const I* v) {
+  constexpr int kMost = 1 << 30;  // never in 16 bits
+  I low, high;
+  part_halves(four_up<kMost>(pair_up<kMost>(v[0], v[1]), pair_up<kMost>(v[2], v[3])),
+              four_up<kMost>(pair_up<kMost>(v[4], v[5]), pair_up<kMost>(v[6], v[7])), low, high);
+  return low + high;
+}
+
+// One row's block. whole: its products under whole scales; weighted: the sums of activations that
+// its minima take, or offsets already took from whole.
+template <class Coding, int... kPlaces>
+[[gnu::always_inline]] inline void dot_block(const uint8_t* block, const uint8_t* values, S sums,
+                                             I& whole, I& weighted) {
+  const W scales = Coding::whole_scales(block);
+  I sum = no_sum();
+  ((sum = sum + widen_scaled<kPlaces>(dot_partial<Coding, 1>(block, kPlaces, values), scales),
+    in_order(sum)),
+   ...);
+  whole = sum;
+  if constexpr (Coding::kBias) {
+    weighted = weigh(Coding::whole_mins(block), sums);
+  } else {
+    whole = whole - weigh(scales, sums) * splat_sum(Coding::kOffset);
+  }
+}
+
+// Blocks of 256 whose scales stay whole numbers.
+template <class Coding>
+V multiply_blocks(const RawMatmul& m, const Rows& rows, size_t t) {
+  const uint8_t* token = m.prepared + t * m.prepared_stride;
+  V y = splat_v(0);
+  for (size_t b = 0; b < m.groups; ++b) {
+    fetch_weights(rows, b * Coding::kBytes, Coding::kBytes);
+    const S sums = load_values(token + m.sums_at + b * kBlockSums * 2);
+    I whole[8], weighted[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      dot_block<Coding, 0, 1, 2, 3, 4, 5, 6, 7>(rows.weight[i] + b * Coding::kBytes,
+                                                token + b * kBlock, sums, whole[i], weighted[i]);
+    float scale;
+    memcpy(&scale, token + m.scales_at + b * 4, 4);
+    const size_t at = b * Coding::kBytes + Coding::kStepAt;
+    if constexpr (Coding::kBias) {
+      V steps, min_steps;
+      two_halves_of(rows.weight, at, steps, min_steps);
+      y = fma_v(steps * splat_v(scale), to_floats(sums_of_rows(whole)), y);
+      y = fma_v(min_steps * splat_v(scale), to_floats(no_sum() - sums_of_rows(weighted)), y);
+    } else {
+      y = fma_v(halves_of(rows.weight, at) * splat_v(scale), to_floats(sums_of_rows(whole)), y);
+    }
+  }
+  return y;
+}
+
+// Eight rows by multiply_rows or multiply_blocks. They lie an eighth of all apart, so that each
+// stream goes on from block to block.
+template <V (*kMultiply)(const RawMatmul&, const Rows&, size_t)>
 void few_tokens(const RawMatmul& m) {
   const size_t blocks = (m.rows + 7) / 8;
   for (size_t block = 0; block < blocks; ++block) {
@@ -214,7 +272,7 @@ void few_tokens(const RawMatmul& m) {
     if (m.scale_stride > 0) fetch_scales(rows);
     for (size_t t = 0; t < m.tokens; ++t) {
       float lanes[8];
-      store_v(lanes, multiply_rows<Coding, kWide, kGroup>(m, rows, t));
+      store_v(lanes, kMultiply(m, rows, t));
       float* out = m.y + t * m.y_stride + block;
       for (size_t i = 0; i * blocks + block < m.rows && i < 8; ++i) out[i * blocks] = lanes[i];
     }
@@ -234,7 +292,48 @@ inline Panel panel_at(const RawMatmul& m) {
   return {m.scratch, reinterpret_cast<float*>(m.scratch + chunks * 8 * kStepBytes)};
 }
 
+// Of one block, instead of parameters by group. Scales lie twice in each lane; weights, which are
+// minima or scales, in pairs as the sums of activations do.
+struct BlockPanel {
+  float steps[kPanelRows], min_steps[kPanelRows];
+  int16_t scales[16][kPanelRows][2];
+  int16_t weights[kBlockSums / 2][kPanelRows][2];
+};
+static_assert(sizeof(BlockPanel) == kBlockPanelBytes);
+
+inline int16_t byte_of(uint64_t bytes, size_t index) {
+  return static_cast<int8_t>(bytes >> 8 * index);
+}
+
 template <class Coding>
+void fill_block(const Rows& rows, size_t b, size_t part, BlockPanel& out) {
+  const size_t at = b * Coding::kBytes + Coding::kStepAt;
+  V steps, min_steps = splat_v(0);
+  if constexpr (Coding::kBias)
+    two_halves_of(rows.weight, at, steps, min_steps);
+  else
+    steps = halves_of(rows.weight, at);
+  store_v(out.steps + part * 8, steps);
+  store_v(out.min_steps + part * 8, min_steps);
+  for (size_t i = 0; i < 8; ++i) {
+    const uint8_t* block = rows.weight[i] + b * Coding::kBytes;
+    const size_t row = part * 8 + i;
+    for (size_t eighth = 0; eighth < Coding::kParts / 8; ++eighth) {
+      const uint64_t scales = Coding::scale_bytes(block, eighth);
+      uint64_t weights = scales;
+      if constexpr (Coding::kBias) weights = Coding::min_bytes(block, eighth);
+      for (size_t g = 0; g < 8; ++g) {
+        const size_t group = eighth * 8 + g;
+        const size_t place = Coding::kParts == 16 ? group % 2 * 8 + group / 2 : group;
+        int16_t* scale = out.scales[group][row];
+        scale[0] = scale[1] = byte_of(scales, g);
+        out.weights[place / 2][row][place % 2] = byte_of(weights, g);
+      }
+    }
+  }
+}
+
+template <class Coding, bool kBlocks>
 void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
   const size_t chunks = (m.columns + kChunk - 1) / kChunk;
   for (size_t part = 0; part < 2; ++part) {
@@ -244,6 +343,11 @@ void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) c[i] = Coding::chunk(rows.weight[i], chunk);
       store_transposed(c, panel.codes + chunk * 8 * kStepBytes + part * 32, kStepBytes);
+    }
+    if constexpr (kBlocks) {
+      auto* blocks = reinterpret_cast<BlockPanel*>(panel.parameters);
+      for (size_t b = 0; b < m.groups; ++b) fill_block<Coding>(rows, b, part, blocks[b]);
+      continue;
     }
     Parameters parameters;
     for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
@@ -258,10 +362,11 @@ void fill_panel(const RawMatmul& m, size_t first, const Panel& panel) {
   }
 }
 
-// Adds steps [from, to) of the panel to sums, which must not overflow P.
-template <int kTokens>
+// Adds steps [from, to) of the panel to sums, which must not overflow P. widened: makes whole
+// numbers of the partial sums of either eight rows.
+template <int kTokens, class Widen>
 inline void add_steps(const uint8_t* codes_at, const uint8_t* values, size_t stride, size_t from,
-                      size_t to, I (*sums)[2]) {
+                      size_t to, Widen widened, I (*sums)[2]) {
   P partial[kTokens][2];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) partial[t][0] = partial[t][1] = no_partial();
@@ -277,8 +382,8 @@ inline void add_steps(const uint8_t* codes_at, const uint8_t* values, size_t str
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
-    sums[t][0] = sums[t][0] + widen(partial[t][0]);
-    sums[t][1] = sums[t][1] + widen(partial[t][1]);
+    sums[t][0] = sums[t][0] + widened(partial[t][0], 0);
+    sums[t][1] = sums[t][1] + widened(partial[t][1], 1);
   }
 }
 
@@ -310,11 +415,24 @@ inline void add_wide_steps(const uint8_t* codes_at, const uint8_t* values, size_
   }
 }
 
-// run: how many steps P can hold.
-template <bool kBias, bool kWide, int kTokens>
-void multiply_tile(const RawMatmul& m, const Panel& panel, size_t run, size_t first, size_t t0) {
+template <int kTokens>
+inline void store_tile(const RawMatmul& m, size_t first, size_t t0, const V (*y)[2]) {
+  for (int t = 0; t < kTokens; ++t)
+    for (size_t part = 0; part < 2; ++part)
+      if (first + part * 8 < m.rows)
+        store_rows(m, t0 + static_cast<size_t>(t), first + part * 8, y[t][part]);
+}
+
+inline S weights_at(const int16_t* pairs) {
+  return load_values(reinterpret_cast<const uint8_t*>(pairs));
+}
+
+template <class Coding, bool kWide, int kTokens>
+void multiply_tile(const RawMatmul& m, const Panel& panel, size_t first, size_t t0) {
   const uint8_t* tokens = m.prepared + t0 * m.prepared_stride;
   const size_t steps = static_cast<size_t>(m.group) / 4;
+  constexpr auto kRun = static_cast<size_t>(run_of<Coding>());
+  const auto widened = [](P p, int) { return widen(p); };
   V y[kTokens][2];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) y[t][0] = y[t][1] = splat_v(0);
@@ -326,41 +444,90 @@ void multiply_tile(const RawMatmul& m, const Panel& panel, size_t run, size_t fi
     if constexpr (kWide)
       add_wide_steps<kTokens>(panel.codes, tokens, m.prepared_stride, g * steps, end, sums);
     else
-      for (size_t step = g * steps; step < end; step += run)
+      for (size_t step = g * steps; step < end; step += kRun)
         add_steps<kTokens>(panel.codes, tokens, m.prepared_stride, step,
-                           step + run < end ? step + run : end, sums);
+                           step + kRun < end ? step + kRun : end, widened, sums);
     const float* parameters = panel.parameters + g * 2 * kPanelRows;
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
       const TokenGroup values =
           token_group(m, tokens + static_cast<size_t>(t) * m.prepared_stride, g);
       for (int part = 0; part < 2; ++part)
-        y[t][part] = fold<kBias>(y[t][part], sums[t][part], parameters + part * 8,
+        y[t][part] = fold<Coding::kBias>(y[t][part], sums[t][part], parameters + part * 8,
                                  parameters + kPanelRows + part * 8, values);
     }
   }
-  for (int t = 0; t < kTokens; ++t)
-    for (size_t part = 0; part < 2; ++part)
-      if (first + part * 8 < m.rows)
-        store_rows(m, t0 + static_cast<size_t>(t), first + part * 8, y[t][part]);
+  store_tile<kTokens>(m, first, t0, y);
 }
 
-template <bool kBias, bool kWide>
-void multiply_panel(const RawMatmul& m, const Panel& panel, size_t run, size_t first) {
-  size_t t = 0;
-  if constexpr (!kWide)
-    for (; t + 6 <= m.tokens; t += 6) multiply_tile<kBias, kWide, 6>(m, panel, run, first, t);
-  for (; t + 4 <= m.tokens; t += 4) multiply_tile<kBias, kWide, 4>(m, panel, run, first, t);
-  for (; t + 2 <= m.tokens; t += 2) multiply_tile<kBias, kWide, 2>(m, panel, run, first, t);
-  if (t < m.tokens) multiply_tile<kBias, kWide, 1>(m, panel, run, first, t);
+// Blocks of 256 whose scales stay whole numbers.
+template <class Coding, int kTokens>
+void multiply_block_tile(const RawMatmul& m, const Panel& panel, size_t first, size_t t0) {
+  const uint8_t* tokens = m.prepared + t0 * m.prepared_stride;
+  constexpr size_t kSteps = kBlock / Coding::kParts / 4;
+  constexpr size_t kRun = static_cast<size_t>(run_of<Coding>()) < kSteps
+                              ? static_cast<size_t>(run_of<Coding>())
+                              : kSteps;
+  V y[kTokens][2];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) y[t][0] = y[t][1] = splat_v(0);
+  for (size_t b = 0; b < m.groups; ++b) {
+    const BlockPanel& block = reinterpret_cast<const BlockPanel*>(panel.parameters)[b];
+    I whole[kTokens][2];
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) whole[t][0] = whole[t][1] = no_sum();
+    for (size_t g = 0; g < Coding::kParts; ++g) {
+      const auto scaled = [&](P p, int part) {
+        return widen_scaled(p, block.scales[g][part * 8]);
+      };
+      const size_t begin = (b * Coding::kParts + g) * kSteps;
+      for (size_t step = begin; step < begin + kSteps; step += kRun)
+        add_steps<kTokens>(panel.codes, tokens, m.prepared_stride, step, step + kRun, scaled,
+                           whole);
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      const uint8_t* token = tokens + static_cast<size_t>(t) * m.prepared_stride;
+      const uint8_t* sums = token + m.sums_at + b * kBlockSums * 2;
+      float scale;
+      memcpy(&scale, token + m.scales_at + b * 4, 4);
+      for (int part = 0; part < 2; ++part) {
+        I weighted = no_sum();
+        for (size_t pair = 0; pair < Coding::kParts / 2; ++pair)
+          weighted = weighted + multiply_wide(weights_at(block.weights[pair][part * 8]),
+                                              splat_values(sums + pair * 4));
+        I products = whole[t][part];
+        if constexpr (!Coding::kBias)
+          products = products - weighted * splat_sum(Coding::kOffset);
+        V& out = y[t][part];
+        out = fma_v(load_v(block.steps + part * 8) * splat_v(scale), to_floats(products), out);
+        if constexpr (Coding::kBias)
+          out = fma_v(load_v(block.min_steps + part * 8) * splat_v(scale),
+                      to_floats(no_sum() - weighted), out);
+      }
+    }
+  }
+  store_tile<kTokens>(m, first, t0, y);
 }
 
-template <class Coding, bool kWide>
+template <class Coding, bool kWide, bool kBlocks, int kTokens>
+inline void multiply_some(const RawMatmul& m, const Panel& panel, size_t first, size_t t0) {
+  if constexpr (kBlocks)
+    multiply_block_tile<Coding, kTokens>(m, panel, first, t0);
+  else
+    multiply_tile<Coding, kWide, kTokens>(m, panel, first, t0);
+}
+
+template <class Coding, bool kWide, bool kBlocks>
 void many_tokens(const RawMatmul& m) {
   const Panel panel = panel_at(m);
   for (size_t row = 0; row < m.rows; row += kPanelRows) {
-    fill_panel<Coding>(m, row, panel);
-    multiply_panel<Coding::kBias, kWide>(m, panel, static_cast<size_t>(run_of<Coding>()), row);
+    fill_panel<Coding, kBlocks>(m, row, panel);
+    size_t t = 0;
+    if constexpr (!kWide)
+      for (; t + 6 <= m.tokens; t += 6) multiply_some<Coding, kWide, kBlocks, 6>(m, panel, row, t);
+    for (; t + 4 <= m.tokens; t += 4) multiply_some<Coding, kWide, kBlocks, 4>(m, panel, row, t);
+    for (; t + 2 <= m.tokens; t += 2) multiply_some<Coding, kWide, kBlocks, 2>(m, panel, row, t);
+    if (t < m.tokens) multiply_some<Coding, kWide, kBlocks, 1>(m, panel, row, t);
   }
 }
 
@@ -368,8 +535,8 @@ void many_tokens(const RawMatmul& m) {
 
 template <class Coding, bool kWide, int... kGroups>
 void multiply(const RawMatmul& m) {
-  if (m.tokens >= kPanelTokens) return many_tokens<Coding, kWide>(m);
-  ((m.group == kGroups ? few_tokens<Coding, kWide, kGroups>(m) : void()), ...);
+  if (m.tokens >= kPanelTokens) return many_tokens<Coding, kWide, false>(m);
+  ((m.group == kGroups ? few_tokens<multiply_rows<Coding, kWide, kGroups>>(m) : void()), ...);
 }
 
 // Codes beyond 63 only go with wide activations.
@@ -380,7 +547,15 @@ void multiply_either(bool wide, const RawMatmul& m) {
   multiply<Coding, true, kGroups...>(m);
 }
 
-void coded(RawCoding coding, bool wide, const RawMatmul& m) {
+// K-quants: whole scales go with narrow activations.
+template <class Coding>
+void multiply_k(bool blocks, const RawMatmul& m) {
+  if (!blocks) return multiply<Coding, true, kBlock / Coding::kParts>(m);
+  if (m.tokens >= kPanelTokens) return many_tokens<Coding, false, true>(m);
+  few_tokens<multiply_blocks<Coding>>(m);
+}
+
+void coded(RawCoding coding, bool wide, bool blocks, const RawMatmul& m) {
   switch (coding) {
     case kAffine2: return multiply_either<Affine<2>, 32, 64, 128>(wide, m);
     case kAffine3: return multiply_either<Affine<3>, 32, 64, 128>(wide, m);
@@ -395,11 +570,11 @@ void coded(RawCoding coding, bool wide, const RawMatmul& m) {
     case kQ5_0Blocks: return multiply_either<SmallBlocks<22, 5, false>, 32>(wide, m);
     case kQ5_1Blocks: return multiply_either<SmallBlocks<24, 5, true>, 32>(wide, m);
     case kQ8_0Blocks: return multiply_either<SmallBlocks<34, 8, false>, 32>(wide, m);
-    case kQ2KBlocks: return multiply_either<TwoK, 16>(wide, m);
-    case kQ3KBlocks: return multiply_either<ThreeK, 16>(wide, m);
-    case kQ4KBlocks: return multiply_either<FourFiveK<4>, 32>(wide, m);
-    case kQ5KBlocks: return multiply_either<FourFiveK<5>, 32>(wide, m);
-    case kQ6KBlocks: return multiply_either<SixK, 16>(wide, m);
+    case kQ2KBlocks: return multiply_k<TwoK>(blocks, m);
+    case kQ3KBlocks: return multiply_k<ThreeK>(blocks, m);
+    case kQ4KBlocks: return multiply_k<FourFiveK<4>>(blocks, m);
+    case kQ5KBlocks: return multiply_k<FourFiveK<5>>(blocks, m);
+    case kQ6KBlocks: return multiply_k<SixK>(blocks, m);
     case kCodings: return;
   }
 }
@@ -457,19 +632,33 @@ inline void store_group(const RawPrepare& p, size_t first, const int32_t* whole)
   }
 }
 
+inline void store_block_sums(const RawPrepare& p, size_t block, const int32_t* whole) {
+  for (int g = 0; g < kBlock / p.sums_of; ++g) {
+    int32_t sum = 0;
+    for (int i = 0; i < p.sums_of; ++i) sum += whole[g * p.sums_of + i];
+    const auto narrow = static_cast<int16_t>(sum);
+    const int place = p.sums_of == 16 ? g % 2 * 8 + g / 2 : g;
+    memcpy(p.sums + (block * kBlockSums + static_cast<size_t>(place)) * 2, &narrow, 2);
+  }
+}
+
 void prepare(const RawPrepare& p) {
   const size_t size = static_cast<size_t>(p.group);
   for (size_t g = 0; g < p.columns / size; ++g) {
     const float* x = p.x + g * size;
     const float scale = group_scale(p, x);
     p.scales[g] = scale;
-    int32_t whole[128] = {}, sum = 0;
+    int32_t whole[kBlock] = {}, sum = 0;
     if (scale > 0)
       for (size_t i = 0; i < size; i += 8) {
         const V steps = round_v(load_v(x + i) / splat_v(scale));
         store_whole(whole + i, to_whole(max_v(min_v(steps, splat_v(p.top)), splat_v(-p.top))));
       }
     store_group(p, g * size, whole);
+    if (p.sums_of > 0) {
+      store_block_sums(p, g, whole);
+      continue;
+    }
     for (size_t i = 0; i < size; ++i) sum += whole[i];
     const int32_t shift = p.offset * sum;
     const float part = scale * static_cast<float>(sum);

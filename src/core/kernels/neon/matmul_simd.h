@@ -118,10 +118,12 @@ inline C stream(const uint8_t* p) {
 // ---- sums ----
 
 // Only where registers are few.
+inline void in_order(I&) {}
 inline void in_order(I&, I&) {}
 inline I no_sum() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }
 inline I operator+(I x, I y) { return {vaddq_s32(x.a, y.a), vaddq_s32(x.b, y.b)}; }
 inline I operator-(I x, I y) { return {vsubq_s32(x.a, y.a), vsubq_s32(x.b, y.b)}; }
+inline I operator*(I x, I y) { return {vmulq_s32(x.a, y.a), vmulq_s32(x.b, y.b)}; }
 inline I splat_sum(int32_t x) { return {vdupq_n_s32(x), vdupq_n_s32(x)}; }
 inline int8x16_t even_half(uint8x16_t c) {
   return vreinterpretq_s8_u16(vandq_u16(vreinterpretq_u16_u8(c), vdupq_n_u16(0xff)));
@@ -145,6 +147,37 @@ inline int32x4_t multiply_wide_half(int8x16_t x, int8x16_t y) {
 inline I multiply_wide(S x, S y) {
   return {multiply_wide_half(x.a, y.a), multiply_wide_half(x.b, y.b)};
 }
+
+struct W {
+  int16x8_t a, b;
+};
+inline W sixteen_whole(uint64_t low, uint64_t high) {
+  const int8x8_t v = vcreate_s8(low), w = vcreate_s8(high);
+  return {vmovl_s8(vuzp1_s8(v, w)), vmovl_s8(vuzp2_s8(v, w))};
+}
+inline W eight_whole(uint64_t bytes) {
+  const int16x8_t v = vmovl_s8(vcreate_s8(bytes));
+  return {v, v};
+}
+inline I weigh(W w, S sums) {
+  return multiply_wide({vreinterpretq_s8_s16(w.a), vreinterpretq_s8_s16(w.b)}, sums);
+}
+template <int kPlace>
+inline int32x4_t scaled_by(int32x4_t sum, int16x8_t scales) {
+  const int16x4_t four = kPlace < 4 ? vget_low_s16(scales) : vget_high_s16(scales);
+  return vmulq_laneq_s32(sum, vmovl_s16(four), kPlace % 4);
+}
+// The sums of byte products are whole numbers already.
+template <int kPlace>
+inline I widen_scaled(I sum, W w) {
+  return {scaled_by<kPlace>(sum.a, w.a), scaled_by<kPlace>(sum.b, w.b)};
+}
+inline I widen_scaled(I sum, const int16_t* scales) {
+  const int16x8_t low = vld1q_s16(scales), high = vld1q_s16(scales + 8);
+  return {vmulq_s32(sum.a, vshrq_n_s32(vreinterpretq_s32_s16(low), 16)),
+          vmulq_s32(sum.b, vshrq_n_s32(vreinterpretq_s32_s16(high), 16))};
+}
+
 template <int>
 inline I pair_up(I x, I y) {
   return {vpaddq_s32(x.a, y.a), vpaddq_s32(x.b, y.b)};
