@@ -6,7 +6,9 @@ from support import load_tool, read_json, read_safetensors
 
 layout = load_tool("gguf_layout")
 
-ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
+ARCHITECTURES = {"llama": "llama", "mixtral": "llama", "qwen2": "qwen2", "qwen3": "qwen3",
+                 "qwen3_moe": "qwen3moe"}
+MIXTRAL_NAMES = {"w1": "ffn_gate", "w2": "ffn_down", "w3": "ffn_up"}
 
 
 def gguf_tensors(folder, config):
@@ -16,11 +18,12 @@ def gguf_tensors(folder, config):
         values = tensor.floats()
         if ".experts." in name:
             _, _, layer, _, _, expert, matrix, parameter = name.split(".")
-            key = f"blk.{layer}.{layout.NAMES['mlp.' + matrix]}_exps.{parameter}"
+            part = MIXTRAL_NAMES.get(matrix) or layout.NAMES["mlp." + matrix]
+            key = f"blk.{layer}.{part}_exps.{parameter}"
             experts.setdefault(key, {})[int(expert)] = values
             continue
         projection = name.split(".")[-2]
-        if config["model_type"] == "llama" and projection in ("q_proj", "k_proj"):
+        if ARCHITECTURES[config["model_type"]] == "llama" and projection in ("q_proj", "k_proj"):
             heads = "num_attention_heads" if projection == "q_proj" else "num_key_value_heads"
             values = layout.interleaved(values, config[heads])
         tensors[layout.gguf_name(name)] = values
@@ -45,6 +48,9 @@ def write_gguf(path, folder, blocks=None, pre="qwen2", split_max_tensors=0):
         writer.add_expert_count(config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])
         writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if "num_local_experts" in config:
+        writer.add_expert_count(config["num_local_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
     vocabulary = read_json(folder / "tokenizer.json")["model"]["vocab"]
     layout.add_tokenizer(writer, config, [*sorted(vocabulary, key=vocabulary.get), "ab"],
                          [1] * (len(vocabulary) - 2) + [3, 3, 1], pre)

@@ -139,11 +139,12 @@ inline FakeCheckpoint tiny_gguf(const std::string& model_type,
       fake.add(layer + "attn_q.bias", {4 * d}, f32)
           .add(layer + "attn_k.bias", {2 * d}, f32)
           .add(layer + "attn_v.bias", {2 * d}, f32);
-    if (model_type == "qwen3_moe") {
+    if (model_type == "qwen3_moe" || model_type == "mixtral") {
+      const uint64_t width = model_type == "mixtral" ? 96 : 32;
       fake.add(layer + "ffn_gate_inp.weight", {3, 64}, f32);
-      fake.add(layer + "ffn_gate_exps.weight", {3, 32, 64}, dtype);
-      fake.add(layer + "ffn_up_exps.weight", {3, 32, 64}, dtype);
-      fake.add(layer + "ffn_down_exps.weight", {3, 64, 32}, dtype);
+      fake.add(layer + "ffn_gate_exps.weight", {3, width, 64}, dtype);
+      fake.add(layer + "ffn_up_exps.weight", {3, width, 64}, dtype);
+      fake.add(layer + "ffn_down_exps.weight", {3, 64, width}, dtype);
     } else {
       fake.add(layer + "ffn_gate.weight", {96, 64}, dtype);
       fake.add(layer + "ffn_up.weight", {96, 64}, dtype);

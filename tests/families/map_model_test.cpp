@@ -92,7 +92,7 @@ TEST(MapModel, LlamaModulesInOrder) {
 }
 
 TEST(MapModel, EveryFamilyFromEitherSource) {
-  for (const char* family : {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe"}) {
+  for (const char* family : {"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe"}) {
     const FakeCheckpoint hf = tiny_hf(family);
     const ModelMap map = mapped(hf);
     EXPECT_EQ(map.family, family);

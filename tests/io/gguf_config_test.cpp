@@ -96,6 +96,20 @@ TEST(GgufConfigTest, Qwen) {
   EXPECT_EQ((*moe)["mlp_only_layers"], Json::array());
 }
 
+TEST(GgufConfigTest, Mixtral) {
+  GgufBuilder file = model("llama");
+  file.u32("llama.expert_count", 8).u32("llama.expert_used_count", 2);
+  const auto mixtral = config_of(file);
+  ASSERT_TRUE(mixtral) << mixtral.error().message;
+  EXPECT_EQ((*mixtral)["architectures"], Json::array({"MixtralForCausalLM"}));
+  EXPECT_EQ((*mixtral)["model_type"], "mixtral");
+  EXPECT_EQ((*mixtral)["num_local_experts"], 8);
+  EXPECT_EQ((*mixtral)["num_experts_per_tok"], 2);
+  file = model("llama");
+  file.u32("llama.expert_count", 0);
+  EXPECT_EQ((*config_of(file))["model_type"], "llama");
+}
+
 GgufBuilder with_factors(const std::vector<float>& factors) {
   GgufBuilder file = model("llama");
   file.f32("llama.rope.freq_base", 500000.0f).u32("llama.attention.key_length", 128);
@@ -167,7 +181,8 @@ TEST(GgufConfigTest, Refusals) {
     ErrorCode code;
   };
   for (const Case& c : std::vector<Case>{
-           {"Mixtral", [](auto& f) { f.u32("llama.expert_count", 8); }, ErrorCode::kUnsupported},
+           {"Mixtral without the experts of a token",
+            [](auto& f) { f.u32("llama.expert_count", 8); }, ErrorCode::kCorrupt},
            {"partial rotary", [](auto& f) { f.u32("llama.rope.dimension_count", 4); },
             ErrorCode::kUnsupported},
            {"values of another width", [](auto& f) { f.u32("llama.attention.value_length", 4); },

@@ -40,10 +40,10 @@ std::string refused(const FakeCheckpoint& fake) {
   return config ? "" : config.error().message;
 }
 
-numerics::RopeFrequencies rope(const Json& config, uint64_t head_dim = 128) {
-  const auto rule = read_rope(config, head_dim, 10000, "config.json");
-  if (!rule) ADD_FAILURE() << rule.error().message;
-  return rule ? rule->frequencies : numerics::RopeFrequencies{};
+numerics::RopeFrequencies rope(const Json& config, uint64_t head_dim = 128, size_t context = 0) {
+  const auto scaling = read_rope(config, head_dim, 10000, "config.json");
+  if (!scaling) ADD_FAILURE() << scaling.error().message;
+  return scaling ? rope_rule(*scaling, context).frequencies : numerics::RopeFrequencies{};
 }
 
 TEST(ModelConfig, Families) {
@@ -143,6 +143,41 @@ TEST(Rope, Yarn) {
   EXPECT_NE(rope({{"rope_theta", 1e6}, {"rope_scaling", exact}}).inv_freq, scaled.inv_freq);
 }
 
+// Plain up to the length that the model was made for; beyond, all of a session as for its last
+// token.
+TEST(Rope, Dynamic) {
+  const Json config = {{"max_position_embeddings", 2048},
+                       {"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}};
+  const numerics::RopeFrequencies plain = rope(Json::object(), 64);
+  EXPECT_EQ(rope(config, 64, 2048).inv_freq, plain.inv_freq);
+  const numerics::RopeFrequencies stretched = rope(config, 64, 5000);
+  EXPECT_EQ(stretched.inv_freq[0], plain.inv_freq[0]);
+  EXPECT_NEAR(stretched.inv_freq[1], 0.717786485, 1e-9);  // transformers, a sequence of 5000
+}
+
+// Phi-3's spellings: the original length beside the lists, no factor.
+TEST(Rope, Longrope) {
+  const auto list = [](double step) {
+    Json numbers = Json::array();
+    for (int j = 0; j < 32; ++j) numbers.push_back(1 + step * j);
+    return numbers;
+  };
+  const Json config = {
+      {"max_position_embeddings", 131072},
+      {"original_max_position_embeddings", 4096},
+      {"rope_scaling",
+       {{"type", "su"}, {"long_factor", list(0.37)}, {"short_factor", list(0.01)}}}};
+  const numerics::RopeFrequencies plain = rope(Json::object(), 64);
+  const numerics::RopeFrequencies near = rope(config, 64, 4096), far = rope(config, 64, 4097);
+  EXPECT_DOUBLE_EQ(near.inv_freq[10], plain.inv_freq[10] / 1.1);
+  EXPECT_DOUBLE_EQ(far.inv_freq[10], plain.inv_freq[10] / 4.7);
+  EXPECT_NEAR(far.attention_factor, 1.19023807, 1e-8);  // of 131072 / 4096 = 32
+  const auto scaling = read_rope(config, 64, 10000, "config.json");
+  ASSERT_TRUE(scaling.has_value());
+  EXPECT_EQ(numerics::rope_length(*scaling, 100), numerics::rope_length(*scaling, 4096));
+  EXPECT_NE(numerics::rope_length(*scaling, 4096), numerics::rope_length(*scaling, 4097));
+}
+
 TEST(Rope, Refusals) {
   const auto message = [](const Json& config) {
     const auto rule = read_rope(config, 128, 10000, "config.json");
@@ -150,7 +185,12 @@ TEST(Rope, Refusals) {
     return rule ? "" : rule.error().message;
   };
   EXPECT_THAT(message({{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}}),
-              HasSubstr("\"dynamic\" is not known"));
+              HasSubstr("max_position_embeddings"));
+  EXPECT_THAT(message({{"rope_scaling", {{"type", "spiral"}, {"factor", 2.0}}}}),
+              HasSubstr("\"spiral\" is not known"));
+  EXPECT_THAT(message({{"original_max_position_embeddings", 4096},
+                       {"rope_scaling", {{"type", "longrope"}, {"long_factor", {1, -1}}}}}),
+              HasSubstr("positive"));
   EXPECT_THAT(message({{"rope_scaling", {{"type", "linear"}}}}), HasSubstr("factor"));
   EXPECT_THAT(message({{"rope_scaling", {{"type", "linear"}, {"factor", 0}}}}),
               HasSubstr("positive"));

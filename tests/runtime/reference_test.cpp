@@ -25,7 +25,7 @@ Logits reference_logits(const std::shared_ptr<const io::Checkpoint>& checkpoint,
   NullProgress progress;
   SLUICE_CHECK((*weights)->load(pool, progress).has_value());
   ScalarBackend backend(**weights);
-  model::Model model(*config, backend);
+  model::Model model(*config, backend, tokens.size());
   const model::Segment segment{.rows = static_cast<uint32_t>(tokens.size())};
   model.forward({tokens, std::span(&segment, 1)});
   std::vector<uint32_t> rows(tokens.size());

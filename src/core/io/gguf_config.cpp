@@ -21,17 +21,20 @@ constexpr uint64_t kExpertsMax = 1 << 16;
 constexpr uint64_t kContextMax = uint64_t{1} << 32;
 constexpr uint64_t kTokensMax = 1 << 24;
 
+enum class Experts : uint8_t { kNone, kMixtral, kQwen };
+
 struct Architecture {
   std::string_view name;        // general.architecture
   std::string_view model_type;  // Hugging Face's
   std::string_view class_name;
-  bool experts;
+  Experts experts;
 };
 constexpr Architecture kArchitectures[] = {
-    {"llama", "llama", "LlamaForCausalLM", false},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", false},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", false},
-    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", true},
+    {"llama", "llama", "LlamaForCausalLM", Experts::kNone},
+    {"llama", "mixtral", "MixtralForCausalLM", Experts::kMixtral},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", Experts::kNone},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", Experts::kNone},
+    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", Experts::kQwen},
 };
 
 // Parameters that change the arithmetic in a way these configurations cannot say. A value that
@@ -194,18 +197,22 @@ Result<Json> rope_scaling(const GgufFields& fields, const ByteSource& source, ui
   return scaling;
 }
 
-Status add_experts(const GgufFields& fields, Json& config) {
+Status add_experts(const GgufFields& fields, Experts experts, Json& config) {
   SLUICE_ASSIGN(const uint64_t count, fields.required(".expert_count", 1, kExpertsMax));
   SLUICE_ASSIGN(const uint64_t used, fields.required(".expert_used_count", 1, count));
+  config["num_experts_per_tok"] = used;
+  config["output_router_logits"] = false;
+  if (experts == Experts::kMixtral) {
+    config["num_local_experts"] = count;
+    return {};
+  }
   SLUICE_ASSIGN(const uint64_t width, fields.required(".expert_feed_forward_length", 1, kWidthMax));
   SLUICE_ASSIGN(const auto normalised, fields.boolean(".expert_weights_norm"));
   config["num_experts"] = count;
-  config["num_experts_per_tok"] = used;
   config["moe_intermediate_size"] = width;
   config["norm_topk_prob"] = normalised.value_or(true);  // llama.cpp always does for this one
   config["decoder_sparse_step"] = 1;
   config["mlp_only_layers"] = Json::array();
-  config["output_router_logits"] = false;
   return {};
 }
 
@@ -213,21 +220,21 @@ Result<const Architecture*> find_architecture(const GgufHeader& header, const st
   const GgufFields fields(header, label, "");
   SLUICE_ASSIGN(const auto name, fields.text("general.architecture"));
   if (!name) return fail(ErrorCode::kCorrupt, "{}: general.architecture is missing", label);
-  for (const Architecture& architecture : kArchitectures)
-    if (architecture.name == *name) return &architecture;
+  SLUICE_ASSIGN(const auto experts,
+                GgufFields(header, label, *name).integer(".expert_count", 0, kExpertsMax));
+  bool known = false;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name != *name) continue;
+    if ((architecture.experts != Experts::kNone) == (experts.value_or(0) > 0)) return &architecture;
+    known = true;
+  }
+  if (known)
+    return fail(ErrorCode::kUnsupported, "{}: {} experts under the architecture {} are not known",
+                label, experts.value_or(0), *name);
   return fail(ErrorCode::kUnsupported,
               "{}: architecture {} is not supported from GGUF (llama, qwen2, qwen3 and qwen3moe "
               "are); use the model's safetensors instead",
               label, printable(*name));
-}
-
-Status refuse_experts(const GgufFields& fields) {
-  SLUICE_ASSIGN(const auto count, fields.integer(".expert_count", 0, kExpertsMax));
-  if (count.value_or(0) == 0) return {};
-  return fail(ErrorCode::kUnsupported,
-              "{}: a mixture of {} experts under the architecture {} (Mixtral's form) is not "
-              "supported from GGUF; use the model's safetensors instead",
-              fields.label(), *count, fields.architecture());
 }
 
 // A window at least as long as the context never cuts anything.
@@ -362,16 +369,14 @@ Result<Json> rebuild_config(const GgufHeader& header, const ByteSource& source) 
     config["sliding_window"] = nullptr;
     config["use_sliding_window"] = false;
   }
-  if (architecture->experts) {
-    // Dense layers do not occur here, but loaders want the key.
-    SLUICE_ASSIGN(const auto dense, fields.integer(".feed_forward_length", 1, kWidthMax));
-    SLUICE_TRY(add_experts(fields, config));
-    config["intermediate_size"] = dense ? Json(*dense) : config["moe_intermediate_size"];
-  } else {
-    SLUICE_TRY(refuse_experts(fields));
-    SLUICE_ASSIGN(const uint64_t dense, fields.required(".feed_forward_length", 1, kWidthMax));
-    config["intermediate_size"] = dense;
-  }
+  if (architecture->experts != Experts::kNone)
+    SLUICE_TRY(add_experts(fields, architecture->experts, config));
+  // Qwen's mixtures have no dense layers here, but loaders want the key.
+  SLUICE_ASSIGN(const auto width, fields.integer(".feed_forward_length", 1, kWidthMax));
+  if (!width && architecture->experts != Experts::kQwen)
+    return fail(ErrorCode::kCorrupt, "{}: metadata key {} is missing", source.label(),
+                fields.full(".feed_forward_length"));
+  config["intermediate_size"] = width ? Json(*width) : config["moe_intermediate_size"];
   add_token_ids(header, config);
   return config;
 }

@@ -99,6 +99,16 @@ double longrope_attention_factor(const RopeScaling& s) {
 
 }  // namespace
 
+size_t rope_length(const RopeScaling& s, size_t sequence) {
+  const auto length = static_cast<double>(sequence);
+  if (s.rule == RopeRule::kDynamic)
+    return static_cast<size_t>(std::max(length, s.max_position_embeddings));
+  if (s.rule == RopeRule::kLongrope)
+    return static_cast<size_t>(s.original_max_position_embeddings) +
+           (length > s.original_max_position_embeddings ? 1 : 0);
+  return 0;
+}
+
 double yarn_magnitude(double factor, double mscale) {
   return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }

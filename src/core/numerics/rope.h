@@ -40,6 +40,10 @@ struct RopeFrequencies {
 // Sources: Su et al. 2021; Peng et al. 2023 (YaRN); transformers' modeling_rope_utils.
 Result<RopeFrequencies> rope_frequencies(const RopeScaling& scaling, size_t sequence);
 
+// The length whose frequencies those of a sequence are, the same for all sequences that agree in
+// them; 0 where frequencies do not depend on the length.
+size_t rope_length(const RopeScaling& scaling, size_t sequence);
+
 // yarn's magnitude for a factor: 1 up to factor 1, then 0.1 · mscale · ln(factor) + 1. Some models
 // multiply it into the scale of their scores as well (DeepSeek-V3).
 double yarn_magnitude(double factor, double mscale);

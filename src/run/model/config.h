@@ -21,7 +21,7 @@ struct ModelConfig {
   bool tied = false;     // the head is the embedding
   bool qk_norm = false;  // each head of q and k is normalised before it is rotated
   float rms_norm_eps = 0;
-  RopeRule rope;
+  numerics::RopeScaling rope;
   std::vector<uint32_t> windows;  // per layer; 0: the whole context
   uint32_t experts_per_token = 0;
   bool norm_topk_prob = false;
@@ -37,9 +37,14 @@ bool has_forward_pass(std::string_view model_type);
 // rope scalings; kCorrupt for missing or impossible numbers.
 Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map);
 
-// The rotation's frequencies for heads of head_dim from rope_theta and rope_scaling, or
-// rope_parameters, of a configuration.
-Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
-                           const std::string& label);
+// The rotation of heads of head_dim from rope_theta and rope_scaling, or rope_parameters, of a
+// configuration; its numbers are possible ones.
+Result<numerics::RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
+                                        const std::string& label);
+
+// For sequences of up to so many positions: the keys of a cache must all be turned alike, so that
+// the two scalings that depend on a sequence's length (dynamic, longrope) take the most it can
+// hold.
+RopeRule rope_rule(const numerics::RopeScaling& scaling, size_t context);
 
 }  // namespace sluice::model

@@ -43,11 +43,11 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
 
 }  // namespace
 
-Model::Model(const ModelConfig& config, Backend& backend)
+Model::Model(const ModelConfig& config, Backend& backend, size_t context)
     : config_(config),
       backend_(backend),
       space_(std::make_unique<Workspace>(make_workspace(config, backend))),
-      rope_(backend.rope_table(config.rope)),
+      rope_(backend.rope_table(rope_rule(config.rope, context))),
       embedding_(required(backend, "model.embed_tokens.weight")),
       norm_(required(backend, "model.norm.weight")),
       head_(config.tied ? embedding_ : required(backend, "lm_head.weight")) {

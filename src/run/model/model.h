@@ -33,7 +33,8 @@ class Model {
  public:
   // Asks the back-end for every weight and tensor. Weights that the configuration calls for are
   // there (SLUICE_CHECK): whoever opened the model has held its tensors against the same family.
-  Model(const ModelConfig& config, Backend& backend);
+  // context: the most positions that a sequence will hold.
+  Model(const ModelConfig& config, Backend& backend, size_t context);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

@@ -9,14 +9,12 @@ namespace {
 using numerics::RopeScaling;
 using Rule = numerics::RopeRule;
 
-// Those that depend on the sequence's length (dynamic, longrope) would turn the keys of one cache
-// differently; none of the families here uses them. mrope gives text one position in all its
-// streams, which is ordinary rotation.
-constexpr std::pair<std::string_view, Rule> kRules[] = {{"default", Rule::kDefault},
-                                                        {"mrope", Rule::kDefault},
-                                                        {"linear", Rule::kLinear},
-                                                        {"llama3", Rule::kLlama3},
-                                                        {"yarn", Rule::kYarn}};
+// mrope gives text one position in all its streams, which is ordinary rotation; su is longrope's
+// first name.
+constexpr std::pair<std::string_view, Rule> kRules[] = {
+    {"default", Rule::kDefault},   {"mrope", Rule::kDefault}, {"linear", Rule::kLinear},
+    {"llama3", Rule::kLlama3},     {"yarn", Rule::kYarn},     {"dynamic", Rule::kDynamic},
+    {"longrope", Rule::kLongrope}, {"su", Rule::kLongrope}};
 
 // The object that holds a scaling's numbers, in either spelling; null when there is none.
 Result<const Json*> find_numbers(const Json& config, const std::string& label) {
@@ -52,15 +50,46 @@ Result<Rule> read_rule(const Json& numbers, const std::string& label) {
   for (const auto& [known, rule] : kRules)
     if (known == name) return rule;
   return fail(ErrorCode::kUnsupported,
-              "{}: rope scaling \"{}\" is not known (default, linear, llama3, yarn and mrope are)",
+              "{}: rope scaling \"{}\" is not known (default, linear, llama3, yarn, dynamic, "
+              "longrope and mrope are)",
               label, name);
 }
 
-Status read_scaling(const Json& numbers, const std::string& label, RopeScaling& scaling) {
+Status read_factors(const Json& holder, std::string_view key, const std::string& label,
+                    std::vector<double>& out) {
+  const Json* list = json_find(holder, key);
+  if (list == nullptr || !list->is_array())
+    return fail(ErrorCode::kCorrupt, "{}: {} should be a list of numbers", label, key);
+  for (const Json& number : *list) {
+    if (!number.is_number() || !(number.get<double>() > 0))
+      return fail(ErrorCode::kCorrupt, "{}: {} should hold positive numbers", label, key);
+    out.push_back(number.get<double>());
+  }
+  return {};
+}
+
+// Configurations write the original length beside the scaling or in it, and where they leave out
+// the factor, it is that of the lengths.
+Status read_longrope(const Json& config, const Json& numbers, const std::string& label,
+                     RopeScaling& scaling) {
+  SLUICE_TRY(read_number(config, "original_max_position_embeddings", label,
+                         scaling.original_max_position_embeddings));
+  if (json_find(numbers, "factor") == nullptr && scaling.original_max_position_embeddings > 0)
+    scaling.factor =
+        std::max(1.0, scaling.max_position_embeddings / scaling.original_max_position_embeddings);
+  SLUICE_TRY(read_factors(numbers, "long_factor", label, scaling.long_factor));
+  return read_factors(numbers, "short_factor", label, scaling.short_factor);
+}
+
+Status read_scaling(const Json& config, const Json& numbers, const std::string& label,
+                    RopeScaling& scaling) {
   SLUICE_ASSIGN(scaling.rule, read_rule(numbers, label));
-  if (scaling.rule != Rule::kDefault) {
+  const bool may_lack_factor = scaling.rule == Rule::kDefault || scaling.rule == Rule::kLongrope;
+  if (!may_lack_factor || json_find(numbers, "factor") != nullptr) {
     SLUICE_ASSIGN(scaling.factor, json_number(numbers, "factor", label));
   }
+  SLUICE_TRY(
+      read_number(config, "max_position_embeddings", label, scaling.max_position_embeddings));
   SLUICE_TRY(read_number(numbers, "original_max_position_embeddings", label,
                          scaling.original_max_position_embeddings));
   SLUICE_TRY(read_number(numbers, "low_freq_factor", label, scaling.low_freq_factor));
@@ -73,6 +102,7 @@ Status read_scaling(const Json& numbers, const std::string& label, RopeScaling& 
   if (json_find(numbers, "truncate") != nullptr) {
     SLUICE_ASSIGN(scaling.truncate, json_bool(numbers, "truncate", label));
   }
+  if (scaling.rule == Rule::kLongrope) return read_longrope(config, numbers, label, scaling);
   return {};
 }
 
@@ -86,8 +116,8 @@ Result<size_t> rotary_dim(double share, uint64_t head_dim, const std::string& la
 
 }  // namespace
 
-Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_default,
-                           const std::string& label) {
+Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
+                              const std::string& label) {
   SLUICE_ASSIGN(const Json* numbers, find_numbers(config, label));
   RopeScaling scaling;
   scaling.rope_theta = theta_default;
@@ -98,10 +128,16 @@ Result<RopeRule> read_rope(const Json& config, uint64_t head_dim, double theta_d
     SLUICE_TRY(read_number(*holder, "partial_rotary_factor", label, share));
   }
   SLUICE_ASSIGN(scaling.rotary_dim, rotary_dim(share, head_dim, label));
-  if (numbers != nullptr) SLUICE_TRY(read_scaling(*numbers, label, scaling));
-  auto frequencies = numerics::rope_frequencies(scaling, 0);
+  if (numbers != nullptr) SLUICE_TRY(read_scaling(config, *numbers, label, scaling));
+  const auto frequencies = numerics::rope_frequencies(scaling, 0);
   if (!frequencies) return fail(ErrorCode::kCorrupt, "{}: {}", label, frequencies.error().message);
-  return RopeRule{RopeStyle::kHalf, *std::move(frequencies)};
+  return scaling;
+}
+
+RopeRule rope_rule(const RopeScaling& scaling, size_t context) {
+  auto frequencies = numerics::rope_frequencies(scaling, context);
+  SLUICE_CHECK(frequencies.has_value());  // read_rope tried it
+  return {RopeStyle::kHalf, *std::move(frequencies)};
 }
 
 }  // namespace sluice::model

@@ -90,6 +90,7 @@ struct ModelInfo {
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
   size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
   size_t context = 0;         // of a session
+  size_t rope_length = 0;     // numerics::rope_length: keys of another one do not fit these
   size_t chunk_tokens = 0;    // as lowered by load()
   Digest identity;            // of configuration and weights' headers; sessions are bound to it
   std::vector<uint32_t> eos;  // ids that end a generation

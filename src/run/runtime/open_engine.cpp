@@ -101,6 +101,7 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
   state.need.weights = state.weights->memory_bytes();
   state.need.kv = *kv_bytes;
   state.info.context = context;
+  state.info.rope_length = numerics::rope_length(config.rope, context);
   state.info.kv_bytes_token = limits.kv.token_bytes();
   if (state.info.context_model != 0 && context > state.info.context_model)
     state.info.notes.push_back(
@@ -181,10 +182,10 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
   SLUICE_ASSIGN(const model::ModelConfig config, model::read_config(*state->checkpoint, map));
   SLUICE_ASSIGN(state->weights, WeightStore::plan(state->checkpoint, map));
   state->info = describe(*state->checkpoint, config, *state->weights);
+  SLUICE_TRY(EngineOpener::choose_context(config, *state));
   state->backend =
       std::make_unique<CpuBackend>(*state->weights, options.simd, options.activations, pool);
-  state->model = std::make_unique<model::Model>(config, *state->backend);
-  SLUICE_TRY(EngineOpener::choose_context(config, *state));
+  state->model = std::make_unique<model::Model>(config, *state->backend, state->limits.context);
   EngineOpener::choose_rows(*state);
   SLUICE_TRY(EngineOpener::check_memory(*state));
   return std::shared_ptr<Engine>(new Engine(std::move(state)));

@@ -35,6 +35,7 @@ Json describe(const Engine& engine, const KvSequence& kv) {
                {"block_tokens", kKvBlockTokens},
                {"tokens", kv.size()}};
   if (shape.turned()) json["turned"] = true;
+  if (engine.info().rope_length > 0) json["rope_length"] = engine.info().rope_length;
   return json;
 }
 

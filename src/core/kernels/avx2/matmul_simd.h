@@ -249,7 +249,7 @@ inline void store_whole(int32_t* p, I x) {
 }
 // Two f16, one behind the other, at the same place of eight rows.
 [[gnu::always_inline]] inline void two_halves_of(const uint8_t* const* rows, size_t at, V& first,
-                                                V& second) {
+                                                 V& second) {
   int w[8];
   for (int i = 0; i < 8; ++i) memcpy(&w[i], rows[i] + at, 4);
   const __m128i a = _mm_setr_epi32(w[0], w[1], w[2], w[3]);

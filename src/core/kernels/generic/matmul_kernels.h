@@ -454,7 +454,7 @@ void multiply_tile(const RawMatmul& m, const Panel& panel, size_t first, size_t 
           token_group(m, tokens + static_cast<size_t>(t) * m.prepared_stride, g);
       for (int part = 0; part < 2; ++part)
         y[t][part] = fold<Coding::kBias>(y[t][part], sums[t][part], parameters + part * 8,
-                                 parameters + kPanelRows + part * 8, values);
+                                         parameters + kPanelRows + part * 8, values);
     }
   }
   store_tile<kTokens>(m, first, t0, y);
@@ -477,9 +477,7 @@ void multiply_block_tile(const RawMatmul& m, const Panel& panel, size_t first, s
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) whole[t][0] = whole[t][1] = no_sum();
     for (size_t g = 0; g < Coding::kParts; ++g) {
-      const auto scaled = [&](P p, int part) {
-        return widen_scaled(p, block.scales[g][part * 8]);
-      };
+      const auto scaled = [&](P p, int part) { return widen_scaled(p, block.scales[g][part * 8]); };
       const size_t begin = (b * Coding::kParts + g) * kSteps;
       for (size_t step = begin; step < begin + kSteps; step += kRun)
         add_steps<kTokens>(panel.codes, tokens, m.prepared_stride, step, step + kRun, scaled,
@@ -496,8 +494,7 @@ void multiply_block_tile(const RawMatmul& m, const Panel& panel, size_t first, s
           weighted = weighted + multiply_wide(weights_at(block.weights[pair][part * 8]),
                                               splat_values(sums + pair * 4));
         I products = whole[t][part];
-        if constexpr (!Coding::kBias)
-          products = products - weighted * splat_sum(Coding::kOffset);
+        if constexpr (!Coding::kBias) products = products - weighted * splat_sum(Coding::kOffset);
         V& out = y[t][part];
         out = fma_v(load_v(block.steps + part * 8) * splat_v(scale), to_floats(products), out);
         if constexpr (Coding::kBias)
