@@ -136,7 +136,17 @@ class ScalarBackend : public model::Backend {
     }
     return choices_;
   }
-  void request(std::span<const model::Weight>, std::span<const model::ExpertGroup>) override {}
+  void request(std::span<const model::Weight>,
+               std::span<const model::ExpertGroup> experts) override {
+    requested_ = experts;
+  }
+  std::span<const model::ExpertGroup> next_experts() override {
+    return std::exchange(requested_, {});
+  }
+  void silu_mul_slots(model::Tensor gate, model::Tensor up,
+                      std::span<const model::ExpertGroup>) override {
+    silu_mul(gate, up);
+  }
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
                      std::span<const model::Product> products) override {
@@ -185,9 +195,9 @@ class ScalarBackend : public model::Backend {
     return weights_.entries()[static_cast<uint32_t>(weight)].rows;
   }
   Row weight_row(model::Weight weight, size_t row) const {
-    const WeightLease lease = weights_.lease(static_cast<uint32_t>(weight));
-    std::vector<float> values(lease.view().columns);
-    numerics::decode_row(lease.view(), row, values);
+    const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
+    std::vector<float> values(view.columns);
+    numerics::decode_row(view, row, values);
     return {values.begin(), values.end()};
   }
   Row multiply(const model::Product& product, size_t first, size_t count, const Row& x) const {
@@ -232,6 +242,7 @@ class ScalarBackend : public model::Backend {
   std::vector<model::RopeRule> ropes_;
   std::map<std::pair<model::Sequence, uint32_t>, KeysAndValues> kv_;
   std::vector<model::Choice> choices_;
+  std::span<const model::ExpertGroup> requested_;
   std::vector<float> values_;
 };
 

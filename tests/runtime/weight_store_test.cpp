@@ -32,9 +32,9 @@ Loaded load(const test::ModelBuilder& model) {
 }
 
 std::vector<float> row(const WeightStore& store, std::string_view name, size_t index) {
-  const WeightLease lease = store.lease(*store.find(name));
-  std::vector<float> values(lease.view().columns);
-  numerics::decode_row(lease.view(), index, values);
+  const numerics::WeightView view = store.view(*store.find(name));
+  std::vector<float> values(view.columns);
+  numerics::decode_row(view, index, values);
   return values;
 }
 
@@ -66,10 +66,10 @@ TEST(WeightStore, ExpertsAreStacked) {
   const Loaded l = load(test::tiny_moe());
   const uint32_t entry = *l.store->find("model.layers.1.mlp.switch_mlp.up_proj.weight");
   for (uint64_t expert = 0; expert < 4; ++expert) {
-    const WeightLease lease = l.store->lease_expert(entry, expert);
-    ASSERT_EQ(lease.view().rows, 64u);
+    const numerics::WeightView view = l.store->expert(entry, static_cast<uint32_t>(expert));
+    ASSERT_EQ(view.rows, 64u);
     std::vector<float> values(128);
-    numerics::decode_row(lease.view(), 63, values);
+    numerics::decode_row(view, 63, values);
     EXPECT_EQ(values,
               source_row(*l.checkpoint,
                          fmt::format("model.layers.1.mlp.experts.{}.up_proj.weight", expert), 63));

@@ -122,13 +122,19 @@ class Backend {
   // ---- experts: weights are [experts, rows, columns] ----
   // top_k choices for each row; valid until the next call.
   virtual std::span<const Choice> route(Tensor logits, const RouterRule& rule) = 0;
-  // These experts of these weights will be used next.
+  // These experts of these weights will be used next, all weights of an expert together. What an
+  // earlier request left over is forgotten.
   virtual void request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) = 0;
-  // out has a row per slot; x one per slot too, or one per row of the step when x_by_row. Only the
-  // slots of the given groups are computed, so that experts can be used as they arrive.
+  // Some of those requested that can be used now, until the next call; each is given once. Empty:
+  // all were given, or reading failed, which the engine finds out after the step.
+  virtual std::span<const ExpertGroup> next_experts() = 0;
+  // out has a row per slot; x one per slot too, or one per row of the step when x_by_row, which is
+  // the same in all calls for one request. Only the slots of the given groups are computed.
   virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                              std::span<const ExpertGroup> groups,
                              std::span<const Product> products) = 0;
+  // silu_mul of the slots of these groups.
+  virtual void silu_mul_slots(Tensor gate, Tensor up, std::span<const ExpertGroup> groups) = 0;
   // out[row] = Σ weight · slots, in the order of ranks.
   virtual void weighted_sum(Tensor slots, const ExpertPlan& plan, Tensor out) = 0;
 

@@ -66,10 +66,12 @@ class Sparse : public FeedForward {
 
     const Product gate_and_up[] = {{.weight = gate_, .out = space_.slot_gate},
                                    {.weight = up_, .out = space_.slot_up}};
-    backend.expert_matmul(x, true, plan_, plan_.groups, gate_and_up);
-    backend.silu_mul(space_.slot_gate, space_.slot_up);
     const Product down[] = {{.weight = down_, .out = space_.slots}};
-    backend.expert_matmul(space_.slot_gate, false, plan_, plan_.groups, down);
+    for (auto groups = backend.next_experts(); !groups.empty(); groups = backend.next_experts()) {
+      backend.expert_matmul(x, true, plan_, groups, gate_and_up);
+      backend.silu_mul_slots(space_.slot_gate, space_.slot_up, groups);
+      backend.expert_matmul(space_.slot_gate, false, plan_, groups, down);
+    }
     backend.weighted_sum(space_.slots, plan_, out);
   }
 

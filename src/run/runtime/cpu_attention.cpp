@@ -37,6 +37,7 @@ void turn_heads(const kernels::LayerOps& ops, std::span<float> row, size_t head_
 
 // The angles of all rows: the same in every layer, so once per step.
 void CpuBackend::begin(const Batch& batch, std::span<KvSequence* const> sequences) {
+  status_ = {};
   SLUICE_CHECK(batch.tokens.size() <= limits_.rows);
   sequences_ = sequences;
   for (Rope& rope : ropes_) {

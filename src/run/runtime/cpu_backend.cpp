@@ -124,19 +124,25 @@ std::span<std::byte> CpuBackend::scratch(size_t worker) {
   return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
 }
 
-// Vectors are small and resident under every policy, so the span may outlive the lease.
+// Vectors are small and stay under every policy.
 std::span<const float> CpuBackend::vector_of(Weight weight) const {
-  const WeightLease lease = weights_.lease(static_cast<uint32_t>(weight));
-  SLUICE_DCHECK(lease.view().rows == 1);
-  return {reinterpret_cast<const float*>(lease.view().weight), lease.view().columns};
+  const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
+  SLUICE_DCHECK(view.rows == 1);
+  return {reinterpret_cast<const float*>(view.weight), view.columns};
 }
 
 void CpuBackend::embed(Weight table, std::span<const uint32_t> tokens, Tensor out) {
   Buffer& to = buffer(out);
   to.rows = tokens.size();
-  const WeightLease lease = weights_.lease(static_cast<uint32_t>(table));
-  for_rows(pool_, tokens.size(),
-           [&](size_t row) { numerics::decode_row(lease.view(), tokens[row], to.row(row)); });
+  const auto entry = static_cast<uint32_t>(table);
+  if (weights_.stays(entry)) {
+    const numerics::WeightView view = weights_.view(entry);
+    for_rows(pool_, tokens.size(),
+             [&](size_t row) { numerics::decode_row(view, tokens[row], to.row(row)); });
+    return;
+  }
+  for (size_t row = 0; row < tokens.size() && status_; ++row)
+    status_ = weights_.decode_row(entry, tokens[row], to.row(row));
 }
 
 void CpuBackend::gather(Tensor x, std::span<const uint32_t> rows, Tensor out) {

@@ -1,6 +1,7 @@
 // Backend on the processor: matrix products and layer maths of core/kernels over a thread pool, on
-// leased weights. Every tensor is a row-major f32 array. Products of one input share its prepared
-// form; loops over rows run on the calling thread where there is one row, as in decoding.
+// weights that are there or come while it computes. Every tensor is a row-major f32 array. Products
+// of one input share its prepared form; loops over rows run on the calling thread where there is
+// one row, as in decoding.
 #pragma once
 
 #include <memory>
@@ -63,14 +64,21 @@ class CpuBackend : public model::Backend {
 
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override;
-  void request(std::span<const model::Weight>, std::span<const model::ExpertGroup>) override {}
+  void request(std::span<const model::Weight> weights,
+               std::span<const model::ExpertGroup> experts) override;
+  std::span<const model::ExpertGroup> next_experts() override;
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
                      std::span<const model::Product> products) override;
+  void silu_mul_slots(model::Tensor gate, model::Tensor up,
+                      std::span<const model::ExpertGroup> groups) override;
   void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan, model::Tensor out) override;
 
   std::span<const float> read(model::Tensor x) override;
   bool all_finite(model::Tensor x) override;
+
+  // What reading weights ran into since begin(); what was computed then means nothing.
+  const Status& status() const { return status_; }
 
  private:
   struct Buffer {
@@ -85,9 +93,9 @@ class CpuBackend : public model::Backend {
     size_t frequencies() const { return rule.frequencies.inv_freq.size(); }
     std::vector<float> cos, sin;  // [rows of the step][frequencies]
   };
-  // A product with its weight leased, or with one expert of it, for some rows of activations.
+  // A product with a weight, some rows of it, or one of its experts, for some rows of activations.
   struct Task {
-    WeightLease lease;
+    numerics::WeightView weight;
     kernels::Activations activations{};
     const std::byte* prepared = nullptr;
     size_t tokens = 0;
@@ -115,8 +123,9 @@ class CpuBackend : public model::Backend {
   // weight multiplies with; returns the bytes of each.
   size_t prepare_rows(uint32_t entry, const Buffer& x, size_t first, size_t count);
   bool prepared_alike(uint32_t a, uint32_t b) const;
-  void add_task(WeightLease lease, uint32_t entry, const std::byte* prepared, size_t tokens,
-                const float* bias, float* y, size_t y_stride);
+  void add_task(const numerics::WeightView& weight, uint32_t entry, const std::byte* prepared,
+                size_t tokens, const float* bias, float* y, size_t y_stride);
+  void multiply_windows(const model::Product& product, const Buffer& from);
   void run_tasks();
   void run_item(const Task& task, size_t item, size_t worker);
   void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile, size_t kv_head,
@@ -144,6 +153,10 @@ class CpuBackend : public model::Backend {
   std::vector<model::Choice> choices_;
   std::vector<uint32_t> top_;
   std::span<KvSequence* const> sequences_;
+  Status status_;
+  // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.
+  std::optional<uint32_t> slots_prepared_for_;
+  size_t slot_bytes_ = 0;
 };
 
 }  // namespace sluice::runtime

@@ -40,15 +40,15 @@ size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, s
   return bytes;
 }
 
-void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* prepared,
-                          size_t tokens, const float* bias, float* y, size_t y_stride) {
-  const numerics::WeightView view = lease.view();
+void CpuBackend::add_task(const numerics::WeightView& view, uint32_t entry,
+                          const std::byte* prepared, size_t tokens, const float* bias, float* y,
+                          size_t y_stride) {
   const size_t step = kernels::row_step(view.format, activations_of(entry));
   const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
   const size_t items = pool_.threads() == 1 ? 1 : kItemsPerThread * pool_.threads();
   const size_t fair = view.rows / items + 1;
   const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;
-  Task task{.lease = std::move(lease),
+  Task task{.weight = view,
             .activations = activations_of(entry),
             .prepared = prepared,
             .tokens = tokens,
@@ -58,13 +58,13 @@ void CpuBackend::add_task(WeightLease lease, uint32_t entry, const std::byte* pr
   task.rows_per_item = static_cast<size_t>(align_up(std::max(fair, worthwhile), step));
   task.items = (view.rows + task.rows_per_item - 1) / task.rows_per_item;
   task_ends_.push_back((task_ends_.empty() ? 0 : task_ends_.back()) + task.items);
-  tasks_.push_back(std::move(task));
+  tasks_.push_back(task);
 }
 
 void CpuBackend::run_item(const Task& task, size_t item, size_t worker) {
   const size_t first = item * task.rows_per_item;
-  const size_t end = std::min(task.lease.view().rows, first + task.rows_per_item);
-  matmul_.matmul(task.lease.view(), task.activations, task.prepared, task.tokens, first, end,
+  const size_t end = std::min(task.weight.rows, first + task.rows_per_item);
+  matmul_.matmul(task.weight, task.activations, task.prepared, task.tokens, first, end,
                  task.y + first, task.y_stride, scratch(worker).data());
   if (task.bias == nullptr) return;
   for (size_t token = 0; token < task.tokens; ++token)
@@ -83,11 +83,37 @@ void CpuBackend::run_tasks() {
   task_ends_.clear();
 }
 
+// One window after the other, each by all threads while the next are being read.
+void CpuBackend::multiply_windows(const Product& product, const Buffer& from) {
+  const auto entry = static_cast<uint32_t>(product.weight);
+  Buffer& to = buffer(product.out);
+  to.rows = from.rows;
+  prepare_rows(entry, from, 0, from.rows);
+  const float* bias = product.bias == Weight::kNone ? nullptr : vector_of(product.bias).data();
+  const auto [first, end] = weights_.windows(entry);
+  for (size_t index = first; index < end && status_; ++index) {
+    const auto view = weights_.take(index);
+    if (!view) {
+      status_ = std::unexpected(view.error());
+      return;
+    }
+    const auto row = static_cast<size_t>(weights_.window(index).first_row);
+    add_task(*view, entry, prepared_.data(), from.rows, bias == nullptr ? nullptr : bias + row,
+             to.values.data() + row, to.columns);
+    run_tasks();
+  }
+}
+
 void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
   const Buffer& from = buffer(x);
   constexpr size_t kProductsMax = 8;
   SLUICE_CHECK(products.size() <= kProductsMax);
   bool done[kProductsMax] = {};
+  for (size_t i = 0; i < products.size(); ++i)
+    if (!weights_.stays(static_cast<uint32_t>(products[i].weight))) {
+      multiply_windows(products[i], from);
+      done[i] = true;
+    }
   for (size_t i = 0; i < products.size(); ++i) {
     if (done[i]) continue;
     const auto leader = static_cast<uint32_t>(products[i].weight);
@@ -99,7 +125,7 @@ void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
       Buffer& to = buffer(products[j].out);
       to.rows = from.rows;
       const Weight bias = products[j].bias;
-      add_task(weights_.lease(entry), entry, prepared_.data(), from.rows,
+      add_task(weights_.view(entry), entry, prepared_.data(), from.rows,
                bias == Weight::kNone ? nullptr : vector_of(bias).data(), to.values.data(),
                to.columns);
     }
@@ -126,24 +152,39 @@ std::span<const model::Choice> CpuBackend::route(Tensor logits, const model::Rou
   return choices_;
 }
 
+void CpuBackend::request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) {
+  weights_.request(static_cast<uint32_t>(weights[0]), experts);
+  slots_prepared_for_.reset();
+}
+
+std::span<const ExpertGroup> CpuBackend::next_experts() {
+  if (!status_) return {};
+  const auto experts = weights_.next_experts();
+  if (experts) return *experts;
+  status_ = std::unexpected(experts.error());
+  return {};
+}
+
 // The rows of a group lie together in out; x's prepared rows are brought together first where they
-// belong to rows of the step.
+// belong to rows of the step, for all experts of the request at once.
 void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                                std::span<const ExpertGroup> groups,
                                std::span<const Product> products) {
   const Buffer& from = buffer(x);
   const auto leader = static_cast<uint32_t>(products[0].weight);
   size_t bytes = 0;
-  if (x_by_row || groups.size() == plan.groups.size())
-    bytes = prepare_rows(leader, from, 0, from.rows);
-  else
+  if (!x_by_row) {
     for (const ExpertGroup& group : groups)
       bytes = prepare_rows(leader, from, group.first_slot, group.slots);
-  if (x_by_row)
-    for (const ExpertGroup& group : groups)
-      for (size_t slot = group.first_slot; slot < group.first_slot + group.slots; ++slot)
-        std::memcpy(slot_prepared_.data() + slot * bytes,
-                    prepared_.data() + plan.slot_row[slot] * bytes, bytes);
+  } else if (slots_prepared_for_ && prepared_alike(*slots_prepared_for_, leader)) {
+    bytes = slot_bytes_;
+  } else {
+    bytes = slot_bytes_ = prepare_rows(leader, from, 0, from.rows);
+    slots_prepared_for_ = leader;
+    for (size_t slot = 0; slot < plan.slot_row.size(); ++slot)
+      std::memcpy(slot_prepared_.data() + slot * bytes,
+                  prepared_.data() + plan.slot_row[slot] * bytes, bytes);
+  }
   const std::byte* prepared = x_by_row ? slot_prepared_.data() : prepared_.data();
   for (const Product& product : products) {
     const auto entry = static_cast<uint32_t>(product.weight);
@@ -156,11 +197,20 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
     Buffer& to = buffer(product.out);
     to.rows = plan.slot_row.size();
     for (const ExpertGroup& group : groups)
-      add_task(weights_.lease_expert(entry, group.expert), entry,
-               prepared + group.first_slot * bytes, group.slots, nullptr,
-               to.row(group.first_slot).data(), to.columns);
+      add_task(weights_.expert(entry, group.expert), entry, prepared + group.first_slot * bytes,
+               group.slots, nullptr, to.row(group.first_slot).data(), to.columns);
   }
   run_tasks();
+}
+
+void CpuBackend::silu_mul_slots(Tensor gate, Tensor up, std::span<const ExpertGroup> groups) {
+  Buffer& to = buffer(gate);
+  const Buffer& factor = buffer(up);
+  for (const ExpertGroup& group : groups)
+    for_rows(pool_, group.slots, [&](size_t i) {
+      const size_t slot = group.first_slot + i;
+      ops_.silu_mul(to.row(slot), factor.row(slot), to.row(slot));
+    });
 }
 
 void CpuBackend::weighted_sum(Tensor slots, const ExpertPlan& plan, Tensor out) {

@@ -45,6 +45,10 @@ struct Engine::Chunk {
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::~Engine() = default;
 
+StreamStatistics Engine::statistics() const {
+  const ExpertStatistics experts = state_->weights->expert_statistics();
+  return {state_->weights->bytes_streamed(), experts.requests, experts.hits};
+}
 const ModelInfo& Engine::info() const { return state_->info; }
 const MemoryNeed& Engine::memory() const { return state_->need; }
 const Json& Engine::config() const { return state_->checkpoint->config; }
@@ -98,11 +102,13 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   const model::Batch batch{chunk.tokens, chunk.segments};
   s.backend->begin(batch, chunk.sequences);
   s.model->forward(batch);
+  SLUICE_TRY(s.backend->status());
   if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
   for (size_t first = 0; first < chunk.logits_rows.size(); first += s.limits.logits_rows) {
     const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
     const std::span<const float> logits =
         s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
+    SLUICE_TRY(s.backend->status());
     if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
       on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,

@@ -53,9 +53,12 @@ struct EngineOptions {
   // kLogitsBytes. Evaluation wants many, generation as many as it guesses ahead.
   size_t logits_rows = 64;
   SimdLevel simd = SimdLevel::kScalar;  // from detect_cpu(), or parse_simd_level()
-  // The most bytes that weights, keys and values, and scratch may take together; 0: what machine
-  // and cgroup can hold.
+  // The most bytes that the process may take; 0: what machine and cgroup can hold. What of the
+  // weights does not fit is read from disk whenever it is used.
   uint64_t memory_bytes_max = 0;
+  // The most that weights alone may take, and the size of the windows through which they are read;
+  // 0: chosen. For tests and measurements.
+  uint64_t weight_bytes_max = 0, window_bytes = 0;
   // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
   // is given what the process leaves, but at least kScratchBytesMin. 0: no such bound.
   uint64_t besides_bytes_max = 0;
@@ -71,11 +74,18 @@ inline constexpr uint64_t kScratchBytesMin = 8'000'000;  // below this, chunks g
 
 // What running takes, known before a weight is read. Bytes.
 struct MemoryNeed {
-  uint64_t weights = 0;
+  uint64_t weights = 0;  // that stay, and room for those that are read as they are used
   uint64_t kv = 0;       // of sessions_max sessions at full context
   uint64_t scratch = 0;  // activations, logits and the kernels' own
   uint64_t program = 0;  // what this process held before (code, tokenizer), and encoding takes
   uint64_t total() const { return weights + kv + scratch + program; }
+};
+
+// What reading weights as they are used came to, since load().
+struct StreamStatistics {
+  uint64_t bytes_read = 0;  // from disk
+  // Experts that steps asked for, one for each layer and step, and how many of them were in memory.
+  uint64_t experts_requested = 0, experts_there = 0;
 };
 
 struct ModelInfo {
@@ -85,6 +95,7 @@ struct ModelInfo {
   uint64_t parameters = 0;        // of all tensors used
   uint64_t weight_bytes = 0;      // of all of them
   uint64_t read_bytes_token = 0;  // weights that one token's decode reads, keys and values not in
+  uint64_t disk_bytes_token = 0;  // of them from disk, were experts chosen evenly
   uint64_t kv_bytes_token = 0;    // of one token, in all layers
   size_t layers = 0;
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
@@ -187,6 +198,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
                                               const EngineOptions& options, ThreadPool& pool,
                                               Log& log, Progress& progress);
   ~Engine();
+
+  StreamStatistics statistics() const;  // all 0 where every weight stays in memory
 
   const ModelInfo& info() const;
   const MemoryNeed& memory() const;

@@ -17,6 +17,10 @@ using families::Role;
 constexpr size_t kContextMax = size_t{1} << 26;
 constexpr size_t kChunkRowsMin = 16;
 constexpr uint64_t kSidecarBytesMax = 256 << 20;
+// Left to others when weights take all that a machine has to spare.
+constexpr uint64_t kReserveBytes = 256'000'000;
+// What reading beside computing takes: threads, and memory in which rows are rearranged.
+constexpr uint64_t kReadingBytes = 8'000'000;
 
 std::vector<uint32_t> token_ids(const Json& config, std::string_view key) {
   const Json* value = json_find(config, key);
@@ -75,6 +79,7 @@ size_t default_context(uint64_t context_model) {
 struct EngineOpener {
   static Status choose_context(const model::ModelConfig& config, Engine::State& state);
   static void choose_rows(Engine::State& state);
+  static Status choose_weights(Engine::State& state);
   static Status check_memory(const Engine::State& state);
   static void choose_reads(const Engine::State& state);
 };
@@ -98,7 +103,6 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
   if (!kv_bytes || *kv_bytes > UINT64_MAX / 4 || blocks > UINT32_MAX)
     return fail(ErrorCode::kExhausted, "{} tokens of context for {} sessions cannot be addressed",
                 context, options.sessions_max);
-  state.need.weights = state.weights->memory_bytes();
   state.need.kv = *kv_bytes;
   state.info.context = context;
   state.info.rope_length = numerics::rope_length(config.rope, context);
@@ -130,6 +134,61 @@ void EngineOpener::choose_rows(Engine::State& state) {
   state.info.chunk_tokens = limits.rows;
 }
 
+// The most that weights may take beside all else.
+uint64_t weight_bytes_max(const MemoryNeed& need, uint64_t memory_bytes_max) {
+  const MemoryInfo machine = detect_memory();
+  const auto left = [](uint64_t most, uint64_t taken) { return most - std::min(most, taken); };
+  const uint64_t beside = need.kv + need.scratch;
+  uint64_t most = UINT64_MAX;
+  if (memory_bytes_max != 0) most = std::min(most, left(memory_bytes_max, beside + need.program));
+  if (machine.limit != 0) most = std::min(most, left(machine.limit, beside + need.program));
+  if (machine.available != 0) {
+    // What the system calls available is so beside what this process holds already.
+    const uint64_t more = need.program - std::min(need.program, resident_bytes());
+    most = std::min(most, left(machine.available, beside + more));
+  }
+  return most;
+}
+
+// All weights in memory where that fits; else a part, and the rest is read as it is used.
+Status EngineOpener::choose_weights(Engine::State& state) {
+  const model::ModelConfig& config = state.model->config();
+  const EngineOptions& options = state.options;
+  ResidencyNeeds needs{.tied = config.tied,
+                       .experts_per_token = config.experts_per_token,
+                       .window_bytes = options.window_bytes};
+  SLUICE_TRY(state.weights->arrange(needs));
+  const uint64_t most = weight_bytes_max(state.need, options.memory_bytes_max);
+  const uint64_t wanted = options.weight_bytes_max;
+  if (state.weights->memory_bytes() > (wanted > 0 ? std::min(most, wanted) : most)) {
+    // Whoever names a limit means it; else others on this machine are left some room.
+    const uint64_t reserve = kReadingBytes + (options.memory_bytes_max != 0 ? 0 : kReserveBytes);
+    needs.bytes_max = most - std::min(most, reserve);
+    if (wanted > 0) needs.bytes_max = std::min(needs.bytes_max, wanted);
+    if (Status status = state.weights->arrange(needs); !status)
+      return fail(ErrorCode::kInvalidArgument,
+                  "{}: {} beside keys and values {} ({} tokens), scratch {} and the program {}; a "
+                  "smaller context, smaller keys and values or more memory would help",
+                  state.info.path, status.error().message, bytes_text(state.need.kv),
+                  state.info.context, bytes_text(state.need.scratch),
+                  bytes_text(state.need.program));
+    state.need.program += kReadingBytes;
+  }
+  state.need.weights = state.weights->memory_bytes();
+  state.info.disk_bytes_token = state.weights->residency().disk_bytes_token;
+  return {};
+}
+
+// "2.1 GB of 17 GB of weights stay in memory; …"
+std::string stream_note(const ModelInfo& info, const Residency& residency) {
+  std::string text = fmt::format("{} of {} of weights are kept in memory",
+                                 bytes_text(residency.bytes()), bytes_text(info.weight_bytes));
+  if (!residency.groups.empty())
+    text += fmt::format(", with {:.0f} % of the experts at a time", residency.experts_there * 100);
+  return text + fmt::format("; about {} are read from disk for each token",
+                            bytes_text(residency.disk_bytes_token));
+}
+
 Status EngineOpener::check_memory(const Engine::State& state) {
   const MemoryInfo machine = detect_memory();
   const MemoryNeed& need = state.need;
@@ -145,7 +204,7 @@ Status EngineOpener::check_memory(const Engine::State& state) {
                 state.info.context, bytes_text(need.scratch), bytes_text(need.program), whose,
                 bytes_text(most));
   };
-  if (state.options.memory_bytes_max != 0 && model > state.options.memory_bytes_max)
+  if (state.options.memory_bytes_max != 0 && need.total() > state.options.memory_bytes_max)
     return refuse(state.options.memory_bytes_max, "--memory allows only");
   if (machine.limit != 0 && need.total() > machine.limit)
     return refuse(machine.limit, "the cgroup of this process allows both together only");
@@ -158,6 +217,7 @@ Status EngineOpener::check_memory(const Engine::State& state) {
 // there; a larger one would push out everything else and still not be there.
 void EngineOpener::choose_reads(const Engine::State& state) {
   if (state.checkpoint->descriptors == nullptr) return;  // in memory
+  if (state.weights->residency().streams()) return;
   const MemoryInfo machine = detect_memory();
   uint64_t room = machine.available;
   if (machine.limit != 0) room = std::min(room, machine.limit);
@@ -187,6 +247,7 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
       std::make_unique<CpuBackend>(*state->weights, options.simd, options.activations, pool);
   state->model = std::make_unique<model::Model>(config, *state->backend, state->limits.context);
   EngineOpener::choose_rows(*state);
+  SLUICE_TRY(EngineOpener::choose_weights(*state));
   SLUICE_TRY(EngineOpener::check_memory(*state));
   return std::shared_ptr<Engine>(new Engine(std::move(state)));
 }
@@ -196,7 +257,10 @@ Status Engine::load(Log& log, Progress& progress) {
   SLUICE_CHECK(s.kv == nullptr);
   return_freed_memory();
   EngineOpener::choose_rows(s);
+  SLUICE_TRY(EngineOpener::choose_weights(s));
   SLUICE_TRY(EngineOpener::check_memory(s));
+  if (s.weights->residency().streams())
+    s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);
   EngineOpener::choose_reads(s);
   SLUICE_TRY(s.weights->load(*s.pool, progress));

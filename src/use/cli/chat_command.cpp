@@ -118,7 +118,7 @@ Status Conversation::answer(const std::string& text) {
 }
 
 void Conversation::stats() const {
-  std::string text = last_ ? generation_text(*last_, model_.engine->memory()) : "";
+  std::string text = last_ ? generation_text(*last_, *model_.engine) : "";
   text += fmt::format("context: {} of {} tokens\n", session_.size(), session_.context());
   context_.print(text);
 }

@@ -62,6 +62,18 @@ double rate(size_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
 }
 
+// "read from disk since the start: 2.1 GB, 83 % of the experts asked for were in memory"
+std::string stream_text(const runtime::StreamStatistics& statistics) {
+  if (statistics.bytes_read == 0) return "";
+  std::string text =
+      fmt::format("\nread from disk since loading: {}", bytes_text(statistics.bytes_read));
+  if (statistics.experts_requested > 0)
+    text += fmt::format(", {:.0f} % of the experts asked for were in memory",
+                        100.0 * static_cast<double>(statistics.experts_there) /
+                            static_cast<double>(statistics.experts_requested));
+  return text;
+}
+
 }  // namespace
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
@@ -78,7 +90,8 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
       ->check(CLI::IsMember({"auto", "f32", "i8"}))
       ->capture_default_str();
   command.add_option("--memory", arguments.memory,
-                     "the most memory that weights, context and scratch may take, such as 8GB "
+                     "the most memory that the process may take, such as 8GB; what does not fit is "
+                     "read from disk as it is used "
                      "(default: what the machine offers)");
 }
 
@@ -244,7 +257,8 @@ Result<std::map<std::string, std::string>> template_variables(
   return variables;
 }
 
-std::string generation_text(const chat::Generation& generation, const runtime::MemoryNeed& need) {
+std::string generation_text(const chat::Generation& generation, const runtime::Engine& engine) {
+  const runtime::MemoryNeed& need = engine.memory();
   const size_t run = generation.prompt_tokens - generation.reused_tokens;
   std::string text = fmt::format("prompt: {} tokens", generation.prompt_tokens);
   if (generation.reused_tokens > 0) text += fmt::format(", {} kept", generation.reused_tokens);
@@ -255,15 +269,17 @@ std::string generation_text(const chat::Generation& generation, const runtime::M
     text += fmt::format(", {} of {} guesses right", generation.accepted, generation.drafted);
   if (generation.finish == chat::Finish::kLength) text += ", cut at --max-tokens";
   if (generation.finish == chat::Finish::kContext) text += ", the context is full";
-  return text + fmt::format(
-                    "\npeak memory: {}; with a full context {} = weights {} + keys and values {} + "
-                    "scratch {} + program {}\n",
-                    bytes_text(peak_resident_bytes()), bytes_text(need.total()),
-                    bytes_text(need.weights), bytes_text(need.kv), bytes_text(need.scratch),
-                    bytes_text(need.program));
+  return text + stream_text(engine.statistics()) +
+         fmt::format(
+             "\npeak memory: {}; with a full context {} = weights {} + keys and values {} + "
+             "scratch {} + program {}\n",
+             bytes_text(peak_resident_bytes()), bytes_text(need.total()), bytes_text(need.weights),
+             bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program));
 }
 
-Json generation_json(const chat::Generation& generation, const runtime::MemoryNeed& need) {
+Json generation_json(const chat::Generation& generation, const runtime::Engine& engine) {
+  const runtime::MemoryNeed& need = engine.memory();
+  const runtime::StreamStatistics statistics = engine.statistics();
   return {{"text", generation.text},
           {"finish", chat::finish_name(generation.finish)},
           {"prompt_tokens", generation.prompt_tokens},
@@ -274,6 +290,9 @@ Json generation_json(const chat::Generation& generation, const runtime::MemoryNe
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
           {"peak_resident_bytes", peak_resident_bytes()},
+          {"disk_bytes_read", statistics.bytes_read},
+          {"experts_requested", statistics.experts_requested},
+          {"experts_in_memory", statistics.experts_there},
           {"memory",
            {{"weights", need.weights},
             {"kv", need.kv},

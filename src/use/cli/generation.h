@@ -81,8 +81,8 @@ Result<std::map<std::string, std::string>> template_variables(const GenerationAr
 
 // "prompt: 31 tokens, 412.0 tokens/s\ngeneration: …" with peak memory and what was computed for a
 // full context, and as JSON.
-std::string generation_text(const chat::Generation& generation, const runtime::MemoryNeed& need);
-Json generation_json(const chat::Generation& generation, const runtime::MemoryNeed& need);
+std::string generation_text(const chat::Generation& generation, const runtime::Engine& engine);
+Json generation_json(const chat::Generation& generation, const runtime::Engine& engine);
 
 // Shows text as it comes: thinking dimmed or left out. Stops dimming on destruction.
 class AnswerPrinter {

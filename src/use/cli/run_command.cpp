@@ -83,11 +83,11 @@ Result<int> run(Context& context, const Options& options) {
           model, session, tokens, choose_with(sampler), generate_options(options.generation),
           [&](std::string_view text) { return quiet_output || printer.show(text); }, &cancel));
   if (quiet_output) {
-    context.print_json(generation_json(generation, running.engine->memory()));
+    context.print_json(generation_json(generation, *running.engine));
   } else {
     printer.finish();
     if (!printer.ends_line()) context.print("\n");
-    context.console->info("\n" + generation_text(generation, running.engine->memory()));
+    context.console->info("\n" + generation_text(generation, *running.engine));
   }
   return generation.finish == chat::Finish::kCancelled ? kExitInterrupted : kExitSuccess;
 }

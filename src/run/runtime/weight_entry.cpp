@@ -1,0 +1,247 @@
+// In which type each parameter stays in memory, where its rows lie, and how they get there.
+#include "runtime/weight_entry.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/checked.h"
+#include "io/aligned_buffer.h"
+#include "numerics/block_codec.h"
+
+namespace sluice::runtime {
+namespace {
+
+using families::OutputModule;
+using families::RowOrder;
+using families::RowSource;
+using io::PackingKind;
+using io::StoredTensor;
+using numerics::DType;
+using numerics::QuantFormat;
+using numerics::WeightFormat;
+
+// Large enough for the disk's rate, small enough to be shared out among threads.
+constexpr uint64_t kTransferBytes = 4 << 20;
+// The same where every thread holds the piece in memory of its own, to rearrange or decode it.
+constexpr uint64_t kStagedTransferBytes = 512 << 10;
+// Kernels may read this far behind the last byte of a part.
+constexpr uint64_t kReadableBehind = 64;
+// Parts from this size on are placed for direct reads.
+constexpr uint64_t kDirectBytesMin = 32 << 10;
+
+// The type in which a matrix stays in memory: its own where products can read it, else the nearest.
+// Values of 8-bit floats and of fp blocks are exact in bf16, those of integer blocks nearly so in
+// f16, far more closely than they stand for the weights they were made from.
+DType resident_type(DType stored) {
+  switch (stored) {
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ5_0:
+    case DType::kQ5_1:
+    case DType::kQ8_0:
+    case DType::kQ2_K:
+    case DType::kQ3_K:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+    case DType::kQ6_K: return stored;
+    case DType::kF64: return DType::kF32;
+    case DType::kF8E4M3:
+    case DType::kF8E5M2:
+    case DType::kF8E8M0:
+    case DType::kMXFP4:
+    case DType::kNVFP4: return DType::kBF16;
+    default: return DType::kF16;
+  }
+}
+
+uint64_t row_bytes_of(DType dtype, uint64_t columns) {
+  const numerics::DTypeInfo& info = dtype_info(dtype);
+  return columns / info.block_elements * info.block_bytes;
+}
+
+// As stored: MLX packing, or elements of one type.
+Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string& path) {
+  if (tensor.packing == nullptr) return WeightFormat{QuantFormat{}, tensor.info.dtype};
+  if (tensor.packing->kind == PackingKind::kMlx)
+    return WeightFormat{tensor.packing->format, tensor.packing->parts[1].dtype};
+  return fail(ErrorCode::kUnsupported,
+              "{}: {} is stored as {}, which cannot be run as it is; `sluice fit` makes a model of "
+              "it that can",
+              path, tensor.info.name, storage_text(tensor));
+}
+
+// Cuts a transfer into pieces, at heads where rows are permuted within heads.
+void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
+  uint64_t rows_max = std::max<uint64_t>(
+      1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) / whole.row_bytes);
+  if (whole.head_rows > 0) rows_max = align_up(rows_max, whole.head_rows);
+  for (uint64_t row = 0; row < whole.rows; row += rows_max) {
+    WeightTransfer piece = whole;
+    piece.rows = std::min(rows_max, whole.rows - row);
+    piece.offset += row * whole.row_bytes;
+    piece.to += row * whole.to_row_bytes;
+    out.push_back(piece);
+  }
+}
+
+}  // namespace
+
+uint64_t WeightEntry::bytes_per_row() const {
+  return numerics::row_bytes(format, static_cast<size_t>(columns)).total();
+}
+
+uint64_t WeightEntry::row_unit() const {
+  uint64_t unit = 1;
+  for (const WeightPart& part : parts)
+    for (const FileRows& source : part.sources)
+      if (source.head_rows > 0) unit = std::lcm(unit, source.head_rows);
+  return unit;
+}
+
+Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputModule& module) {
+  const auto& tensors = checkpoint.tensors;
+  const StoredTensor& first = tensors[module.recipe.sources.front().tensor];
+  SLUICE_ASSIGN(WeightFormat format, stored_format(first, checkpoint.path));
+  for (const RowSource& source : module.recipe.sources) {
+    SLUICE_ASSIGN(const WeightFormat other, stored_format(tensors[source.tensor], checkpoint.path));
+    if (other.quant != format.quant || other.dtype != format.dtype)
+      return fail(ErrorCode::kUnsupported,
+                  "{}: {} is stored as {} and {} as {}; parts of one "
+                  "module must be stored alike",
+                  checkpoint.path, first.info.name, storage_text(first),
+                  tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
+    if (source.order == RowOrder::kTransposed)
+      return fail(ErrorCode::kUnsupported, "{}: {} would have to be transposed while it is loaded",
+                  checkpoint.path, tensors[source.tensor].info.name);
+  }
+  const bool plain = format.quant.mode == numerics::QuantMode::kFloat;
+  const bool vector = module.shape.size() == 1;
+  const DType stored = format.dtype;
+  if (plain) format.dtype = vector ? DType::kF32 : resident_type(stored);
+
+  WeightEntry entry{
+      .name = module.tensor_name(),
+      .role = module.role,
+      .layer = module.layer,
+      .format = format,
+      .experts = module.experts(),
+      .rows = vector ? 1 : module.rows(),
+      .columns = vector ? module.shape[0] : module.columns(),
+      .storage = plain ? std::string(dtype_info(format.dtype).name) : storage_text(first),
+      .parts = {}};
+  const uint32_t parts = plain ? 1 : first.packing->part_count;
+  for (uint32_t index = 0; index < parts; ++index) {
+    WeightPart part;
+    part.file_row_bytes =
+        plain ? row_bytes_of(stored, module.columns()) : first.packing->parts[index].row_bytes;
+    part.row_bytes = plain ? row_bytes_of(format.dtype, module.columns()) : part.file_row_bytes;
+    part.columns = module.columns();
+    part.pieces = module.rows() / entry.rows;
+    part.from = plain ? stored : DType::kU8;
+    part.into = plain ? format.dtype : DType::kU8;
+    uint64_t row = 0;
+    for (const RowSource& source : module.recipe.sources) {
+      const StoredTensor& tensor = tensors[source.tensor];
+      const uint64_t begin = plain ? tensor.offset : tensor.packing->parts[index].offset;
+      part.sources.push_back(
+          {.file = plain ? tensor.file : tensor.packing->parts[index].file,
+           .offset = begin + source.first_row * part.file_row_bytes,
+           .first_row = row,
+           .rows = source.rows,
+           .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0});
+      row += source.rows;
+    }
+    entry.parts.push_back(std::move(part));
+  }
+  return entry;
+}
+
+PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t rows, uint64_t at) {
+  PlacedRows placed{.first_row = first_row, .rows = rows};
+  for (size_t i = 0; i < entry.parts.size(); ++i) {
+    const WeightPart& part = entry.parts[i];
+    const uint64_t bytes = rows * part.pieces * part.row_bytes;
+    at = align_up(at, kReadableBehind);
+    if (bytes >= kDirectBytesMin && part.from == part.into) {
+      const auto source = std::ranges::find_if(
+          part.sources, [&](const FileRows& s) { return first_row < s.first_row + s.rows; });
+      const uint64_t offset =
+          source->offset + (first_row - source->first_row) * part.file_row_bytes;
+      at = align_up(at, io::kDirectAlignment) + offset % io::kDirectAlignment;
+    }
+    placed.begin[i] = at;
+    at += bytes + kReadableBehind;
+  }
+  placed.end = at;
+  return placed;
+}
+
+numerics::WeightView view_rows(const WeightEntry& entry, const PlacedRows& placed,
+                               const std::byte* base) {
+  const auto part = [&](size_t i) {
+    return i < entry.parts.size() ? base + placed.begin[i] : nullptr;
+  };
+  return {entry.format,
+          static_cast<size_t>(placed.rows),
+          static_cast<size_t>(entry.columns),
+          part(0),
+          part(1),
+          part(2)};
+}
+
+void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::byte* base,
+                      std::vector<WeightTransfer>& out) {
+  for (size_t i = 0; i < entry.parts.size(); ++i) {
+    const WeightPart& part = entry.parts[i];
+    const uint64_t first = placed.first_row * part.pieces, end = first + placed.rows * part.pieces;
+    for (const FileRows& source : part.sources) {
+      const uint64_t from = std::max(first, source.first_row);
+      const uint64_t to = std::min(end, source.first_row + source.rows);
+      if (from >= to) continue;
+      append_pieces({.file = source.file,
+                     .offset = source.offset + (from - source.first_row) * part.file_row_bytes,
+                     .row_bytes = part.file_row_bytes,
+                     .rows = to - from,
+                     .to = base + placed.begin[i] + (from - first) * part.row_bytes,
+                     .to_row_bytes = part.row_bytes,
+                     .columns = part.columns,
+                     .head_rows = source.head_rows,
+                     .from = part.from,
+                     .into = part.into},
+                    out);
+    }
+  }
+}
+
+Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
+                    TransferBuffers& buffers) {
+  const io::ByteSource& source = *checkpoint.files[t.file];
+  const auto bytes = static_cast<size_t>(t.bytes());
+  if (!t.staged()) return source.read_at(t.offset, {t.to, bytes});
+  buffers.staging.resize(bytes);
+  SLUICE_TRY(source.read_at(t.offset, buffers.staging));
+  buffers.values.resize(static_cast<size_t>(t.columns));
+  for (uint64_t row = 0; row < t.rows; ++row) {
+    uint64_t target = row;
+    if (t.head_rows > 0) {  // source row 2i + half of a head is its row i + half · d/2
+      const uint64_t in_head = row % t.head_rows;
+      target = row - in_head + in_head / 2 + in_head % 2 * (t.head_rows / 2);
+    }
+    const std::span<const std::byte> in(buffers.staging.data() + row * t.row_bytes,
+                                        static_cast<size_t>(t.row_bytes));
+    const std::span<std::byte> out(t.to + target * t.to_row_bytes,
+                                   static_cast<size_t>(t.to_row_bytes));
+    if (t.from == t.into) {
+      std::ranges::copy(in, out.begin());
+      continue;
+    }
+    numerics::decode_elements(t.from, in, buffers.values);
+    numerics::encode_elements(t.into, buffers.values, out);
+  }
+  return {};
+}
+
+}  // namespace sluice::runtime

@@ -1,0 +1,195 @@
+// Models larger than the memory for their weights: the same logits bit for bit, at every limit, in
+// whatever order and however late the disk answers.
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <thread>
+
+#include "runtime/engines.h"
+#include "runtime/weight_store.h"
+
+namespace sluice::runtime {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint64_t kVocabulary = 64;
+
+EngineOptions options_for(uint64_t weight_bytes, uint64_t window_bytes = 0) {
+  EngineOptions options = f32_options();
+  options.activations = ActivationChoice::kAuto;
+  options.weight_bytes_max = weight_bytes;
+  options.window_bytes = window_bytes;
+  return options;
+}
+
+// Answers late, at random, and fails from a given read on.
+class SlowSource : public io::ByteSource {
+ public:
+  struct Switches {
+    std::atomic<bool> slow{false};
+    std::atomic<int64_t> reads_left{INT64_MAX};
+  };
+  SlowSource(std::shared_ptr<io::ByteSource> inner, Switches& switches)
+      : inner_(std::move(inner)), switches_(switches) {}
+  Status read_at(uint64_t offset, std::span<std::byte> out) const override {
+    if (switches_.slow)
+      std::this_thread::sleep_for(std::chrono::microseconds(offset * 2654435761 % 700));
+    if (--switches_.reads_left < 0) return fail(ErrorCode::kIo, "the cable was pulled");
+    return inner_->read_at(offset, out);
+  }
+  uint64_t size() const override { return inner_->size(); }
+  const std::string& label() const override { return inner_->label(); }
+
+ private:
+  std::shared_ptr<io::ByteSource> inner_;
+  Switches& switches_;
+};
+
+std::shared_ptr<const io::Checkpoint> slowed(const std::shared_ptr<const io::Checkpoint>& whole,
+                                             SlowSource::Switches& switches) {
+  auto copy = std::make_shared<io::Checkpoint>(*whole);
+  for (auto& file : copy->files) file = std::make_shared<SlowSource>(file, switches);
+  // Views into the tensors' own names.
+  copy->by_name.clear();
+  for (uint32_t i = 0; i < copy->tensors.size(); ++i)
+    copy->by_name.emplace(copy->tensors[i].info.name, i);
+  return copy;
+}
+
+struct Outcome {
+  Logits logits;
+  StreamStatistics statistics;
+  uint64_t weights = 0;
+};
+
+// A prompt in chunks, then tokens one by one.
+Outcome run(const std::shared_ptr<const io::Checkpoint>& checkpoint, const EngineOptions& options) {
+  const Opened opened = open_engine(checkpoint, options);
+  Session session = opened.engine->new_session();
+  Outcome out{all_logits(*opened.engine, session, random_tokens(40, kVocabulary, 1)), {}, 0};
+  for (const uint32_t token : random_tokens(6, kVocabulary, 2)) {
+    const auto logits = session.append({&token, 1});
+    EXPECT_TRUE(logits.has_value());
+    if (logits) out.logits.insert(out.logits.end(), logits->begin(), logits->end());
+  }
+  out.statistics = opened.engine->statistics();
+  out.weights = opened.engine->memory().weights;
+  return out;
+}
+
+std::vector<std::shared_ptr<const io::Checkpoint>> models() {
+  return {test::tiny_llama().build(), test::tiny_moe({.layers = 4}).build(),
+          test::tiny_gguf().build()};
+}
+
+// The least that weights can do with, by what the refusal says is needed.
+bool opens(const std::shared_ptr<const io::Checkpoint>& checkpoint, uint64_t bytes,
+           uint64_t window_bytes) {
+  return try_open(checkpoint, options_for(bytes, window_bytes)).has_value();
+}
+uint64_t floor_of(const std::shared_ptr<const io::Checkpoint>& checkpoint, uint64_t most,
+                  uint64_t window_bytes) {
+  uint64_t low = 0, high = most;
+  while (low + 1024 < high) {
+    const uint64_t middle = (low + high) / 2;
+    (opens(checkpoint, middle, window_bytes) ? high : low) = middle;
+  }
+  return high;
+}
+
+TEST(Streaming, MemoryDoesNotMatter) {
+  for (const auto& checkpoint : models()) {
+    SCOPED_TRACE(checkpoint->path);
+    const Outcome whole = run(checkpoint, options_for(0));
+    EXPECT_EQ(whole.statistics.bytes_read, 0u);
+    for (const uint64_t window : {uint64_t{4096}, uint64_t{0}}) {
+      const uint64_t least = floor_of(checkpoint, whole.weights, window);
+      EXPECT_LT(least, whole.weights);
+      for (const uint64_t share : {0, 10, 25, 50, 75, 99}) {
+        const uint64_t limit = least + (whole.weights - least) * share / 100;
+        const Outcome part = run(checkpoint, options_for(limit, window));
+        EXPECT_EQ(part.logits, whole.logits) << share << " %";
+        EXPECT_LE(part.weights, limit);
+        EXPECT_GT(part.statistics.bytes_read, 0u);
+      }
+    }
+  }
+}
+
+TEST(Streaming, LateAnswersDoNotMatter) {
+  for (const auto& checkpoint : models()) {
+    const Outcome whole = run(checkpoint, options_for(0));
+    SlowSource::Switches switches;
+    switches.slow = true;
+    const uint64_t least = floor_of(checkpoint, whole.weights, 8192);
+    for (const uint64_t limit : {least, (least + whole.weights) / 2})
+      EXPECT_EQ(run(slowed(checkpoint, switches), options_for(limit, 8192)).logits, whole.logits);
+  }
+}
+
+TEST(Streaming, ChunksAndThreadsDoNotMatter) {
+  for (const auto& checkpoint : models()) {
+    const Outcome whole = run(checkpoint, options_for(0));
+    for (const size_t chunk : {1, 7, 512})
+      for (const size_t threads : {1, 3}) {
+        EngineOptions options = options_for(floor_of(checkpoint, whole.weights, 4096), 4096);
+        options.chunk_tokens = chunk;
+        const Opened opened = open_engine(checkpoint, options, threads);
+        Session session = opened.engine->new_session();
+        const Logits found = all_logits(*opened.engine, session, random_tokens(40, kVocabulary, 1));
+        EXPECT_TRUE(std::ranges::equal(found, std::span(whole.logits).first(found.size())));
+      }
+  }
+}
+
+// Nothing of a step that failed stays, and the next one works when the disk does.
+TEST(Streaming, ReadErrorsEndTheStep) {
+  for (const auto& checkpoint : models()) {
+    const Outcome whole = run(checkpoint, options_for(0));
+    SlowSource::Switches switches;
+    const uint64_t least = floor_of(checkpoint, whole.weights, 4096);
+    const Opened opened = open_engine(slowed(checkpoint, switches), options_for(least, 4096));
+    Session session = opened.engine->new_session();
+    const Tokens tokens = random_tokens(40, kVocabulary, 1);
+    for (const int64_t reads : {0, 1, 5, 17}) {
+      switches.reads_left = reads;
+      const auto failed = session.append(tokens);
+      ASSERT_FALSE(failed.has_value()) << reads;
+      EXPECT_EQ(failed.error().code, ErrorCode::kIo);
+      EXPECT_THAT(failed.error().message, HasSubstr("cable"));
+      EXPECT_EQ(session.size(), 0u);
+    }
+    switches.reads_left = INT64_MAX;
+    EXPECT_EQ(all_logits(*opened.engine, session, tokens),
+              Logits(whole.logits.begin(), whole.logits.begin() + 40 * kVocabulary));
+  }
+}
+
+TEST(Streaming, RefusesBelowTheFloor) {
+  const auto opened = try_open(test::tiny_moe().build(), options_for(1000));
+  ASSERT_FALSE(opened.has_value());
+  EXPECT_EQ(opened.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(opened.error().message, HasSubstr("weights need at least"));
+}
+
+// Experts that were used are there for the next token; each of a prompt's is read once.
+TEST(Streaming, ExpertsAreKept) {
+  const auto checkpoint = test::tiny_moe({.layers = 4}).build();
+  const uint64_t whole = run(checkpoint, options_for(0)).weights;
+  const Opened opened = open_engine(checkpoint, options_for(whole - 20'000));
+  Session session = opened.engine->new_session();
+  ASSERT_TRUE(session.append(random_tokens(40, kVocabulary, 1)).has_value());
+  const StreamStatistics prompt = opened.engine->statistics();
+  EXPECT_LE(prompt.experts_requested, 16u);  // four of four layers, each once
+  EXPECT_GT(prompt.experts_requested, 8u);
+  EXPECT_EQ(prompt.experts_there, 0u);
+  for (const uint32_t token : random_tokens(8, kVocabulary, 2))
+    ASSERT_TRUE(session.append({&token, 1}).has_value());
+  const StreamStatistics end = opened.engine->statistics();
+  EXPECT_EQ(end.experts_requested - prompt.experts_requested, 8u * 4 * 2);
+  EXPECT_GT(end.experts_there * 2, end.experts_requested);
+}
+
+}  // namespace
+}  // namespace sluice::runtime
