@@ -80,7 +80,6 @@ struct EngineOpener {
   static Status choose_context(const model::ModelConfig& config, Engine::State& state);
   static void choose_rows(Engine::State& state);
   static Status choose_weights(Engine::State& state);
-  static Status check_memory(const Engine::State& state);
   static void choose_reads(const Engine::State& state);
 };
 
@@ -134,47 +133,60 @@ void EngineOpener::choose_rows(Engine::State& state) {
   state.info.chunk_tokens = limits.rows;
 }
 
-// The most that weights may take beside all else.
-uint64_t weight_bytes_max(const MemoryNeed& need, uint64_t memory_bytes_max) {
+// The tightest of the bounds on memory: what it leaves for weights beside all else, and its words.
+struct MemoryBound {
+  uint64_t weights = UINT64_MAX;
+  uint64_t stated = 0;
+  std::string_view whose;
+};
+
+MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
   const MemoryInfo machine = detect_memory();
-  const auto left = [](uint64_t most, uint64_t taken) { return most - std::min(most, taken); };
-  const uint64_t beside = need.kv + need.scratch;
-  uint64_t most = UINT64_MAX;
-  if (memory_bytes_max != 0) most = std::min(most, left(memory_bytes_max, beside + need.program));
-  if (machine.limit != 0) most = std::min(most, left(machine.limit, beside + need.program));
-  if (machine.available != 0) {
-    // What the system calls available is so beside what this process holds already.
-    const uint64_t more = need.program - std::min(need.program, resident_bytes());
-    most = std::min(most, left(machine.available, beside + more));
-  }
-  return most;
+  MemoryBound bound;
+  const auto apply = [&](uint64_t stated, uint64_t program, std::string_view whose) {
+    const uint64_t beside = need.kv + need.scratch + program;
+    const uint64_t weights = stated - std::min(stated, beside);
+    if (stated != 0 && weights < bound.weights) bound = {weights, stated, whose};
+  };
+  apply(memory_bytes_max, need.program, "--memory allows only");
+  apply(machine.limit, need.program, "the cgroup of this process allows both together only");
+  // What the system calls available is so beside what this process holds already.
+  apply(machine.available, need.program - std::min(need.program, resident_bytes()),
+        "this machine has only");
+  return bound;
 }
 
 // All weights in memory where that fits; else a part, and the rest is read as it is used.
 Status EngineOpener::choose_weights(Engine::State& state) {
   const model::ModelConfig& config = state.model->config();
   const EngineOptions& options = state.options;
+  MemoryNeed& need = state.need;
   ResidencyNeeds needs{.tied = config.tied,
                        .experts_per_token = config.experts_per_token,
                        .window_bytes = options.window_bytes};
   SLUICE_TRY(state.weights->arrange(needs));
-  const uint64_t most = weight_bytes_max(state.need, options.memory_bytes_max);
-  const uint64_t wanted = options.weight_bytes_max;
-  if (state.weights->memory_bytes() > (wanted > 0 ? std::min(most, wanted) : most)) {
+  MemoryBound bound = memory_bound(need, options.memory_bytes_max);
+  if (options.weight_bytes_max > 0 && options.weight_bytes_max < bound.weights)
+    bound = {options.weight_bytes_max, options.weight_bytes_max, "weights may take only"};
+  if (state.weights->memory_bytes() > bound.weights) {
     // Whoever names a limit means it; else others on this machine are left some room.
-    const uint64_t reserve = kReadingBytes + (options.memory_bytes_max != 0 ? 0 : kReserveBytes);
-    needs.bytes_max = most - std::min(most, reserve);
-    if (wanted > 0) needs.bytes_max = std::min(needs.bytes_max, wanted);
-    if (Status status = state.weights->arrange(needs); !status)
-      return fail(ErrorCode::kInvalidArgument,
-                  "{}: {} beside keys and values {} ({} tokens), scratch {} and the program {}; a "
-                  "smaller context, smaller keys and values or more memory would help",
-                  state.info.path, status.error().message, bytes_text(state.need.kv),
-                  state.info.context, bytes_text(state.need.scratch),
-                  bytes_text(state.need.program));
-    state.need.program += kReadingBytes;
+    uint64_t reserve = options.memory_bytes_max != 0 ? 0 : kReserveBytes;
+    reserve = options.weight_bytes_max != 0 ? 0 : reserve + kReadingBytes;
+    needs.bytes_max = bound.weights - std::min(bound.weights, reserve);
+    need.program += kReadingBytes;
+    if (!state.weights->arrange(needs)) {
+      need.weights = state.weights->memory_bytes_min(needs);
+      return fail(
+          ErrorCode::kInvalidArgument,
+          "{}: running it takes at least {} = weights {}, most of them read again for every "
+          "token, + keys and values {} ({} tokens) + scratch {}, and the program itself {}, "
+          "but {} {}; a smaller context, or smaller keys and values, would help",
+          state.info.path, bytes_text(need.total() - need.program), bytes_text(need.weights),
+          bytes_text(need.kv), state.info.context, bytes_text(need.scratch),
+          bytes_text(need.program), bound.whose, bytes_text(bound.stated));
+    }
   }
-  state.need.weights = state.weights->memory_bytes();
+  need.weights = state.weights->memory_bytes();
   state.info.disk_bytes_token = state.weights->residency().disk_bytes_token;
   return {};
 }
@@ -187,30 +199,6 @@ std::string stream_note(const ModelInfo& info, const Residency& residency) {
     text += fmt::format(", with {:.0f} % of the experts at a time", residency.experts_there * 100);
   return text + fmt::format("; about {} are read from disk for each token",
                             bytes_text(residency.disk_bytes_token));
-}
-
-Status EngineOpener::check_memory(const Engine::State& state) {
-  const MemoryInfo machine = detect_memory();
-  const MemoryNeed& need = state.need;
-  const uint64_t model = need.total() - need.program;
-  // What the system calls available is so beside what this process holds already.
-  const uint64_t more = need.total() - std::min(need.program, resident_bytes());
-  const auto refuse = [&](uint64_t most, std::string_view whose) {
-    return fail(ErrorCode::kInvalidArgument,
-                "{}: running it takes {} = weights {} + keys and values {} ({} tokens) + scratch "
-                "{}, and the program itself {}, but {} {}; a smaller context, smaller keys and "
-                "values or a model fitted to less memory would help",
-                state.info.path, bytes_text(model), bytes_text(need.weights), bytes_text(need.kv),
-                state.info.context, bytes_text(need.scratch), bytes_text(need.program), whose,
-                bytes_text(most));
-  };
-  if (state.options.memory_bytes_max != 0 && need.total() > state.options.memory_bytes_max)
-    return refuse(state.options.memory_bytes_max, "--memory allows only");
-  if (machine.limit != 0 && need.total() > machine.limit)
-    return refuse(machine.limit, "the cgroup of this process allows both together only");
-  if (machine.available != 0 && more > machine.available)
-    return refuse(machine.available, "this machine has only");
-  return {};
 }
 
 // A model that the page cache can hold as well is read through it, so that the next start finds it
@@ -248,7 +236,6 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
   state->model = std::make_unique<model::Model>(config, *state->backend, state->limits.context);
   EngineOpener::choose_rows(*state);
   SLUICE_TRY(EngineOpener::choose_weights(*state));
-  SLUICE_TRY(EngineOpener::check_memory(*state));
   return std::shared_ptr<Engine>(new Engine(std::move(state)));
 }
 
@@ -258,7 +245,6 @@ Status Engine::load(Log& log, Progress& progress) {
   return_freed_memory();
   EngineOpener::choose_rows(s);
   SLUICE_TRY(EngineOpener::choose_weights(s));
-  SLUICE_TRY(EngineOpener::check_memory(s));
   if (s.weights->residency().streams())
     s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);

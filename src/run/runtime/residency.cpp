@@ -153,7 +153,36 @@ uint64_t smallest_ring(std::span<const WeightEntry> entries, const Parts& parts,
   return frame_bytes(entries, windows) * kFrames;
 }
 
+struct Experts {
+  std::vector<ExpertSlots::Group> groups;
+  uint64_t slot_bytes = 0;
+  size_t slots_min = 0;
+};
+
+// Two tokens' choices are the least with which one layer's experts do not push out each other.
+Experts experts_of(std::span<const WeightEntry> entries, const Parts& parts,
+                   uint32_t experts_per_token) {
+  Experts experts;
+  for (const auto& [layer, group] : parts.experts) experts.groups.push_back(group);
+  if (experts.groups.empty()) return experts;
+  experts.slot_bytes = ExpertSlots::slot_bytes(entries, experts.groups);
+  experts.slots_min = std::min<size_t>(size_t{2} * experts_per_token, parts.experts_count);
+  return experts;
+}
+
+uint64_t least_of(std::span<const WeightEntry> entries, const Parts& parts, const Experts& experts,
+                  uint64_t window_bytes) {
+  return parts.always_bytes + experts.slots_min * experts.slot_bytes +
+         std::min(parts.dense_bytes, smallest_ring(entries, parts, window_bytes));
+}
+
 }  // namespace
+
+uint64_t least_residency(std::span<const WeightEntry> entries, const ResidencyNeeds& needs) {
+  const Parts parts = sort_entries(entries, needs.tied);
+  return least_of(entries, parts, experts_of(entries, parts, needs.experts_per_token),
+                  needs.window_bytes);
+}
 
 Result<Residency> choose_residency(std::span<const WeightEntry> entries,
                                    const ResidencyNeeds& needs) {
@@ -168,31 +197,26 @@ Result<Residency> choose_residency(std::span<const WeightEntry> entries,
     return out;
   }
   pin(entries, parts.always, out);
-  std::vector<ExpertSlots::Group> groups;
-  for (const auto& [layer, group] : parts.experts) groups.push_back(group);
-  const uint64_t slot = groups.empty() ? 0 : ExpertSlots::slot_bytes(entries, groups);
-  const size_t slots_min =
-      groups.empty() ? 0
-                     : std::min<size_t>(size_t{2} * needs.experts_per_token, parts.experts_count);
-  const uint64_t floor = out.pinned_bytes + slots_min * slot;
-  const uint64_t least =
-      floor + std::min(parts.dense_bytes, smallest_ring(entries, parts, needs.window_bytes));
+  Experts experts = experts_of(entries, parts, needs.experts_per_token);
+  const uint64_t least = least_of(entries, parts, experts, needs.window_bytes);
   if (needs.bytes_max < least)
-    return fail(ErrorCode::kExhausted,
-                "weights need at least {} of memory, to be read through, but {} are left for them",
+    return fail(ErrorCode::kExhausted, "weights need at least {}, but {} are left for them",
                 bytes_text(least), bytes_text(needs.bytes_max));
+  const uint64_t floor = out.pinned_bytes + experts.slots_min * experts.slot_bytes;
   uint64_t left = needs.bytes_max - floor;
   if (parts.dense_bytes <= left) {
     pin(entries, parts.dense, out);
     left -= parts.dense_bytes;
   } else {
     stream_dense(entries, parts, left, needs.window_bytes, out);
-    left = needs.bytes_max - std::min(needs.bytes_max, out.bytes() + slots_min * slot);
+    const uint64_t used = out.bytes() + experts.slots_min * experts.slot_bytes;
+    left = needs.bytes_max - std::min(needs.bytes_max, used);
   }
-  if (!groups.empty()) {
-    out.slots = std::min(parts.experts_count, slots_min + static_cast<size_t>(left / slot));
-    out.slots_bytes = out.slots * slot;
-    out.groups = std::move(groups);
+  if (!experts.groups.empty()) {
+    out.slots = std::min(parts.experts_count,
+                         experts.slots_min + static_cast<size_t>(left / experts.slot_bytes));
+    out.slots_bytes = out.slots * experts.slot_bytes;
+    out.groups = std::move(experts.groups);
     out.experts_there = static_cast<double>(out.slots) / static_cast<double>(parts.experts_count);
     for (const ExpertSlots::Group& group : out.groups)
       for (const uint32_t i : group) {

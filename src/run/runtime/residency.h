@@ -37,8 +37,9 @@ struct Residency {
   bool streams() const { return !windows.empty() || !groups.empty(); }
 };
 
-// Everything stays where that fits. kExhausted with the least that would do, where not even that
-// fits.
+// The least bytes_max that choose_residency accepts.
+uint64_t least_residency(std::span<const WeightEntry> entries, const ResidencyNeeds& needs);
+// Everything stays where that fits. kExhausted below the least.
 Result<Residency> choose_residency(std::span<const WeightEntry> entries,
                                    const ResidencyNeeds& needs);
 

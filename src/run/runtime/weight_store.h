@@ -33,6 +33,10 @@ class WeightStore {
   // Reads what stays. progress counts bytes of the source.
   Status load(ThreadPool& pool, Progress& progress);
 
+  // The least that arrange() would agree to.
+  uint64_t memory_bytes_min(const ResidencyNeeds& needs) const {
+    return least_residency(entries_, needs);
+  }
   uint64_t memory_bytes() const { return residency_.bytes(); }
   const Residency& residency() const { return residency_; }
   const std::vector<WeightEntry>& entries() const { return entries_; }

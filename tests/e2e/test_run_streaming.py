@@ -1,0 +1,69 @@
+"""`sluice run` in less memory than the weights take: the same text at every limit, from MLX folders,
+floats, mixtures of experts and .gguf files; the peak of the whole process, as the operating system
+counts it, within the limit; the same under a control group that enforces it."""
+
+import json
+
+import support
+from support import demo_model, make_checkpoint, measured, sluice
+
+OVER_MAX = 0.02
+PROMPT = "The quick brown fox jumps over the lazy dog, and then"
+
+
+class RunStreaming(support.TestCase):
+    def run_in(self, model, memory=None, group=None):
+        limit = ["--memory", f"{memory / 1e6:.6f}MB"] if memory else []
+        result = measured(["run", model, "--raw", "-p", PROMPT, "-n", 12, "--temp", 0,
+                           "--context", 128, "--json", "--quiet", *limit], group)
+        self.assertEqual(result.code, 0, result.stderr)
+        return json.loads(result.stdout), result.peak_bytes
+
+    def check(self, name, model):
+        whole, _ = self.run_in(model)
+        self.assertEqual(whole["disk_bytes_read"], 0)
+        weights, total = whole["memory"]["weights"], whole["memory"]["total"]
+        for share in (0.15, 0.4, 0.8):
+            limit = int(total - weights * (1 - share)) + 8_000_000
+            found, peak = self.run_in(model, limit)
+            print(f"\n{name}, {share:.0%} of {weights / 1e6:.0f} MB: limit {limit / 1e6:.0f} MB, "
+                  f"peak {peak / 1e6:.1f} MB, {found['disk_bytes_read'] / 1e6:.0f} MB read")
+            self.assertEqual(found["text"], whole["text"])
+            self.assertGreater(found["disk_bytes_read"], 0)
+            self.assertLessEqual(found["memory"]["total"], limit)
+            self.assertLessEqual(peak, limit * (1 + OVER_MAX))
+        return whole, limit
+
+    def test_dense(self):
+        model = self.folder / "dense"
+        make_checkpoint(model, "llama", "bf16", hidden_size=512, intermediate_size=2048,
+                        num_hidden_layers=16, num_attention_heads=8, num_key_value_heads=4,
+                        vocab_size=8000)
+        self.check("dense bf16", model)
+        out = self.folder / "dense-4"
+        sluice("quantize", model, "--bits", 8, "-o", out, "--quiet")
+        whole, limit = self.check("dense 8/64", out)
+        group = support.MemoryGroup.create(limit + 10_000_000)  # and what the kernel holds for it
+        if group is not None:
+            with group:
+                found, _ = self.run_in(out, limit, group)
+            self.assertEqual(found["text"], whole["text"])
+
+    def test_experts(self):
+        model = self.folder / "experts"
+        make_checkpoint(model, "qwen3_moe", "bf16", hidden_size=512, num_hidden_layers=8,
+                        num_experts=32, num_experts_per_tok=2, moe_intermediate_size=256,
+                        num_attention_heads=8, num_key_value_heads=2, vocab_size=4000)
+        self.check("experts bf16", model)
+        out = self.folder / "experts-4"
+        sluice("quantize", model, "--bits", 4, "-o", out, "--quiet")
+        self.check("experts 4/64", out)
+
+    def test_gguf(self):
+        if demo_model() is None:
+            self.skipTest("the demo model is not there; run scripts/demo_model")
+        self.check("SmolLM2 .gguf", demo_model())
+
+
+if __name__ == "__main__":
+    support.main()
