@@ -34,23 +34,25 @@ uint64_t ExpertSlots::slot_bytes(std::span<const WeightEntry> entries,
 }
 
 ExpertSlots::ExpertSlots(std::span<const WeightEntry> entries, std::span<const Group> groups,
-                         size_t slots, WeightReader& reader)
+                         size_t slots, SlotPolicy policy, WeightReader& reader)
     : entries_(entries),
       groups_(groups.begin(), groups.end()),
       slot_bytes_(slot_bytes(entries, groups)),
+      policy_(policy),
       reader_(reader) {
   for (size_t i = 0; i < slots; ++i) slots_.push_back(std::make_unique<Slot>());
   for (uint32_t layer = 0; layer < groups_.size(); ++layer) {
     for (const uint32_t entry : groups_[layer]) layer_of_[entry] = layer;
     place_.emplace_back(entries[groups_[layer][0]].experts, kNowhere);
+    uses_.emplace_back(entries[groups_[layer][0]].experts, 0);
   }
 }
 
 Result<std::unique_ptr<ExpertSlots>> ExpertSlots::make(std::span<const WeightEntry> entries,
                                                        std::span<const Group> groups, size_t slots,
-                                                       WeightReader& reader) {
+                                                       SlotPolicy policy, WeightReader& reader) {
   SLUICE_CHECK(!groups.empty() && slots >= 1);
-  std::unique_ptr<ExpertSlots> made(new ExpertSlots(entries, groups, slots, reader));
+  std::unique_ptr<ExpertSlots> made(new ExpertSlots(entries, groups, slots, policy, reader));
   SLUICE_ASSIGN(made->memory_,
                 PageMemory::reserve(static_cast<size_t>(made->slot_bytes_ * slots), "the experts"));
   return made;
@@ -66,13 +68,28 @@ std::byte* ExpertSlots::memory_of(uint32_t slot) const {
 
 uint32_t& ExpertSlots::place_of(uint32_t layer, uint32_t expert) { return place_[layer][expert]; }
 
-// The slot that was used longest ago and is not held; empty ones were never used.
+bool ExpertSlots::leaves_before(const Slot& a, const Slot& b) const {
+  const bool a_empty = a.used_at == 0, b_empty = b.used_at == 0;
+  if (a_empty || b_empty || policy_ == SlotPolicy::kRecency) return a.used_at < b.used_at;
+  const uint32_t a_uses = uses_[a.layer][a.expert], b_uses = uses_[b.layer][b.expert];
+  return a_uses != b_uses ? a_uses < b_uses : a.used_at > b.used_at;
+}
+
+// What was used in earlier text counts less and less.
+void ExpertSlots::grow_older() {
+  constexpr uint64_t kStepsBetween = 128;
+  if (clock_ % (kStepsBetween * groups_.size()) != 0) return;
+  for (auto& layer : uses_)
+    for (uint32_t& uses : layer) uses /= 2;
+}
+
+// The slot whose expert is to leave first, of those that are not held.
 uint32_t ExpertSlots::find_room() const {
   uint32_t found = kNowhere;
   for (uint32_t i = 0; i < slots_.size(); ++i) {
     const Slot& slot = *slots_[i];
     if (slot.held) continue;
-    if (found == kNowhere || slot.used_at < slots_[found]->used_at) found = i;
+    if (found == kNowhere || leaves_before(slot, *slots_[found])) found = i;
   }
   return found;
 }
@@ -118,12 +135,14 @@ void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGro
   out_.clear();
   layer_ = layer_of_.at(first_entry);
   ++clock_;
+  grow_older();
   // A prompt uses nearly all experts of a layer once; they would push out those that the text goes
   // on with.
   keeps_ = experts.size() * 2 <= slots_.size();
   statistics_.requests += experts.size();
   // All that are there are touched before any makes room.
   for (const model::ExpertGroup& group : experts) {
+    if (keeps_) ++uses_[layer_][group.expert];
     const uint32_t place = place_of(layer_, group.expert);
     if (place == kNowhere) {
       waiting_.push_back(group);

@@ -15,6 +15,11 @@
 
 namespace sluice::runtime {
 
+// Who makes room. Recency: whoever was used longest ago. Frequency: whoever was used least often of
+// late, and of several the one that was used last: where slots hold less than one token's choices,
+// the oldest of them always leaves just before it is needed again, and nothing is ever found.
+enum class SlotPolicy : uint8_t { kRecency, kFrequency };
+
 struct ExpertStatistics {
   uint64_t requests = 0;  // experts asked for, once for each step and layer
   uint64_t hits = 0;      // of those, how many were there
@@ -31,7 +36,7 @@ class ExpertSlots {
   // slots: at least one. kExhausted: the system refuses the memory.
   static Result<std::unique_ptr<ExpertSlots>> make(std::span<const WeightEntry> entries,
                                                    std::span<const Group> groups, size_t slots,
-                                                   WeightReader& reader);
+                                                   SlotPolicy policy, WeightReader& reader);
   ~ExpertSlots();
 
   size_t slots() const { return slots_.size(); }
@@ -57,10 +62,12 @@ class ExpertSlots {
     ReadTicket ticket;
   };
   ExpertSlots(std::span<const WeightEntry> entries, std::span<const Group> groups, size_t slots,
-              WeightReader& reader);
+              SlotPolicy policy, WeightReader& reader);
   std::byte* memory_of(uint32_t slot) const;
   uint32_t& place_of(uint32_t layer, uint32_t expert);
+  bool leaves_before(const Slot& a, const Slot& b) const;
   uint32_t find_room() const;
+  void grow_older();
   void read_expert(uint32_t slot, const model::ExpertGroup& expert);
   void read_waiting();
   void let_go();
@@ -68,11 +75,13 @@ class ExpertSlots {
   const std::span<const WeightEntry> entries_;
   const std::vector<Group> groups_;
   const uint64_t slot_bytes_;
+  const SlotPolicy policy_;
   WeightReader& reader_;
   PageMemory memory_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::unordered_map<uint32_t, uint32_t> layer_of_;  // of an entry
   std::vector<std::vector<uint32_t>> place_;         // [layer][expert] → slot
+  std::vector<std::vector<uint32_t>> uses_;          // [layer][expert], halved now and then
   uint64_t clock_ = 0;
   ExpertStatistics statistics_;
 

@@ -217,6 +217,9 @@ Result<Residency> choose_residency(std::span<const WeightEntry> entries,
                          experts.slots_min + static_cast<size_t>(left / experts.slot_bytes));
     out.slots_bytes = out.slots * experts.slot_bytes;
     out.groups = std::move(experts.groups);
+    // Measured with the same token again and again: nothing is found by recency below this.
+    const size_t choices = out.groups.size() * needs.experts_per_token;
+    if (out.slots * 2 < choices * 3) out.policy = SlotPolicy::kFrequency;
     out.experts_there = static_cast<double>(out.slots) / static_cast<double>(parts.experts_count);
     for (const ExpertSlots::Group& group : out.groups)
       for (const uint32_t i : group) {

@@ -27,6 +27,7 @@ struct Residency {
   uint64_t ring_bytes = 0;
   std::vector<ExpertSlots::Group> groups;  // of experts that take turns in slots, by layer
   size_t slots = 0;
+  SlotPolicy policy = SlotPolicy::kRecency;
   uint64_t slots_bytes = 0;
   // What decoding a token reads from disk: all windows, and the experts of a token that are not
   // there, were they chosen evenly.

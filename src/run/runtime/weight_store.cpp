@@ -107,8 +107,8 @@ Status WeightStore::load(ThreadPool& pool, Progress& progress) {
                   WindowRing::make(entries_, residency_.windows, residency_.frames, *reader_));
   }
   if (!residency_.groups.empty()) {
-    SLUICE_ASSIGN(slots_,
-                  ExpertSlots::make(entries_, residency_.groups, residency_.slots, *reader_));
+    SLUICE_ASSIGN(slots_, ExpertSlots::make(entries_, residency_.groups, residency_.slots,
+                                            residency_.policy, *reader_));
   }
   return {};
 }
