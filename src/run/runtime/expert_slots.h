@@ -3,7 +3,7 @@
 // the rest as they arrive, so that computing hides reading. Which expert makes room is a policy.
 #pragma once
 
-#include <map>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <unordered_map>

@@ -1,7 +1,9 @@
 #include "runtime/residency.h"
 
 #include <algorithm>
+#include <climits>
 #include <map>
+#include <numeric>
 
 #include "base/checked.h"
 #include "base/units.h"
