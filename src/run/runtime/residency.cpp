@@ -226,8 +226,9 @@ Result<Residency> choose_residency(std::span<const WeightEntry> entries,
     for (const ExpertSlots::Group& group : out.groups)
       for (const uint32_t i : group) {
         const WeightEntry& e = entries[i];
-        const double token = static_cast<double>(e.bytes() / e.experts * needs.experts_per_token);
-        out.disk_bytes_token += static_cast<uint64_t>(token * (1 - out.experts_there));
+        const uint64_t token = e.bytes() / e.experts * needs.experts_per_token;
+        out.disk_bytes_token +=
+            static_cast<uint64_t>(static_cast<double>(token) * (1 - out.experts_there));
       }
   } else if (parts.rows_only_bytes <= needs.bytes_max - out.bytes()) {
     pin(entries, parts.rows_only, out);
