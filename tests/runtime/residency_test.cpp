@@ -107,9 +107,11 @@ TEST(Residency, EveryBudget) {
     ResidencyNeeds needs{.experts_per_token = 2};
     const auto whole = choose_residency(entries, needs);
     ASSERT_TRUE(whole.has_value());
-    EXPECT_FALSE(whole->streams());
+    EXPECT_TRUE(whole->all_stay());
     check(entries, *whole, UINT64_MAX);
-    uint64_t disk = UINT64_MAX;
+    uint64_t largest = 0;
+    for (const WeightEntry& e : entries)
+      largest = std::max(largest, place_rows(e, 0, e.rows, 0).end + 4096);
     bool fits = false;
     for (uint64_t percent = 1; percent <= 100; ++percent) {
       needs.bytes_max = whole->bytes() * percent / 100;
@@ -122,9 +124,14 @@ TEST(Residency, EveryBudget) {
       }
       fits = true;
       check(entries, *found, needs.bytes_max);
-      // More memory, less to read; but for what does not divide evenly.
-      EXPECT_LE(found->disk_bytes_token, disk == UINT64_MAX ? disk : disk + disk / 4 + 400'000);
-      disk = found->disk_bytes_token;
+      // What is read is what does not stay, and no room is left in which one more would fit.
+      uint64_t windowed = 0;
+      for (const Window& w : found->windows) windowed += w.rows * entries[w.entry].bytes_per_row();
+      EXPECT_GE(found->disk_bytes_token, windowed);
+      EXPECT_EQ(found->disk_bytes_token > windowed, found->experts_there < 1);
+      if (!found->all_stay()) {
+        EXPECT_LT(needs.bytes_max - found->bytes(), largest + found->ring_bytes);
+      }
     }
     EXPECT_TRUE(fits);
   }

@@ -100,11 +100,12 @@ double longrope_attention_factor(const RopeScaling& s) {
 }  // namespace
 
 size_t rope_length(const RopeScaling& s, size_t sequence) {
+  static constexpr double kMost = 1e15;  // lengths come from configurations
+  const auto whole = [](double length) { return static_cast<size_t>(std::min(length, kMost)); };
   const auto length = static_cast<double>(sequence);
-  if (s.rule == RopeRule::kDynamic)
-    return static_cast<size_t>(std::max(length, s.max_position_embeddings));
+  if (s.rule == RopeRule::kDynamic) return whole(std::max(length, s.max_position_embeddings));
   if (s.rule == RopeRule::kLongrope)
-    return static_cast<size_t>(s.original_max_position_embeddings) +
+    return whole(s.original_max_position_embeddings) +
            (length > s.original_max_position_embeddings ? 1 : 0);
   return 0;
 }

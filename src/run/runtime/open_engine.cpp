@@ -205,7 +205,7 @@ std::string stream_note(const ModelInfo& info, const Residency& residency) {
 // there; a larger one would push out everything else and still not be there.
 void EngineOpener::choose_reads(const Engine::State& state) {
   if (state.checkpoint->descriptors == nullptr) return;  // in memory
-  if (state.weights->residency().streams()) return;
+  if (!state.weights->residency().all_stay()) return;
   const MemoryInfo machine = detect_memory();
   uint64_t room = machine.available;
   if (machine.limit != 0) room = std::min(room, machine.limit);
@@ -245,7 +245,7 @@ Status Engine::load(Log& log, Progress& progress) {
   return_freed_memory();
   EngineOpener::choose_rows(s);
   SLUICE_TRY(EngineOpener::choose_weights(s));
-  if (s.weights->residency().streams())
+  if (!s.weights->residency().all_stay())
     s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);
   EngineOpener::choose_reads(s);

@@ -3,6 +3,8 @@
 // the rest as much as possible of what would be read otherwise.
 #pragma once
 
+#include <algorithm>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -35,7 +37,8 @@ struct Residency {
   double experts_there = 1;  // share of all experts that slots hold
 
   uint64_t bytes() const { return pinned_bytes + ring_bytes + slots_bytes; }
-  bool streams() const { return !windows.empty() || !groups.empty(); }
+  bool reads_ahead() const { return !windows.empty() || !groups.empty(); }
+  bool all_stay() const { return std::ranges::all_of(pinned, std::identity()); }
 };
 
 // The least bytes_max that choose_residency accepts.

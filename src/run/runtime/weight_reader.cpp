@@ -20,26 +20,26 @@ WeightReader::~WeightReader() {
 
 void WeightReader::submit(std::span<const WeightTransfer> transfers, ReadTicket& ticket) {
   MutexLock lock(mutex_);
-  SLUICE_DCHECK(ticket.left == 0);
-  ticket.left = static_cast<uint32_t>(transfers.size());
-  ticket.status = {};
+  SLUICE_DCHECK(ticket.left_ == 0);
+  ticket.left_ = static_cast<uint32_t>(transfers.size());
+  ticket.status_ = {};
   for (const WeightTransfer& transfer : transfers) jobs_.push_back({transfer, &ticket});
   work_cond_.notify_all();
 }
 
 Status WeightReader::wait(ReadTicket& ticket) {
   MutexLock lock(mutex_);
-  while (ticket.left > 0) done_cond_.wait(mutex_);
-  return ticket.status;
+  while (ticket.left_ > 0) done_cond_.wait(mutex_);
+  return ticket.status_;
 }
 
 bool WeightReader::ended(const ReadTicket& ticket) const {
   MutexLock lock(mutex_);
-  return ticket.left == 0;
+  return ticket.left_ == 0;
 }
 
 void WeightReader::wait_any(std::span<ReadTicket* const> tickets) {
-  const auto ended = [](const ReadTicket* ticket) { return ticket->left == 0; };
+  const auto ended = [](const ReadTicket* ticket) { return ticket->left_ == 0; };
   MutexLock lock(mutex_);
   while (std::ranges::none_of(tickets, ended)) done_cond_.wait(mutex_);
 }
@@ -56,8 +56,8 @@ bool WeightReader::take(Job& job) {
 void WeightReader::finish(const Job& job, Status status) {
   bytes_read_.fetch_add(job.transfer.bytes(), std::memory_order_relaxed);
   MutexLock lock(mutex_);
-  if (!status && job.ticket->status) job.ticket->status = std::move(status);
-  if (--job.ticket->left == 0) done_cond_.notify_all();
+  if (!status && job.ticket->status_) job.ticket->status_ = std::move(status);
+  if (--job.ticket->left_ == 0) done_cond_.notify_all();
 }
 
 void WeightReader::work() {

@@ -24,8 +24,8 @@ class ReadTicket {
 
  private:
   friend class WeightReader;
-  uint32_t left = 0;  // guarded by the reader
-  Status status;      // the first error, guarded likewise
+  uint32_t left_ = 0;  // guarded by the reader
+  Status status_;      // the first error, guarded likewise
 };
 
 // submit() and wait() are for one thread.

@@ -100,7 +100,7 @@ Status WeightStore::load_pinned(ThreadPool& pool, Progress& progress) {
 
 Status WeightStore::load(ThreadPool& pool, Progress& progress) {
   SLUICE_TRY(load_pinned(pool, progress));
-  if (!residency_.streams()) return {};
+  if (!residency_.reads_ahead()) return {};
   reader_ = std::make_unique<WeightReader>(checkpoint_, kReadThreads);
   if (!residency_.windows.empty()) {
     SLUICE_ASSIGN(ring_,

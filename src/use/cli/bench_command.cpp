@@ -25,7 +25,8 @@ size_t context_needed(const Options& options) {
   return std::max(tokens, std::ranges::max(options.depths) + options.decode_tokens) + 1;
 }
 
-// Part of the memory's rate that reading weights and keys alone takes up.
+// Part of the memory's rate that reading weights and keys alone takes up. memory_rate 0: weights
+// come from disk, and memory is neither the limit nor there to be measured.
 double memory_share(const Throughput& result, double memory_rate) {
   const double steps_per_s = result.tokens_per_s / static_cast<double>(result.batch);
   return steps_per_s * static_cast<double>(result.read_bytes_token) / memory_rate;
@@ -41,7 +42,7 @@ Json result_json(const Throughput& result, double memory_rate) {
                {"tokens_per_s", result.tokens_per_s}};
   if (decode) {
     json["read_bytes_token"] = result.read_bytes_token;
-    json["memory_share"] = memory_share(result, memory_rate);
+    if (memory_rate > 0) json["memory_share"] = memory_share(result, memory_rate);
   }
   return json;
 }
@@ -55,7 +56,9 @@ std::string results_text(const std::vector<Throughput>& results, double memory_r
     table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
                fmt::format("{}", result.depth), fmt::format("{}", result.batch),
                fmt::format("{:.2f}", result.tokens_per_s),
-               decode ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate)) : ""});
+               decode && memory_rate > 0
+                   ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate))
+                   : ""});
   }
   return table.text("  ");
 }
@@ -74,8 +77,9 @@ Result<int> run(Context& context, const Options& options) {
                                                                  *context.console, context.cancel));
   context.console->end();
   const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
-  const double memory_rate = evaluate::memory_read_rate(*running.pool);
   const runtime::ModelInfo& info = running.engine->info();
+  const bool from_disk = info.disk_bytes_token > 0;
+  const double memory_rate = from_disk ? 0 : evaluate::memory_read_rate(*running.pool);
   if (context.options.json) {
     Json list = Json::array();
     for (const Throughput& result : results) list.push_back(result_json(result, memory_rate));
@@ -86,15 +90,18 @@ Result<int> run(Context& context, const Options& options) {
                         {"weight_bytes", info.weight_bytes},
                         {"threads", running.pool->threads()},
                         {"simd", simd_level_name(context.simd)},
-                        {"memory_bytes_s", memory_rate},
+                        {"memory_bytes_s", from_disk ? Json(nullptr) : Json(memory_rate)},
+                        {"disk_bytes_token", info.disk_bytes_token},
                         {"peak_resident_bytes", peak_bytes},
                         {"results", std::move(list)}});
     return kExitSuccess;
   }
-  context.print(
-      fmt::format("{}: {}, {}, {} of weights\n{} threads, {}, memory reads {:.1f} GB/s\n\n",
-                  info.path, info.family, info.storage, bytes_text(info.weight_bytes),
-                  running.pool->threads(), simd_level_name(context.simd), memory_rate / 1e9));
+  context.print(fmt::format(
+      "{}: {}, {}, {} of weights\n{} threads, {}, {}\n\n", info.path, info.family, info.storage,
+      bytes_text(info.weight_bytes), running.pool->threads(), simd_level_name(context.simd),
+      from_disk
+          ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
+          : fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)));
   context.print(results_text(results, memory_rate));
   context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
   return kExitSuccess;
