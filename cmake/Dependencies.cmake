@@ -1,6 +1,6 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen libedit threads (also as sluice::fmt and so on), and
-# simdjson where found (SLUICE_HAVE_SIMDJSON).
+# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen libedit threads (also as sluice::fmt and so on),
+# and liburing and simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
@@ -11,6 +11,9 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  pkg_check_modules(liburing IMPORTED_TARGET liburing)
+endif()
 find_path(SLUICE_EDITLINE_INCLUDE editline/readline.h REQUIRED DOC "libedit; part of macOS")
 find_library(SLUICE_EDITLINE_LIBRARY edit REQUIRED)
 find_path(SLUICE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED DOC "toml++, used header-only")
@@ -38,6 +41,9 @@ if(SLUICE_COMPILE_ONLY)
   _sluice_dependency(fmt fmt::fmt-header-only)
 else()
   _sluice_dependency(fmt fmt::fmt)
+endif()
+if(TARGET PkgConfig::liburing AND NOT SLUICE_COMPILE_ONLY)
+  _sluice_dependency(liburing PkgConfig::liburing)
 endif()
 if(TARGET simdjson::simdjson)
   set(SLUICE_HAVE_SIMDJSON ON)

@@ -3,9 +3,13 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <fstream>
 #include <thread>
 
+#include "io/build_files.h"
+#include "io/read_ring.h"
 #include "runtime/engines.h"
+#include "runtime/read_trace.h"
 #include "runtime/weight_store.h"
 
 namespace sluice::runtime {
@@ -62,6 +66,25 @@ struct Outcome {
   StreamStatistics statistics;
   uint64_t weights = 0;
 };
+
+// The same models as files large enough for reads past the page cache.
+std::vector<std::shared_ptr<const io::Checkpoint>> models_on_disk(const std::string& folder) {
+  int files = 0;
+  const auto write = [&](const std::shared_ptr<io::ByteSource>& source) {
+    std::vector<std::byte> bytes(static_cast<size_t>(source->size()));
+    SLUICE_CHECK(source->read_at(0, bytes).has_value());
+    const std::string path = fmt::format("{}/{}", folder, files++);
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()),
+               static_cast<std::streamsize>(bytes.size()));
+    auto file = io::open_file_source(path, nullptr, {.file_bytes_min = 0, .read_bytes_min = 4096});
+    SLUICE_CHECK(file.has_value());
+    return std::move(*file);
+  };
+  return {test::tiny_llama({.wide = 16}).build(write),
+          test::tiny_moe({.layers = 4, .wide = 16}).build(write),
+          test::tiny_gguf({.wide = 16}).build(write)};
+}
 
 // A prompt in chunks, then tokens one by one.
 Outcome run(const std::shared_ptr<const io::Checkpoint>& checkpoint, const EngineOptions& options) {
@@ -164,6 +187,98 @@ TEST(Streaming, ReadErrorsEndTheStep) {
     EXPECT_EQ(all_logits(*opened.engine, session, tokens),
               Logits(whole.logits.begin(), whole.logits.begin() + 40 * kVocabulary));
   }
+}
+
+TEST(Streaming, ReadPathsDoNotMatter) {
+  const io::testing::TemporaryFolder folder;
+  const bool has_ring = io::make_read_ring(4).has_value();
+  for (const auto& checkpoint : models_on_disk(folder.path())) {
+    const Outcome whole = run(checkpoint, options_for(0));
+    const uint64_t least = floor_of(checkpoint, whole.weights, 65536);
+    for (const uint64_t limit : {least, (least + whole.weights) / 2})
+      for (const ReadPath path : {ReadPath::kThreads, ReadPath::kRing}) {
+        if (path == ReadPath::kRing && !has_ring) continue;
+        EngineOptions options = options_for(limit, 65536);
+        options.reads = path;
+        const Opened opened = open_engine(checkpoint, options);
+        EXPECT_EQ(opened.engine->reads_by_ring(), path == ReadPath::kRing);
+        const Outcome part = run(checkpoint, options);
+        EXPECT_EQ(part.logits, whole.logits) << limit;
+        EXPECT_GT(part.statistics.bytes_read, 0u);
+        EXPECT_GE(part.statistics.bytes_fetched, part.statistics.bytes_read);
+      }
+  }
+  if (!has_ring) GTEST_SKIP() << "this system has no io_uring; the rest passed";
+}
+
+// What was read is read again, into the same places: the engine goes on as if nothing had happened.
+TEST(Streaming, ReadsCanBeRepeated) {
+  const io::testing::TemporaryFolder folder;
+  for (const auto& checkpoint : models_on_disk(folder.path())) {
+    const Outcome whole = run(checkpoint, options_for(0));
+    const uint64_t least = floor_of(checkpoint, whole.weights, 65536);
+    const Opened opened = open_engine(checkpoint, options_for((3 * least + whole.weights) / 4, 65536));
+    Session session = opened.engine->new_session();
+    Logits found;
+    for (const uint64_t seed : {1, 2}) {
+      ReadTrace trace;
+      opened.engine->record_reads(&trace);
+      const Logits some = all_logits(*opened.engine, session,
+                                     random_tokens(seed == 1 ? 40 : 6, kVocabulary, seed));
+      found.insert(found.end(), some.begin(), some.end());
+      opened.engine->record_reads(nullptr);
+      const uint64_t before = opened.engine->statistics().bytes_read;
+      EXPECT_GT(trace.bytes, 0u);
+      ASSERT_TRUE(opened.engine->replay_reads(trace).has_value());
+      EXPECT_EQ(opened.engine->statistics().bytes_read - before, trace.bytes);
+    }
+    EXPECT_EQ(found, whole.logits);
+  }
+}
+
+TEST(Streaming, ExpertsMayComeAndGoBetweenSteps) {
+  const auto checkpoint = test::tiny_moe({.layers = 4, .wide = 4}).build();
+  const Outcome whole = run(checkpoint, options_for(0));
+  const uint64_t least = floor_of(checkpoint, whole.weights, 4096);
+  const Opened opened = open_engine(checkpoint, options_for((least + whole.weights) / 2, 4096));
+  Engine& engine = *opened.engine;
+  EXPECT_FALSE(engine.adapt_memory());  // nothing is tight
+  Session session = engine.new_session();
+  Logits found = all_logits(engine, session, random_tokens(40, kVocabulary, 1));
+  const uint64_t most = engine.resize_experts(UINT64_MAX);
+  uint64_t share = 0;
+  for (const uint32_t token : random_tokens(6, kVocabulary, 2)) {
+    const uint64_t taken = engine.resize_experts(most * (share = (share + 3) % 5) / 5);
+    EXPECT_GT(taken, 0u);
+    EXPECT_LE(taken, most);
+    const auto logits = session.append({&token, 1});
+    ASSERT_TRUE(logits.has_value());
+    found.insert(found.end(), logits->begin(), logits->end());
+  }
+  EXPECT_EQ(found, whole.logits);
+}
+
+// The next run begins with the experts that this one used most.
+TEST(Streaming, ARunBeginsWhereTheLastOneEnded) {
+  const auto checkpoint = test::tiny_moe({.layers = 4, .wide = 4}).build();
+  const uint64_t whole = run(checkpoint, options_for(0)).weights;
+  const EngineOptions options = options_for(whole / 4 * 3);
+  const Opened first = open_engine(checkpoint, options);
+  Session session = first.engine->new_session();
+  for (int i = 0; i < 20; ++i) {
+    const uint32_t token = 7;
+    ASSERT_TRUE(session.append({&token, 1}).has_value());
+  }
+  const ExpertShares shares = first.engine->expert_shares();
+  ASSERT_EQ(shares.size(), 4u);
+  const Opened second = open_engine(checkpoint, options);
+  ASSERT_TRUE(second.engine->start_from(shares).has_value());
+  Session again = second.engine->new_session();
+  const uint32_t token = 7;
+  ASSERT_TRUE(again.append({&token, 1}).has_value());
+  const StreamStatistics found = second.engine->statistics();
+  EXPECT_EQ(found.experts_there, found.experts_requested);
+  EXPECT_FALSE(second.engine->start_from({{0.5}}).has_value());
 }
 
 TEST(Streaming, RefusesBelowTheFloor) {

@@ -172,7 +172,7 @@ Json base_config(const std::string& model_type, const TinyOptions& options) {
   return {{"model_type", model_type},
           {"architectures", {"Tiny"}},
           {"hidden_size", kHidden},
-          {"intermediate_size", kIntermediate},
+          {"intermediate_size", kIntermediate * options.wide},
           {"num_hidden_layers", options.layers},
           {"num_attention_heads", kHeads},
           {"num_key_value_heads", kKvHeads},
@@ -248,9 +248,9 @@ ModelBuilder tiny_llama(const TinyOptions& options) {
   for (int l = 0; l < options.layers; ++l) {
     const std::string layer = layer_name("model.layers.", l);
     fill_attention(fill, layer);
-    fill.matrix(layer + "mlp.gate_proj.weight", {kIntermediate, kHidden});
-    fill.matrix(layer + "mlp.up_proj.weight", {kIntermediate, kHidden});
-    fill.matrix(layer + "mlp.down_proj.weight", {kHidden, kIntermediate});
+    fill.matrix(layer + "mlp.gate_proj.weight", {kIntermediate * options.wide, kHidden});
+    fill.matrix(layer + "mlp.up_proj.weight", {kIntermediate * options.wide, kHidden});
+    fill.matrix(layer + "mlp.down_proj.weight", {kHidden, kIntermediate * options.wide});
   }
   add_sidecars(model);
   return model;
@@ -260,7 +260,7 @@ ModelBuilder tiny_moe(const TinyOptions& options) {
   ModelBuilder model(base_config("qwen3_moe", options));
   model.config().update({{"num_experts", kExperts},
                          {"num_experts_per_tok", 2},
-                         {"moe_intermediate_size", kExpertIntermediate},
+                         {"moe_intermediate_size", kExpertIntermediate * options.wide},
                          {"decoder_sparse_step", 1},
                          {"norm_topk_prob", true},
                          {"rope_theta", 1e6},
@@ -278,9 +278,9 @@ ModelBuilder tiny_moe(const TinyOptions& options) {
     fill.matrix(layer + "mlp.gate.weight", {kExperts, kHidden});
     for (uint64_t e = 0; e < kExperts; ++e) {
       const std::string expert = fmt::format("{}mlp.experts.{}.", layer, e);
-      fill.matrix(expert + "gate_proj.weight", {kExpertIntermediate, kHidden});
-      fill.matrix(expert + "up_proj.weight", {kExpertIntermediate, kHidden});
-      fill.matrix(expert + "down_proj.weight", {kHidden, kExpertIntermediate});
+      fill.matrix(expert + "gate_proj.weight", {kExpertIntermediate * options.wide, kHidden});
+      fill.matrix(expert + "up_proj.weight", {kExpertIntermediate * options.wide, kHidden});
+      fill.matrix(expert + "down_proj.weight", {kHidden, kExpertIntermediate * options.wide});
     }
   }
   add_sidecars(model);
@@ -301,9 +301,9 @@ ModelBuilder tiny_gguf(const TinyOptions& options) {
     fill.blocks(layer + "attn_output.weight", {kHidden, kHeads * kHeadDim});
     fill.norm_f32(layer + "attn_norm.weight", kHidden);
     fill.norm_f32(layer + "ffn_norm.weight", kHidden);
-    fill.blocks(layer + "ffn_gate.weight", {kIntermediate, kHidden});
-    fill.blocks(layer + "ffn_up.weight", {kIntermediate, kHidden});
-    fill.blocks(layer + "ffn_down.weight", {kHidden, kIntermediate});
+    fill.blocks(layer + "ffn_gate.weight", {kIntermediate * options.wide, kHidden});
+    fill.blocks(layer + "ffn_up.weight", {kIntermediate * options.wide, kHidden});
+    fill.blocks(layer + "ffn_down.weight", {kHidden, kIntermediate * options.wide});
   }
   add_sidecars(model);
   return model;

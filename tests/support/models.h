@@ -87,6 +87,7 @@ struct TinyOptions {
   uint64_t vocab = 64;
   int layers = 2;
   uint64_t seed = 1;
+  uint64_t wide = 1;  // feed-forward widths, times
 };
 
 // hidden 128, intermediate 96 (down_proj takes group 32 alone), 4 heads of 32, 2 KV heads, untied;

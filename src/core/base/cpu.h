@@ -29,5 +29,7 @@ Result<SimdLevel> parse_simd_level(std::string_view name, const CpuInfo& cpu);
 
 // Largest resident set so far, as the kernel counts it.
 uint64_t peak_resident_bytes();
+// Processor time of all threads of this process so far, the kernel's work for them included.
+double cpu_seconds();
 
 }  // namespace sluice

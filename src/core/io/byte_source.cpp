@@ -49,8 +49,7 @@ class FileSource : public ByteSource {
   }
   Status read_at(uint64_t offset, std::span<std::byte> out) const override {
     SLUICE_TRY(check_range(*this, offset, out.size()));
-    const bool past_cache = large_ && !descriptors_->keeps_pages();
-    const bool direct = past_cache && out.size() >= direct_bytes_min_;
+    const bool direct = past_cache() && out.size() >= direct_bytes_min_;
     if (direct && !refused_.load(std::memory_order_relaxed)) {
       SLUICE_ASSIGN(const size_t done, read_past_cache(offset, out));
       if (done == out.size()) return {};
@@ -59,12 +58,17 @@ class FileSource : public ByteSource {
     }
     SLUICE_ASSIGN(const auto fd, plain_descriptor());
     SLUICE_TRY(read_fully(fd->get(), offset, out, path_));
-    if (past_cache) drop_cached(fd->get(), offset, out.size());
+    if (past_cache()) drop_cached(fd->get(), offset, out.size());
     return {};
   }
   uint64_t size() const override { return state_.bytes; }
   int64_t modified_ns() const override { return state_.modified_ns; }
   const std::string& label() const override { return path_; }
+  std::shared_ptr<const FileDescriptor> direct_descriptor() const override {
+    if (!past_cache() || refused_.load(std::memory_order_relaxed)) return nullptr;
+    auto found = cached_direct_descriptor();
+    return found && (*found)->get() >= 0 ? *found : nullptr;
+  }
 
  private:
   using Descriptor = std::shared_ptr<const FileDescriptor>;
@@ -85,14 +89,19 @@ class FileSource : public ByteSource {
     });
   }
 
-  // Returns how many bytes were read; fewer than asked for where the file system refuses.
-  Result<size_t> read_past_cache(uint64_t offset, std::span<std::byte> out) const {
-    const auto open = [this]() -> Result<FileDescriptor> {
+  bool past_cache() const { return large_ && !descriptors_->keeps_pages(); }
+
+  Result<Descriptor> cached_direct_descriptor() const {
+    return descriptors_->get(direct_key_, [this]() -> Result<FileDescriptor> {
       FileDescriptor opened = open_direct(path_);
       if (opened.get() < 0) return opened;
       return same_file(std::move(opened));
-    };
-    SLUICE_ASSIGN(const Descriptor fd, descriptors_->get(direct_key_, open));
+    });
+  }
+
+  // Returns how many bytes were read; fewer than asked for where the file system refuses.
+  Result<size_t> read_past_cache(uint64_t offset, std::span<std::byte> out) const {
+    SLUICE_ASSIGN(const Descriptor fd, cached_direct_descriptor());
     size_t done = 0;
     if (fd->get() >= 0) {
       SLUICE_ASSIGN(done, read_direct(fd->get(), offset, out, path_));

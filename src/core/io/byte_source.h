@@ -13,6 +13,8 @@
 
 namespace sluice::io {
 
+class FileDescriptor;
+
 // Thread-safe.
 class ByteSource {
  public:
@@ -24,6 +26,9 @@ class ByteSource {
   virtual int64_t modified_ns() const { return 0; }
   // For messages: usually the file name.
   virtual const std::string& label() const = 0;
+  // A descriptor that reads past the page cache, for a ReadRing; null where reads must go through
+  // read_at(), as those of small files do.
+  virtual std::shared_ptr<const FileDescriptor> direct_descriptor() const { return nullptr; }
 };
 
 class DescriptorCache;

@@ -9,7 +9,9 @@
 #include <span>
 
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "evaluate/statistics.h"
+#include "runtime/read_trace.h"
 
 namespace sluice::evaluate {
 namespace {
@@ -30,20 +32,75 @@ void finish(Throughput& result) {
   result.tokens_per_s = tokens / quantile(result.seconds, 0.5);
 }
 
+// What reading weights came to in each repetition, beside its seconds.
+class DiskMeter {
+ public:
+  explicit DiskMeter(runtime::Engine& engine)
+      : engine_(engine), used_(engine.info().disk_bytes_token > 0) {}
+
+  void begin() {
+    if (!used_) return;
+    trace_ = {};
+    engine_.record_reads(&trace_);
+    before_ = engine_.statistics();
+    cpu_before_ = cpu_seconds();
+  }
+  // seconds: what the repetition took, its steps alone.
+  Status end(size_t steps, double seconds) {
+    if (!used_) return {};
+    const double cpu = cpu_seconds() - cpu_before_;
+    const runtime::StreamStatistics now = engine_.statistics();
+    engine_.record_reads(nullptr);
+    const Stopwatch watch;
+    SLUICE_TRY(engine_.replay_reads(trace_));
+    const double limit = watch.seconds();
+    limits_.push_back(limit);
+    shares_.push_back(limit / seconds);
+    bytes_.push_back(static_cast<double>(now.bytes_read - before_.bytes_read) /
+                     static_cast<double>(steps));
+    cpu_.push_back(cpu / static_cast<double>(steps));
+    requested_ += now.experts_requested - before_.experts_requested;
+    there_ += now.experts_there - before_.experts_there;
+    return {};
+  }
+  void report(Throughput& result) {
+    if (!used_) return;
+    result.limit_s = quantile(limits_, 0.5);
+    result.share_of_limit = quantile(shares_, 0.5);
+    result.disk_bytes_step = quantile(bytes_, 0.5);
+    result.cpu_s_step = quantile(cpu_, 0.5);
+    if (requested_ > 0)
+      result.hit_rate = static_cast<double>(there_) / static_cast<double>(requested_);
+  }
+
+ private:
+  runtime::Engine& engine_;
+  const bool used_;
+  runtime::ReadTrace trace_;
+  runtime::StreamStatistics before_;
+  double cpu_before_ = 0;
+  std::vector<double> limits_, shares_, bytes_, cpu_;
+  uint64_t requested_ = 0, there_ = 0;
+};
+
 Result<Throughput> time_prefill(runtime::Engine& engine, size_t tokens, size_t repetitions,
                                 Progress& progress, const CancelToken* cancel) {
   Throughput result;
   result.tokens = tokens;
   const auto ids = some_tokens(tokens, engine.info().vocabulary);
   runtime::Session session = engine.new_session();
+  DiskMeter disk(engine);
   for (size_t i = 0; i < repetitions; ++i) {
     session.rewind(0);
+    disk.begin();
     const Stopwatch watch;
     SLUICE_TRY(session.append(ids, cancel));
     result.seconds.push_back(watch.seconds());
+    SLUICE_TRY(disk.end(1, result.seconds.back()));
     progress.advance(tokens);
   }
   finish(result);
+  disk.report(result);
   return result;
 }
 
@@ -83,11 +140,15 @@ Result<Throughput> time_decode(runtime::Engine& engine, const DecodeCase& wanted
     if (wanted.depth > 0)
       SLUICE_TRY(sessions.back().append(std::span(ids).first(wanted.depth), cancel));
   }
+  DiskMeter disk(engine);
   for (size_t i = 0; i < repetitions; ++i) {
+    disk.begin();
     SLUICE_TRY(decode_steps(engine, sessions, wanted, ids, result.seconds.emplace_back(), cancel));
+    SLUICE_TRY(disk.end(wanted.tokens, result.seconds.back()));
     progress.advance(wanted.tokens * wanted.batch);
   }
   finish(result);
+  disk.report(result);
   return result;
 }
 

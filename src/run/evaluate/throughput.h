@@ -26,9 +26,17 @@ struct Throughput {
   std::vector<double> seconds;    // of each repetition
   double tokens_per_s = 0;        // of the median, all sequences together
   uint64_t read_bytes_token = 0;  // decode: weights read for one step, and the sequence's own keys
+  // Where weights come from disk. Medians; after each repetition the same reads are done once more
+  // without computing, which is what the disk would have allowed.
+  double disk_bytes_step = 0;
+  double hit_rate = 0;       // of experts asked for; 0 where there are none
+  double limit_s = 0;        // of those reads; 0: none
+  double share_of_limit = 0;
+  double cpu_s_step = 0;     // of all threads
 };
 
-// progress counts tokens. A first unmeasured token loads what is lazy. Tokens are arbitrary but
+// Besides what the engine holds, a repetition's reads are noted where weights come from disk: some
+// hundred bytes for each. progress counts tokens. A first unmeasured token loads what is lazy. Tokens are arbitrary but
 // fixed. Errors: the engine's, kExhausted when a length exceeds the context.
 Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
                                                    const ThroughputOptions& options,

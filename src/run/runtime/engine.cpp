@@ -45,10 +45,14 @@ struct Engine::Chunk {
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::~Engine() = default;
 
-StreamStatistics Engine::statistics() const {
-  const ExpertStatistics experts = state_->weights->expert_statistics();
-  return {state_->weights->bytes_streamed(), experts.requests, experts.hits};
-}
+StreamStatistics Engine::statistics() const { return state_->weights->statistics(); }
+bool Engine::reads_by_ring() const { return state_->weights->reads_by_ring(); }
+ExpertShares Engine::expert_shares() const { return state_->weights->expert_shares(); }
+Status Engine::start_from(const ExpertShares& shares) { return state_->weights->learn(shares); }
+void Engine::record_experts(ExpertTrace* trace) { state_->weights->record_experts(trace); }
+void Engine::record_reads(ReadTrace* trace) { state_->weights->record_reads(trace); }
+Status Engine::replay_reads(const ReadTrace& trace) { return state_->weights->replay_reads(trace); }
+uint64_t Engine::resize_experts(uint64_t bytes) { return state_->weights->resize_experts(bytes); }
 const ModelInfo& Engine::info() const { return state_->info; }
 const MemoryNeed& Engine::memory() const { return state_->need; }
 const Json& Engine::config() const { return state_->checkpoint->config; }

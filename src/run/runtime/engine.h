@@ -31,6 +31,9 @@ struct Checkpoint;
 
 namespace sluice::runtime {
 
+struct ExpertTrace;
+struct ReadTrace;
+
 using kernels::KvType;  // kF32, kF16, kQ8, kQ4: how keys and values are kept
 
 // "f32", "f16", "q8", "q4".
@@ -40,6 +43,11 @@ std::string_view kv_type_name(KvType type);
 // How precisely activations enter products: auto goes by the weight's format and role only.
 enum class ActivationChoice : uint8_t { kAuto, kF32, kI8 };
 Result<ActivationChoice> parse_activations(std::string_view name);  // "auto", "f32", "i8"
+
+// How weights that do not stay are read: through a ring of the kernel's (io_uring) or by threads;
+// auto takes the ring where the system has one.
+enum class ReadPath : uint8_t { kAuto, kRing, kThreads };
+Result<ReadPath> parse_read_path(std::string_view name);  // "auto", "io_uring", "threads"
 
 struct EngineOptions {
   // Tokens that a session may hold; 0: the model's own limit, at most kContextDefaultMax.
@@ -59,6 +67,7 @@ struct EngineOptions {
   // The most that weights alone may take, and the size of the windows through which they are read;
   // 0: chosen. For tests and measurements.
   uint64_t weight_bytes_max = 0, window_bytes = 0;
+  ReadPath reads = ReadPath::kAuto;
   // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
   // is given what the process leaves, but at least kScratchBytesMin. 0: no such bound.
   uint64_t besides_bytes_max = 0;
@@ -83,10 +92,14 @@ struct MemoryNeed {
 
 // What reading weights as they are used came to, since load().
 struct StreamStatistics {
-  uint64_t bytes_read = 0;  // from disk
+  uint64_t bytes_read = 0;     // of weights, from disk
+  uint64_t bytes_fetched = 0;  // for them, in whole pages
   // Experts that steps asked for, one for each layer and step, and how many of them were in memory.
   uint64_t experts_requested = 0, experts_there = 0;
 };
+
+// A share of recent tokens that used it, for every expert of each layer that has some.
+using ExpertShares = std::vector<std::vector<double>>;
 
 struct ModelInfo {
   std::string path;
@@ -200,6 +213,25 @@ class Engine : public std::enable_shared_from_this<Engine> {
   ~Engine();
 
   StreamStatistics statistics() const;  // all 0 where every weight stays in memory
+  bool reads_by_ring() const;           // weights that do not stay
+
+  // ---- experts that take turns in memory; without such, these do nothing ----
+  // Between steps: gives memory back when the machine is short of it, and takes more when there is
+  // more, within what load() was allowed. Returns whether anything changed.
+  bool adapt_memory();
+  // The same to a given size; at least what a token needs. Returns the bytes taken now.
+  uint64_t resize_experts(uint64_t bytes);
+  ExpertShares expert_shares() const;
+  // Begins with what an earlier run found, and reads those most used. kInvalidArgument when the
+  // shares are not this model's; the source's errors.
+  Status start_from(const ExpertShares& shares);
+
+  // ---- for measuring ----
+  // Records what steps choose until null, which must come before the trace goes.
+  void record_experts(ExpertTrace* trace);
+  // Records what is read ahead until null; reads the same again without computing.
+  void record_reads(ReadTrace* trace);
+  Status replay_reads(const ReadTrace& trace);
 
   const ModelInfo& info() const;
   const MemoryNeed& memory() const;

@@ -22,6 +22,14 @@ std::vector<PlacedRows> place_expert(std::span<const WeightEntry> entries,
   return placed;
 }
 
+std::vector<uint32_t> experts_of(std::span<const WeightEntry> entries,
+                                 std::span<const ExpertSlots::Group> groups) {
+  std::vector<uint32_t> experts;
+  for (const ExpertSlots::Group& group : groups)
+    experts.push_back(static_cast<uint32_t>(entries[group[0]].experts));
+  return experts;
+}
+
 }  // namespace
 
 uint64_t ExpertSlots::slot_bytes(std::span<const WeightEntry> entries,
@@ -34,27 +42,28 @@ uint64_t ExpertSlots::slot_bytes(std::span<const WeightEntry> entries,
 }
 
 ExpertSlots::ExpertSlots(std::span<const WeightEntry> entries, std::span<const Group> groups,
-                         size_t slots, SlotPolicy policy, WeightReader& reader)
+                         const Sizes& sizes, SlotPolicy policy, WeightReader& reader)
     : entries_(entries),
       groups_(groups.begin(), groups.end()),
       slot_bytes_(slot_bytes(entries, groups)),
-      policy_(policy),
-      reader_(reader) {
-  for (size_t i = 0; i < slots; ++i) slots_.push_back(std::make_unique<Slot>());
-  for (uint32_t layer = 0; layer < groups_.size(); ++layer) {
+      experts_per_token_(sizes.experts_per_token),
+      slots_max_(sizes.slots_max),
+      reader_(reader),
+      table_(experts_of(entries, groups), sizes.experts_per_token, sizes.slots, policy) {
+  for (size_t i = 0; i < sizes.slots; ++i) slots_.push_back(std::make_unique<Slot>());
+  for (uint32_t layer = 0; layer < groups_.size(); ++layer)
     for (const uint32_t entry : groups_[layer]) layer_of_[entry] = layer;
-    place_.emplace_back(entries[groups_[layer][0]].experts, kNowhere);
-    uses_.emplace_back(entries[groups_[layer][0]].experts, 0);
-  }
 }
 
 Result<std::unique_ptr<ExpertSlots>> ExpertSlots::make(std::span<const WeightEntry> entries,
-                                                       std::span<const Group> groups, size_t slots,
-                                                       SlotPolicy policy, WeightReader& reader) {
-  SLUICE_CHECK(!groups.empty() && slots >= 1);
-  std::unique_ptr<ExpertSlots> made(new ExpertSlots(entries, groups, slots, policy, reader));
-  SLUICE_ASSIGN(made->memory_,
-                PageMemory::reserve(static_cast<size_t>(made->slot_bytes_ * slots), "the experts"));
+                                                       std::span<const Group> groups,
+                                                       const Sizes& sizes, SlotPolicy policy,
+                                                       WeightReader& reader) {
+  SLUICE_CHECK(!groups.empty() && sizes.slots >= 1 && sizes.slots <= sizes.slots_max);
+  std::unique_ptr<ExpertSlots> made(new ExpertSlots(entries, groups, sizes, policy, reader));
+  SLUICE_ASSIGN(
+      made->memory_,
+      PageMemory::reserve(static_cast<size_t>(made->slot_bytes_ * sizes.slots_max), "the experts"));
   return made;
 }
 
@@ -66,44 +75,53 @@ std::byte* ExpertSlots::memory_of(uint32_t slot) const {
   return memory_.data() + slot * slot_bytes_;
 }
 
-uint32_t& ExpertSlots::place_of(uint32_t layer, uint32_t expert) { return place_[layer][expert]; }
-
-bool ExpertSlots::leaves_before(const Slot& a, const Slot& b) const {
-  const bool a_empty = a.used_at == 0, b_empty = b.used_at == 0;
-  if (a_empty || b_empty || policy_ == SlotPolicy::kRecency) return a.used_at < b.used_at;
-  const uint32_t a_uses = uses_[a.layer][a.expert], b_uses = uses_[b.layer][b.expert];
-  return a_uses != b_uses ? a_uses < b_uses : a.used_at > b.used_at;
+void ExpertSlots::resize(size_t slots) {
+  SLUICE_CHECK(slots >= 1 && slots <= slots_max_);
+  for (size_t i = slots; i < slots_.size(); ++i) (void)reader_.wait(slots_[i]->ticket);
+  table_.begin(layer_, 0);  // whatever the last request held is done with
+  table_.resize(slots);
+  if (slots < slots_.size())
+    memory_.give_back(static_cast<size_t>(slots * slot_bytes_),
+                      static_cast<size_t>((slots_.size() - slots) * slot_bytes_));
+  slots_.resize(slots);
+  for (auto& slot : slots_)
+    if (slot == nullptr) slot = std::make_unique<Slot>();
 }
 
-// What was used in earlier text counts less and less.
-void ExpertSlots::grow_older() {
-  constexpr uint64_t kStepsBetween = 128;
-  if (clock_ % (kStepsBetween * groups_.size()) != 0) return;
-  for (auto& layer : uses_)
-    for (uint32_t& uses : layer) uses /= 2;
-}
-
-// The slot whose expert is to leave first, of those that are not held.
-uint32_t ExpertSlots::find_room() const {
-  uint32_t found = kNowhere;
-  for (uint32_t i = 0; i < slots_.size(); ++i) {
-    const Slot& slot = *slots_[i];
-    if (slot.held) continue;
-    if (found == kNowhere || leaves_before(slot, *slots_[found])) found = i;
+Status ExpertSlots::fill() {
+  struct Wanted {
+    double share;
+    uint32_t layer, expert;
+  };
+  std::vector<Wanted> wanted;
+  for (uint32_t layer = 0; layer < groups_.size(); ++layer)
+    for (uint32_t expert = 0; expert < entries_[groups_[layer][0]].experts; ++expert)
+      wanted.push_back({table_.share(layer, expert), layer, expert});
+  std::ranges::stable_sort(wanted, std::ranges::greater{}, &Wanted::share);
+  wanted.resize(std::min(wanted.size(), slots_.size()));
+  std::ranges::stable_sort(wanted, {}, &Wanted::layer);
+  Status status;
+  for (auto first = wanted.begin(); first != wanted.end() && status;) {
+    const auto end = std::find_if(first, wanted.end(),
+                                  [&](const Wanted& w) { return w.layer != first->layer; });
+    std::vector<model::ExpertGroup> experts;
+    for (auto it = first; it != end; ++it) experts.push_back({it->expert, 0, 0});
+    request(groups_[first->layer][0], experts);
+    for (;;) {
+      const auto read = next();
+      if (!read) status = std::unexpected(read.error());
+      if (!read || read->empty()) break;
+    }
+    first = end;
   }
-  return found;
+  statistics_ = {};
+  return status;
 }
 
-void ExpertSlots::read_expert(uint32_t index, const model::ExpertGroup& expert) {
+void ExpertSlots::read_expert(uint32_t index, uint32_t expert) {
   Slot& slot = *slots_[index];
   (void)reader_.wait(slot.ticket);  // an earlier request's, dropped before it arrived
-  if (slot.layer != kNowhere) place_of(slot.layer, slot.expert) = kNowhere;
-  slot.layer = layer_;
-  slot.expert = expert.expert;
-  slot.held = true;
-  slot.used_at = keeps_ ? clock_ : 0;
-  slot.placed = place_expert(entries_, groups_[layer_], expert.expert);
-  place_of(layer_, expert.expert) = index;
+  slot.placed = place_expert(entries_, groups_[layer_], expert);
   transfers_.clear();
   for (size_t i = 0; i < slot.placed.size(); ++i)
     append_transfers(entries_[groups_[layer_][i]], slot.placed[i], memory_of(index), transfers_);
@@ -113,9 +131,9 @@ void ExpertSlots::read_expert(uint32_t index, const model::ExpertGroup& expert) 
 void ExpertSlots::read_waiting() {
   size_t begun = 0;
   for (; begun < waiting_.size(); ++begun) {
-    const uint32_t slot = find_room();
+    const uint32_t slot = table_.admit(waiting_[begun].expert);
     if (slot == kNowhere) break;
-    read_expert(slot, waiting_[begun]);
+    read_expert(slot, waiting_[begun].expert);
     under_way_.push_back(waiting_[begun]);
   }
   waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(begun));
@@ -123,35 +141,27 @@ void ExpertSlots::read_waiting() {
 
 // Of all that the last next() handed out.
 void ExpertSlots::let_go() {
-  for (const model::ExpertGroup& group : out_) slots_[place_of(layer_, group.expert)]->held = false;
+  for (const model::ExpertGroup& group : out_) table_.let_go(group.expert);
   out_.clear();
 }
 
 void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGroup> experts) {
-  for (const auto& slot : slots_) slot->held = false;
   there_.clear();
   under_way_.clear();
   waiting_.clear();
   out_.clear();
   layer_ = layer_of_.at(first_entry);
-  ++clock_;
-  grow_older();
-  // A prompt uses nearly all experts of a layer once; they would push out those that the text goes
-  // on with.
-  keeps_ = experts.size() * 2 <= slots_.size();
+  uint32_t chosen = 0;
+  for (const model::ExpertGroup& group : experts) chosen += group.slots;
+  table_.begin(layer_, chosen / experts_per_token_);
   statistics_.requests += experts.size();
   // All that are there are touched before any makes room.
   for (const model::ExpertGroup& group : experts) {
-    if (keeps_) ++uses_[layer_][group.expert];
-    const uint32_t place = place_of(layer_, group.expert);
+    table_.use(group.expert, group.slots);
+    const uint32_t place = table_.find(layer_, group.expert);
     if (place == kNowhere) {
       waiting_.push_back(group);
-      continue;
-    }
-    Slot& slot = *slots_[place];
-    slot.held = true;
-    slot.used_at = clock_;
-    if (reader_.ended(slot.ticket) && reader_.wait(slot.ticket)) {
+    } else if (reader_.ended(slots_[place]->ticket) && reader_.wait(slots_[place]->ticket)) {
       there_.push_back(group);
       ++statistics_.hits;
     } else {
@@ -171,12 +181,12 @@ Result<std::span<const model::ExpertGroup>> ExpertSlots::next() {
   if (under_way_.empty()) return std::span<const model::ExpertGroup>();
   tickets_.clear();
   for (const model::ExpertGroup& group : under_way_)
-    tickets_.push_back(&slots_[place_of(layer_, group.expert)]->ticket);
+    tickets_.push_back(&slot_of(group.expert).ticket);
   reader_.wait_any(tickets_);
   std::vector<model::ExpertGroup> rest;
   Status status;
   for (const model::ExpertGroup& group : under_way_) {
-    Slot& slot = *slots_[place_of(layer_, group.expert)];
+    Slot& slot = slot_of(group.expert);
     if (!reader_.ended(slot.ticket)) {
       rest.push_back(group);
       continue;
@@ -186,10 +196,7 @@ Result<std::span<const model::ExpertGroup>> ExpertSlots::next() {
       out_.push_back(group);
       continue;
     }
-    place_of(layer_, group.expert) = kNowhere;  // what is there is not the expert
-    slot.layer = kNowhere;
-    slot.held = false;
-    slot.used_at = 0;
+    table_.clear(table_.find(layer_, group.expert));  // what is there is not the expert
     if (status) status = std::move(read);
   }
   under_way_.swap(rest);
@@ -202,8 +209,8 @@ Result<std::span<const model::ExpertGroup>> ExpertSlots::next() {
 
 numerics::WeightView ExpertSlots::view(uint32_t entry, uint32_t expert) const {
   const uint32_t layer = layer_of_.at(entry);
-  const uint32_t index = place_[layer][expert];
-  SLUICE_DCHECK(index != kNowhere && slots_[index]->held);
+  const uint32_t index = table_.find(layer, expert);
+  SLUICE_DCHECK(index != kNowhere);
   const auto& group = groups_[layer];
   const auto which = static_cast<size_t>(std::ranges::find(group, entry) - group.begin());
   return view_rows(entries_[entry], slots_[index]->placed[which], memory_of(index));

@@ -1,6 +1,7 @@
 // Experts that do not all stay: slots of equal size, each for one expert of one layer with all its
 // matrices. A layer's choice is asked for at once; those that are there are handed out first, and
-// the rest as they arrive, so that computing hides reading. Which expert makes room is a policy.
+// the rest as they arrive, so that computing hides reading. Which expert makes room is the table's
+// to say (slot_table.h).
 #pragma once
 
 #include <cstdint>
@@ -11,14 +12,10 @@
 
 #include "model/backend.h"
 #include "runtime/page_memory.h"
+#include "runtime/slot_table.h"
 #include "runtime/weight_reader.h"
 
 namespace sluice::runtime {
-
-// Who makes room. Recency: whoever was used longest ago. Frequency: whoever was used least often of
-// late, and of several the one that was used last: where slots hold less than one token's choices,
-// the oldest of them always leaves just before it is needed again, and nothing is ever found.
-enum class SlotPolicy : uint8_t { kRecency, kFrequency };
 
 struct ExpertStatistics {
   uint64_t requests = 0;  // experts asked for, once for each step and layer
@@ -30,17 +27,33 @@ class ExpertSlots {
  public:
   // The matrices of one layer's experts, which are used together.
   using Group = std::vector<uint32_t>;
+  struct Sizes {
+    uint32_t experts_per_token = 1;
+    size_t slots = 1;
+    size_t slots_max = 1;  // that resize() may ask for; address space is set aside for them
+  };
 
   // Bytes of a slot that holds any expert of any group.
   static uint64_t slot_bytes(std::span<const WeightEntry> entries, std::span<const Group> groups);
-  // slots: at least one. kExhausted: the system refuses the memory.
+  // kExhausted: the system refuses the memory.
   static Result<std::unique_ptr<ExpertSlots>> make(std::span<const WeightEntry> entries,
-                                                   std::span<const Group> groups, size_t slots,
-                                                   SlotPolicy policy, WeightReader& reader);
+                                                   std::span<const Group> groups,
+                                                   const Sizes& sizes, SlotPolicy policy,
+                                                   WeightReader& reader);
   ~ExpertSlots();
 
   size_t slots() const { return slots_.size(); }
+  size_t slots_max() const { return slots_max_; }
+  uint64_t slot_bytes() const { return slot_bytes_; }
   const ExpertStatistics& statistics() const { return statistics_; }
+  // What recent tokens used, and a place to begin with what an earlier run found.
+  const SlotTable& table() const { return table_; }
+  void learn(uint32_t group, std::span<const double> shares) { table_.learn(group, shares); }
+  // Reads those that recent tokens used most, as many as there is room for. Errors: the source's.
+  Status fill();
+
+  // Between requests. At least one, at most slots_max(). Memory of those that go is given back.
+  void resize(size_t slots);
 
   // The experts that a layer's step will use, each once. What an earlier request left over is
   // dropped. group: the matrices, as given to make().
@@ -53,40 +66,32 @@ class ExpertSlots {
   numerics::WeightView view(uint32_t entry, uint32_t expert) const;
 
  private:
-  static constexpr uint32_t kNowhere = UINT32_MAX;
+  static constexpr uint32_t kNowhere = SlotTable::kNowhere;
   struct Slot {
-    uint32_t layer = kNowhere, expert = 0;  // kNowhere: empty
-    uint64_t used_at = 0;                   // of the policy's clock
-    bool held = false;                      // requested, and not yet done with
-    std::vector<PlacedRows> placed;         // of each matrix
+    std::vector<PlacedRows> placed;  // of each matrix
     ReadTicket ticket;
   };
-  ExpertSlots(std::span<const WeightEntry> entries, std::span<const Group> groups, size_t slots,
-              SlotPolicy policy, WeightReader& reader);
+  ExpertSlots(std::span<const WeightEntry> entries, std::span<const Group> groups,
+              const Sizes& sizes, SlotPolicy policy, WeightReader& reader);
   std::byte* memory_of(uint32_t slot) const;
-  uint32_t& place_of(uint32_t layer, uint32_t expert);
-  bool leaves_before(const Slot& a, const Slot& b) const;
-  uint32_t find_room() const;
-  void grow_older();
-  void read_expert(uint32_t slot, const model::ExpertGroup& expert);
+  Slot& slot_of(uint32_t expert) { return *slots_[table_.find(layer_, expert)]; }
+  void read_expert(uint32_t slot, uint32_t expert);
   void read_waiting();
   void let_go();
 
   const std::span<const WeightEntry> entries_;
   const std::vector<Group> groups_;
   const uint64_t slot_bytes_;
-  const SlotPolicy policy_;
+  const uint32_t experts_per_token_;
+  const size_t slots_max_;
   WeightReader& reader_;
   PageMemory memory_;
+  SlotTable table_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::unordered_map<uint32_t, uint32_t> layer_of_;  // of an entry
-  std::vector<std::vector<uint32_t>> place_;         // [layer][expert] → slot
-  std::vector<std::vector<uint32_t>> uses_;          // [layer][expert], halved now and then
-  uint64_t clock_ = 0;
   ExpertStatistics statistics_;
 
-  uint32_t layer_ = kNowhere;                  // of the request
-  bool keeps_ = true;                          // what it brings is worth keeping
+  uint32_t layer_ = 0;                         // of the request
   std::vector<model::ExpertGroup> there_;      // were found, not handed out yet
   std::vector<model::ExpertGroup> under_way_;  // being read
   std::vector<model::ExpertGroup> waiting_;    // for a slot

@@ -12,6 +12,8 @@ constexpr std::pair<std::string_view, ActivationChoice> kActivations[] = {
     {"auto", ActivationChoice::kAuto},
     {"f32", ActivationChoice::kF32},
     {"i8", ActivationChoice::kI8}};
+constexpr std::pair<std::string_view, ReadPath> kReadPaths[] = {
+    {"auto", ReadPath::kAuto}, {"io_uring", ReadPath::kRing}, {"threads", ReadPath::kThreads}};
 
 }  // namespace
 
@@ -31,6 +33,12 @@ Result<ActivationChoice> parse_activations(std::string_view name) {
   for (const auto& [known, choice] : kActivations)
     if (known == name) return choice;
   return fail(ErrorCode::kInvalidArgument, "\"{}\" is none of auto, f32 and i8", name);
+}
+
+Result<ReadPath> parse_read_path(std::string_view name) {
+  for (const auto& [known, path] : kReadPaths)
+    if (known == name) return path;
+  return fail(ErrorCode::kInvalidArgument, "\"{}\" is none of auto, io_uring and threads", name);
 }
 
 }  // namespace sluice::runtime

@@ -81,6 +81,7 @@ struct EngineOpener {
   static void choose_rows(Engine::State& state);
   static Status choose_weights(Engine::State& state);
   static void choose_reads(const Engine::State& state);
+  static int64_t spare_bytes(const Engine::State& state);
 };
 
 Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::State& state) {
@@ -249,11 +250,45 @@ Status Engine::load(Log& log, Progress& progress) {
     s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);
   EngineOpener::choose_reads(s);
-  SLUICE_TRY(s.weights->load(*s.pool, progress));
+  SLUICE_TRY(s.weights->load(*s.pool, progress, s.options.reads));
   SLUICE_ASSIGN(
       s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(s.need.kv / s.limits.kv.block_bytes())));
   s.backend->allocate(s.limits);
   return {};
+}
+
+// What is there now, less what slots that were never filled will still take.
+int64_t EngineOpener::spare_bytes(const Engine::State& state) {
+  const ExpertSlots& slots = *state.weights->slots();
+  const MemoryInfo machine = detect_memory();
+  const uint64_t resident = resident_bytes();
+  int64_t spare = INT64_MAX;
+  const auto apply = [&](uint64_t room, uint64_t taken) {
+    spare = std::min(spare, static_cast<int64_t>(room) - static_cast<int64_t>(taken));
+  };
+  if (machine.available != 0) apply(machine.available, kReserveBytes);
+  if (machine.limit != 0) apply(machine.limit, resident);
+  if (state.options.memory_bytes_max != 0) apply(state.options.memory_bytes_max, resident);
+  return spare - static_cast<int64_t>(slots.table().empty_slots() * slots.slot_bytes());
+}
+
+bool Engine::adapt_memory() {
+  State& s = *state_;
+  const ExpertSlots* slots = s.weights->slots();
+  if (slots == nullptr) return false;
+  // A little comes and goes all the time.
+  constexpr size_t kWorthwhile = 16;  // one part of so many
+  const size_t before = slots->slots();
+  const int64_t spare = EngineOpener::spare_bytes(s);
+  const auto slot_bytes = static_cast<int64_t>(slots->slot_bytes());
+  const int64_t change = (spare < 0 ? spare - slot_bytes + 1 : spare) / slot_bytes;  // downwards
+  const size_t planned = s.weights->residency().slots;
+  const int64_t wanted =
+      std::clamp<int64_t>(static_cast<int64_t>(before) + change, 1, static_cast<int64_t>(planned));
+  const int64_t step = wanted - static_cast<int64_t>(before);
+  if (step == 0 || (step > 0 && static_cast<size_t>(step) < planned / kWorthwhile)) return false;
+  s.weights->resize_experts(static_cast<uint64_t>(wanted) * slots->slot_bytes());
+  return slots->slots() != before;
 }
 
 Result<std::shared_ptr<Engine>> Engine::open(const std::string& path, const EngineOptions& options,

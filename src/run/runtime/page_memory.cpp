@@ -1,10 +1,12 @@
 #include "runtime/page_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "base/checked.h"
 #include "base/units.h"
 
 namespace sluice::runtime {
@@ -14,7 +16,9 @@ PageMemory::~PageMemory() {
 }
 
 Result<PageMemory> PageMemory::reserve(size_t bytes, std::string_view what) {
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // What is set aside for growth may exceed what the system could deliver at once.
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED)
     return fail(ErrorCode::kExhausted, "no memory for {}: {} were refused by the system ({})", what,
                 bytes_text(bytes), std::strerror(errno));
@@ -25,6 +29,17 @@ Result<PageMemory> PageMemory::reserve(size_t bytes, std::string_view what) {
   memory.data_ = static_cast<std::byte*>(data);
   memory.size_ = bytes;
   return memory;
+}
+
+void PageMemory::give_back(size_t offset, size_t bytes) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = align_up(offset, page), end = (offset + bytes) / page * page;
+  if (begin >= end) return;
+#if defined(__APPLE__)
+  madvise(data_ + begin, end - begin, MADV_FREE);
+#else
+  madvise(data_ + begin, end - begin, MADV_DONTNEED);
+#endif
 }
 
 }  // namespace sluice::runtime

@@ -25,8 +25,11 @@ class PageMemory {
   }
   ~PageMemory();
 
-  // what: for the message of kExhausted. bytes > 0.
+  // what: for the message of kExhausted. bytes > 0; pages that are never touched cost nothing.
   static Result<PageMemory> reserve(size_t bytes, std::string_view what);
+  // Gives the pages wholly within a range back to the system; they are zero then, and come again
+  // when they are touched.
+  void give_back(size_t offset, size_t bytes);
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }

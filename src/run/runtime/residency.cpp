@@ -45,7 +45,7 @@ uint64_t memory_of(const WeightEntry& entry) {
 struct Parts {
   std::vector<uint32_t> always, dense, rows_only;  // entries
   uint64_t always_bytes = 0, dense_bytes = 0, rows_only_bytes = 0, experts_bytes = 0;
-  std::map<int, ExpertSlots::Group> experts;  // by layer
+  std::vector<ExpertSlots::Group> experts;  // by layer
   size_t experts_count = 0;
 };
 
@@ -55,9 +55,6 @@ Parts sort_entries(std::span<const WeightEntry> entries, bool tied) {
     const WeightEntry& e = entries[i];
     const uint64_t bytes = memory_of(e);
     if (e.experts > 1) {
-      auto& group = parts.experts[e.layer];
-      if (group.empty()) parts.experts_count += e.experts;
-      group.push_back(i);
       parts.experts_bytes += bytes;
     } else if (e.role == Role::kEmbedding && !tied) {
       parts.rows_only.push_back(i);
@@ -70,6 +67,9 @@ Parts sort_entries(std::span<const WeightEntry> entries, bool tied) {
       parts.dense_bytes += bytes;
     }
   }
+  parts.experts = expert_groups(entries);
+  for (const ExpertSlots::Group& group : parts.experts)
+    parts.experts_count += entries[group[0]].experts;
   std::ranges::stable_sort(parts.dense, {}, [&](uint32_t i) {
     const WeightEntry& e = entries[i];
     return std::pair(e.layer < 0 ? INT_MAX : e.layer, rank_of(e.role));
@@ -165,7 +165,7 @@ struct Experts {
 Experts experts_of(std::span<const WeightEntry> entries, const Parts& parts,
                    uint32_t experts_per_token) {
   Experts experts;
-  for (const auto& [layer, group] : parts.experts) experts.groups.push_back(group);
+  experts.groups = parts.experts;
   if (experts.groups.empty()) return experts;
   experts.slot_bytes = ExpertSlots::slot_bytes(entries, experts.groups);
   experts.slots_min = std::min<size_t>(size_t{2} * experts_per_token, parts.experts_count);
@@ -179,6 +179,15 @@ uint64_t least_of(std::span<const WeightEntry> entries, const Parts& parts, cons
 }
 
 }  // namespace
+
+std::vector<ExpertSlots::Group> expert_groups(std::span<const WeightEntry> entries) {
+  std::map<int, ExpertSlots::Group> by_layer;
+  for (uint32_t i = 0; i < entries.size(); ++i)
+    if (entries[i].experts > 1) by_layer[entries[i].layer].push_back(i);
+  std::vector<ExpertSlots::Group> groups;
+  for (auto& [layer, group] : by_layer) groups.push_back(std::move(group));
+  return groups;
+}
 
 uint64_t least_residency(std::span<const WeightEntry> entries, const ResidencyNeeds& needs) {
   const Parts parts = sort_entries(entries, needs.tied);
@@ -215,13 +224,11 @@ Result<Residency> choose_residency(std::span<const WeightEntry> entries,
     left = needs.bytes_max - std::min(needs.bytes_max, used);
   }
   if (!experts.groups.empty()) {
+    out.slots_max = parts.experts_count;
     out.slots = std::min(parts.experts_count,
                          experts.slots_min + static_cast<size_t>(left / experts.slot_bytes));
     out.slots_bytes = out.slots * experts.slot_bytes;
     out.groups = std::move(experts.groups);
-    // Measured with the same token again and again: nothing is found by recency below this.
-    const size_t choices = out.groups.size() * needs.experts_per_token;
-    if (out.slots * 2 < choices * 3) out.policy = SlotPolicy::kFrequency;
     out.experts_there = static_cast<double>(out.slots) / static_cast<double>(parts.experts_count);
     for (const ExpertSlots::Group& group : out.groups)
       for (const uint32_t i : group) {

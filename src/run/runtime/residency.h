@@ -28,8 +28,7 @@ struct Residency {
   size_t frames = 0;
   uint64_t ring_bytes = 0;
   std::vector<ExpertSlots::Group> groups;  // of experts that take turns in slots, by layer
-  size_t slots = 0;
-  SlotPolicy policy = SlotPolicy::kRecency;
+  size_t slots = 0, slots_max = 0;         // as chosen; that all experts would fill
   uint64_t slots_bytes = 0;
   // What decoding a token reads from disk: all windows, and the experts of a token that are not
   // there, were they chosen evenly.
@@ -40,6 +39,9 @@ struct Residency {
   bool reads_ahead() const { return !windows.empty() || !groups.empty(); }
   bool all_stay() const { return std::ranges::all_of(pinned, std::identity()); }
 };
+
+// The matrices of each layer's experts, by layer.
+std::vector<ExpertSlots::Group> expert_groups(std::span<const WeightEntry> entries);
 
 // The least bytes_max that choose_residency accepts.
 uint64_t least_residency(std::span<const WeightEntry> entries, const ResidencyNeeds& needs);

@@ -73,6 +73,10 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
               path, tensor.info.name, storage_text(tensor));
 }
 
+bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
+  return bytes >= kDirectBytesMin && part.from == part.into;
+}
+
 // Cuts a transfer into pieces, at heads where rows are permuted within heads.
 void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
   uint64_t rows_max = std::max<uint64_t>(
@@ -165,7 +169,7 @@ PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t row
     const WeightPart& part = entry.parts[i];
     const uint64_t bytes = rows * part.pieces * part.row_bytes;
     at = align_up(at, kReadableBehind);
-    if (bytes >= kDirectBytesMin && part.from == part.into) {
+    if (placed_for_pages(part, bytes)) {
       const auto source = std::ranges::find_if(
           part.sources, [&](const FileRows& s) { return first_row < s.first_row + s.rows; });
       const uint64_t offset =
@@ -174,6 +178,7 @@ PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t row
     }
     placed.begin[i] = at;
     at += bytes + kReadableBehind;
+    if (placed_for_pages(part, bytes)) at = align_up(at, io::kDirectAlignment);
   }
   placed.end = at;
   return placed;
@@ -197,6 +202,7 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
   for (size_t i = 0; i < entry.parts.size(); ++i) {
     const WeightPart& part = entry.parts[i];
     const uint64_t first = placed.first_row * part.pieces, end = first + placed.rows * part.pieces;
+    const bool pages = placed_for_pages(part, (end - first) * part.row_bytes);
     for (const FileRows& source : part.sources) {
       const uint64_t from = std::max(first, source.first_row);
       const uint64_t to = std::min(end, source.first_row + source.rows);
@@ -210,7 +216,10 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
                      .columns = part.columns,
                      .head_rows = source.head_rows,
                      .from = part.from,
-                     .into = part.into},
+                     .into = part.into,
+                     // Else another source's rows lie in them.
+                     .whole_pages =
+                         pages && from == first && to == end && source.head_rows == 0},
                     out);
     }
   }

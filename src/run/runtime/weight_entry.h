@@ -60,8 +60,9 @@ struct PlacedRows {
   uint64_t first_row = 0, rows = 0;
   uint64_t begin[3] = {}, end = 0;
 };
-// From `at` on. Large parts lie as their place in the file does within a page, so that direct reads
-// need no copy; behind every part are the bytes that kernels may read beyond it.
+// From `at` on. Large parts lie as their place in the file does within a page, and have their pages
+// for themselves, so that direct reads need no copy; behind every part are the bytes that kernels
+// may read beyond it.
 PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t rows, uint64_t at);
 numerics::WeightView view_rows(const WeightEntry& entry, const PlacedRows& placed,
                                const std::byte* base);
@@ -73,6 +74,7 @@ struct WeightTransfer {
   std::byte* to = nullptr;
   uint64_t to_row_bytes = 0, columns = 0, head_rows = 0;
   numerics::DType from{}, into{};
+  bool whole_pages = false;  // the pages around it in memory may be overwritten with the file's
   uint64_t bytes() const { return rows * row_bytes; }
   bool staged() const { return head_rows > 0 || from != into; }
 };

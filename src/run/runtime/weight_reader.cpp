@@ -2,11 +2,27 @@
 
 #include <algorithm>
 
-namespace sluice::runtime {
+#include "io/aligned_buffer.h"
 
-WeightReader::WeightReader(std::shared_ptr<const io::Checkpoint> checkpoint, size_t threads)
-    : checkpoint_(std::move(checkpoint)) {
-  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+namespace sluice::runtime {
+namespace {
+
+// The pages of a file that a transfer touches.
+struct Pages {
+  uint64_t offset = 0;
+  size_t bytes = 0;
+};
+Pages pages_of(const WeightTransfer& t) {
+  return {t.offset - t.offset % io::kDirectAlignment,
+          static_cast<size_t>(io::bytes_of_pages(t.offset, t.offset + t.bytes()))};
+}
+
+}  // namespace
+
+WeightReader::WeightReader(std::shared_ptr<const io::Checkpoint> checkpoint, size_t threads,
+                           std::unique_ptr<io::ReadRing> ring)
+    : checkpoint_(std::move(checkpoint)), thread_count_(threads), ring_(std::move(ring)) {
+  SLUICE_CHECK(threads > 0);
 }
 
 WeightReader::~WeightReader() {
@@ -18,30 +34,139 @@ WeightReader::~WeightReader() {
   work_cond_.notify_all();
 }
 
-void WeightReader::submit(std::span<const WeightTransfer> transfers, ReadTicket& ticket) {
-  MutexLock lock(mutex_);
-  SLUICE_DCHECK(ticket.left_ == 0);
-  ticket.left_ = static_cast<uint32_t>(transfers.size());
+void WeightReader::start_threads() {
+  while (threads_.size() < thread_count_) threads_.emplace_back([this] { work(); });
+}
+
+void WeightReader::count(const WeightTransfer& transfer) {
+  bytes_read_.fetch_add(transfer.bytes(), std::memory_order_relaxed);
+  bytes_fetched_.fetch_add(pages_of(transfer).bytes, std::memory_order_relaxed);
+}
+
+bool WeightReader::add_to_ring(const WeightTransfer& transfer, ReadTicket& ticket) {
+  if (ring_ == nullptr || !transfer.whole_pages) return false;
+  const Pages pages = pages_of(transfer);
+  std::byte* to = transfer.to - (transfer.offset - pages.offset);
+  if (free_tags_.empty()) {
+    free_tags_.push_back(static_cast<uint32_t>(ring_jobs_.size()));
+    ring_jobs_.emplace_back();
+  }
+  const uint32_t tag = free_tags_.back();
+  if (!ring_->add(*checkpoint_->files[transfer.file], pages.offset, to, pages.bytes, tag))
+    return false;
+  free_tags_.pop_back();
+  ring_jobs_[tag] = {transfer, &ticket};
+  ++ticket.in_ring_;
+  return true;
+}
+
+void WeightReader::start(std::span<const WeightTransfer> transfers, ReadTicket& ticket) {
+  SLUICE_DCHECK(ticket.in_ring_ == 0 && threads_ended(ticket));
   ticket.status_ = {};
-  for (const WeightTransfer& transfer : transfers) jobs_.push_back({transfer, &ticket});
+  bool threads_needed = false;
+  for (const WeightTransfer& transfer : transfers) {
+    if (add_to_ring(transfer, ticket)) continue;
+    MutexLock lock(mutex_);
+    jobs_.push_back({transfer, &ticket});
+    ++jobs_left_;
+    ++ticket.left_;
+    threads_needed = true;
+  }
+  if (ring_ != nullptr) ring_->start();
+  if (!threads_needed) return;
+  start_threads();
   work_cond_.notify_all();
 }
 
-Status WeightReader::wait(ReadTicket& ticket) {
+// One read that the ring has ended, if there is one. What came short, or not at all, is read again
+// by a thread, whose read can tell why.
+bool WeightReader::collect(bool wait) {
+  if (ring_ == nullptr) return false;
+  const auto ended = ring_->next(wait);
+  if (!ended) return false;
+  const auto tag = static_cast<uint32_t>(ended->tag);
+  const Job job = ring_jobs_[tag];
+  free_tags_.push_back(tag);
+  --job.ticket->in_ring_;
+  const uint64_t needed = job.transfer.offset % io::kDirectAlignment + job.transfer.bytes();
+  if (ended->bytes >= 0 && static_cast<uint64_t>(ended->bytes) >= needed) {
+    count(job.transfer);
+    return true;
+  }
+  {
+    MutexLock lock(mutex_);
+    jobs_.push_back(job);
+    ++jobs_left_;
+    ++job.ticket->left_;
+  }
+  start_threads();
+  work_cond_.notify_all();
+  return true;
+}
+
+bool WeightReader::threads_ended(const ReadTicket& ticket) {
+  MutexLock lock(mutex_);
+  return ticket.left_ == 0;
+}
+
+Status WeightReader::finish(ReadTicket& ticket) {
+  while (ticket.in_ring_ > 0) collect(true);
   MutexLock lock(mutex_);
   while (ticket.left_ > 0) done_cond_.wait(mutex_);
   return ticket.status_;
 }
 
-bool WeightReader::ended(const ReadTicket& ticket) const {
+void WeightReader::drain() {
+  while (ring_ != nullptr && ring_->under_way() > 0) collect(true);
   MutexLock lock(mutex_);
-  return ticket.left_ == 0;
+  while (jobs_left_ > 0) done_cond_.wait(mutex_);
+}
+
+void WeightReader::submit(std::span<const WeightTransfer> transfers, ReadTicket& ticket) {
+  if (trace_ != nullptr) {
+    traced_[&ticket] = trace_->tickets;
+    trace_->events.push_back({trace_->tickets++, static_cast<uint32_t>(trace_->transfers.size()),
+                              static_cast<uint32_t>(transfers.size())});
+    trace_->transfers.insert(trace_->transfers.end(), transfers.begin(), transfers.end());
+    for (const WeightTransfer& transfer : transfers) trace_->bytes += transfer.bytes();
+  }
+  start(transfers, ticket);
+}
+
+Status WeightReader::wait(ReadTicket& ticket) {
+  if (trace_ != nullptr) {
+    const auto found = traced_.find(&ticket);
+    if (found != traced_.end()) {
+      trace_->events.push_back({found->second, 0, 0});
+      traced_.erase(found);
+    }
+  }
+  return finish(ticket);
+}
+
+bool WeightReader::ended(const ReadTicket& ticket) {
+  while (collect(false)) {
+  }
+  return ticket.in_ring_ == 0 && threads_ended(ticket);
 }
 
 void WeightReader::wait_any(std::span<ReadTicket* const> tickets) {
-  const auto ended = [](const ReadTicket* ticket) { return ticket->left_ == 0; };
-  MutexLock lock(mutex_);
-  while (std::ranges::none_of(tickets, ended)) done_cond_.wait(mutex_);
+  const auto in_ring = [](const ReadTicket* ticket) { return ticket->in_ring_ > 0; };
+  const auto with_threads = [](const ReadTicket* ticket) { return ticket->left_ > 0; };
+  for (;;) {
+    while (collect(false)) {
+    }
+    {
+      MutexLock lock(mutex_);
+      for (;;) {
+        for (const ReadTicket* ticket : tickets)
+          if (!in_ring(ticket) && !with_threads(ticket)) return;
+        if (std::ranges::any_of(tickets, in_ring)) break;
+        done_cond_.wait(mutex_);
+      }
+    }
+    collect(true);
+  }
 }
 
 bool WeightReader::take(Job& job) {
@@ -53,17 +178,43 @@ bool WeightReader::take(Job& job) {
   return true;
 }
 
-void WeightReader::finish(const Job& job, Status status) {
-  bytes_read_.fetch_add(job.transfer.bytes(), std::memory_order_relaxed);
+void WeightReader::end(const Job& job, Status status) {
+  count(job.transfer);
   MutexLock lock(mutex_);
   if (!status && job.ticket->status_) job.ticket->status_ = std::move(status);
+  --jobs_left_;
   if (--job.ticket->left_ == 0) done_cond_.notify_all();
 }
 
 void WeightReader::work() {
   TransferBuffers buffers;
   Job job{};
-  while (take(job)) finish(job, run_transfer(*checkpoint_, job.transfer, buffers));
+  while (take(job)) end(job, run_transfer(*checkpoint_, job.transfer, buffers));
+}
+
+void WeightReader::record(ReadTrace* trace) {
+  drain();
+  trace_ = trace;
+  traced_.clear();
+}
+
+Status WeightReader::replay(const ReadTrace& trace) {
+  SLUICE_CHECK(trace_ == nullptr);
+  drain();
+  const auto tickets = std::make_unique<ReadTicket[]>(trace.tickets);
+  Status status;
+  const auto finish_one = [&](uint32_t ticket) {
+    Status ended = finish(tickets[ticket]);
+    if (status) status = std::move(ended);
+  };
+  for (const ReadTrace::Event& event : trace.events) {
+    if (event.count == 0)
+      finish_one(event.ticket);
+    else
+      start(std::span(trace.transfers).subspan(event.first, event.count), tickets[event.ticket]);
+  }
+  for (uint32_t ticket = 0; ticket < trace.tickets; ++ticket) finish_one(ticket);
+  return status;
 }
 
 }  // namespace sluice::runtime

@@ -15,6 +15,17 @@ namespace {
 // How many requests the disk sees at once: a drive's queue is filled by far fewer large ones than
 // small ones, and a thread that waits costs its stack.
 constexpr size_t kReadThreads = 8;
+// Beside a ring, for what does not go through it.
+constexpr size_t kThreadsBesideRing = 2;
+// Reads under way in a ring: an expert is nine, and a layer asks for all that it lacks at once.
+constexpr unsigned kRingDepth = 256;
+
+Result<std::unique_ptr<io::ReadRing>> open_ring(ReadPath path) {
+  if (path == ReadPath::kThreads) return nullptr;
+  auto ring = io::make_read_ring(kRingDepth);
+  if (!ring && path == ReadPath::kAuto) return nullptr;
+  return ring;
+}
 
 }  // namespace
 
@@ -53,6 +64,7 @@ std::optional<uint32_t> WeightStore::find(std::string_view name) const {
 Status WeightStore::arrange(const ResidencyNeeds& needs) {
   SLUICE_CHECK(memory_.data() == nullptr);
   SLUICE_ASSIGN(residency_, choose_residency(entries_, needs));
+  experts_per_token_ = std::max(1u, needs.experts_per_token);
   placed_.assign(entries_.size(), {});
   uint64_t at = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
@@ -98,27 +110,35 @@ Status WeightStore::load_pinned(ThreadPool& pool, Progress& progress) {
   return first_error;
 }
 
-Status WeightStore::load(ThreadPool& pool, Progress& progress) {
+Status WeightStore::load(ThreadPool& pool, Progress& progress, ReadPath path) {
   SLUICE_TRY(load_pinned(pool, progress));
   if (!residency_.reads_ahead()) return {};
-  reader_ = std::make_unique<WeightReader>(checkpoint_, kReadThreads);
+  SLUICE_ASSIGN(auto ring, open_ring(path));
+  const size_t threads = ring == nullptr ? kReadThreads : kThreadsBesideRing;
+  reader_ = std::make_unique<WeightReader>(checkpoint_, threads, std::move(ring));
   if (!residency_.windows.empty()) {
     SLUICE_ASSIGN(ring_,
                   WindowRing::make(entries_, residency_.windows, residency_.frames, *reader_));
   }
   if (!residency_.groups.empty()) {
-    SLUICE_ASSIGN(slots_, ExpertSlots::make(entries_, residency_.groups, residency_.slots,
-                                            residency_.policy, *reader_));
+    const ExpertSlots::Sizes sizes{experts_per_token_, residency_.slots, residency_.slots_max};
+    SLUICE_ASSIGN(slots_, ExpertSlots::make(entries_, residency_.groups, sizes,
+                                            SlotPolicy::kNextUse, *reader_));
   }
   return {};
 }
 
-uint64_t WeightStore::bytes_streamed() const {
-  return row_bytes_read_ + (reader_ == nullptr ? 0 : reader_->bytes_read());
-}
-
-ExpertStatistics WeightStore::expert_statistics() const {
-  return slots_ == nullptr ? ExpertStatistics{} : slots_->statistics();
+StreamStatistics WeightStore::statistics() const {
+  StreamStatistics found{.bytes_read = row_bytes_read_, .bytes_fetched = row_bytes_read_};
+  if (reader_ != nullptr) {
+    found.bytes_read += reader_->bytes_read();
+    found.bytes_fetched += reader_->bytes_fetched();
+  }
+  if (slots_ != nullptr) {
+    found.experts_requested = slots_->statistics().requests;
+    found.experts_there = slots_->statistics().hits;
+  }
+  return found;
 }
 
 numerics::WeightView WeightStore::view(uint32_t entry) const {
@@ -154,6 +174,18 @@ std::pair<size_t, size_t> WeightStore::windows(uint32_t entry) const {
 
 void WeightStore::request(uint32_t first_entry, std::span<const model::ExpertGroup> experts) const {
   resident_ = {};
+  if (expert_trace_ != nullptr) {
+    ExpertTrace& trace = *expert_trace_;
+    ExpertTrace::Step step{.layer = trace_layer_of_.at(first_entry),
+                           .first = static_cast<uint32_t>(trace.uses.size()),
+                           .count = static_cast<uint32_t>(experts.size())};
+    for (const model::ExpertGroup& group : experts) {
+      trace.uses.push_back({group.expert, group.slots});
+      step.tokens += group.slots;
+    }
+    step.tokens /= experts_per_token_;
+    trace.steps.push_back(step);
+  }
   if (slots_ == nullptr)
     resident_ = experts;
   else
@@ -163,6 +195,60 @@ void WeightStore::request(uint32_t first_entry, std::span<const model::ExpertGro
 Result<std::span<const model::ExpertGroup>> WeightStore::next_experts() const {
   if (slots_ != nullptr) return slots_->next();
   return std::exchange(resident_, {});
+}
+
+ExpertShares WeightStore::expert_shares() const {
+  ExpertShares shares;
+  if (slots_ == nullptr) return shares;
+  for (uint32_t layer = 0; layer < residency_.groups.size(); ++layer) {
+    auto& list = shares.emplace_back(entries_[residency_.groups[layer][0]].experts);
+    for (uint32_t expert = 0; expert < list.size(); ++expert)
+      list[expert] = slots_->table().share(layer, expert);
+  }
+  return shares;
+}
+
+Status WeightStore::learn(const ExpertShares& shares) {
+  if (slots_ == nullptr) return {};
+  const auto& groups = residency_.groups;
+  bool alike = shares.size() == groups.size();
+  for (size_t layer = 0; alike && layer < groups.size(); ++layer)
+    alike = shares[layer].size() == entries_[groups[layer][0]].experts &&
+            std::ranges::all_of(shares[layer], [](double s) { return s >= 0 && s <= 1; });
+  if (!alike)
+    return fail(ErrorCode::kInvalidArgument, "the experts' shares belong to another model");
+  for (uint32_t layer = 0; layer < groups.size(); ++layer) slots_->learn(layer, shares[layer]);
+  return slots_->fill();
+}
+
+uint64_t WeightStore::resize_experts(uint64_t bytes) {
+  if (slots_ == nullptr) return 0;
+  const size_t least = std::min<size_t>(size_t{2} * experts_per_token_, slots_->slots_max());
+  const auto wanted = static_cast<size_t>(bytes / slots_->slot_bytes());
+  slots_->resize(std::clamp(wanted, least, slots_->slots_max()));
+  return slots_->slots() * slots_->slot_bytes();
+}
+
+void WeightStore::record_experts(ExpertTrace* trace) {
+  expert_trace_ = trace;
+  if (trace == nullptr) return;
+  *trace = {};
+  trace->experts_per_token = experts_per_token_;
+  trace_layer_of_.clear();
+  for (const ExpertSlots::Group& group : expert_groups(entries_)) {
+    // Layers are told apart by the matrix that requests name, whichever of them it is.
+    for (const uint32_t entry : group)
+      trace_layer_of_[entry] = static_cast<uint32_t>(trace->experts.size());
+    trace->experts.push_back(static_cast<uint32_t>(entries_[group[0]].experts));
+  }
+}
+
+void WeightStore::record_reads(ReadTrace* trace) {
+  if (reader_ != nullptr) reader_->record(trace);
+}
+
+Status WeightStore::replay_reads(const ReadTrace& trace) {
+  return reader_ == nullptr ? Status() : reader_->replay(trace);
 }
 
 numerics::WeightView WeightStore::expert(uint32_t entry, uint32_t expert) const {

@@ -15,6 +15,8 @@
 
 #include "base/log.h"
 #include "base/thread_pool.h"
+#include "runtime/engine.h"
+#include "runtime/expert_trace.h"
 #include "runtime/residency.h"
 
 namespace sluice::runtime {
@@ -31,7 +33,7 @@ class WeightStore {
   // Decides what stays, before load(); without it everything does. Errors: choose_residency's.
   Status arrange(const ResidencyNeeds& needs);
   // Reads what stays. progress counts bytes of the source.
-  Status load(ThreadPool& pool, Progress& progress);
+  Status load(ThreadPool& pool, Progress& progress, ReadPath path = ReadPath::kAuto);
 
   // The least that arrange() would agree to.
   uint64_t memory_bytes_min(const ResidencyNeeds& needs) const {
@@ -41,8 +43,8 @@ class WeightStore {
   const Residency& residency() const { return residency_; }
   const std::vector<WeightEntry>& entries() const { return entries_; }
   const std::vector<std::string>& notes() const { return notes_; }
-  uint64_t bytes_streamed() const;  // read after load()
-  ExpertStatistics expert_statistics() const;
+  StreamStatistics statistics() const;
+  bool reads_by_ring() const { return reader_ != nullptr && reader_->has_ring(); }
   // Index into entries(), or nothing.
   std::optional<uint32_t> find(std::string_view name) const;
 
@@ -64,6 +66,17 @@ class WeightStore {
   Result<std::span<const model::ExpertGroup>> next_experts() const;
   numerics::WeightView expert(uint32_t entry, uint32_t expert) const;
 
+  ExpertSlots* slots() const { return slots_.get(); }  // null where none take turns
+  ExpertShares expert_shares() const;
+  Status learn(const ExpertShares& shares);
+  uint64_t resize_experts(uint64_t bytes);
+
+  // The experts that requests name, from now on until null.
+  void record_experts(ExpertTrace* trace);
+  // What is read ahead, likewise; the same again without computing. Without such reads, nothing.
+  void record_reads(ReadTrace* trace);
+  Status replay_reads(const ReadTrace& trace);
+
  private:
   WeightStore() = default;
   Status load_pinned(ThreadPool& pool, Progress& progress);
@@ -72,8 +85,8 @@ class WeightStore {
   std::vector<WeightEntry> entries_;
   std::unordered_map<std::string, uint32_t> by_name_;
   std::vector<std::string> notes_;
+  uint32_t experts_per_token_ = 1;
   Residency residency_;
-  bool arranged_ = false;
   std::vector<PlacedRows> placed_;                     // of what stays
   std::vector<std::pair<size_t, size_t>> windows_of_;  // by entry
   PageMemory memory_;
@@ -82,6 +95,8 @@ class WeightStore {
   std::unique_ptr<ExpertSlots> slots_;
   mutable std::span<const model::ExpertGroup> resident_;  // requested, of a layer that stays
   mutable uint64_t row_bytes_read_ = 0;                   // by decode_row
+  ExpertTrace* expert_trace_ = nullptr;
+  std::unordered_map<uint32_t, uint32_t> trace_layer_of_;  // of the entry that requests name
 };
 
 }  // namespace sluice::runtime

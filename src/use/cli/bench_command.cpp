@@ -44,10 +44,17 @@ Json result_json(const Throughput& result, double memory_rate) {
     json["read_bytes_token"] = result.read_bytes_token;
     if (memory_rate > 0) json["memory_share"] = memory_share(result, memory_rate);
   }
+  if (result.limit_s > 0) {
+    json["disk_bytes_step"] = result.disk_bytes_step;
+    json["hit_rate"] = result.hit_rate;
+    json["disk_limit_s"] = result.limit_s;
+    json["share_of_disk_limit"] = result.share_of_limit;
+    json["cpu_s_step"] = result.cpu_s_step;
+  }
   return json;
 }
 
-std::string results_text(const std::vector<Throughput>& results, double memory_rate) {
+std::string memory_text(const std::vector<Throughput>& results, double memory_rate) {
   Table table(
       {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
   table.add({"", "tokens", "depth", "batch", "tokens/s", "of memory rate"});
@@ -56,9 +63,25 @@ std::string results_text(const std::vector<Throughput>& results, double memory_r
     table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
                fmt::format("{}", result.depth), fmt::format("{}", result.batch),
                fmt::format("{:.2f}", result.tokens_per_s),
-               decode && memory_rate > 0
-                   ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate))
-                   : ""});
+               decode ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate)) : ""});
+  }
+  return table.text("  ");
+}
+
+// Steps are tokens in decoding, and a whole prompt else.
+std::string disk_text(const std::vector<Throughput>& results) {
+  Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
+               Align::kRight, Align::kRight, Align::kRight});
+  table.add({"", "tokens", "depth", "batch", "tokens/s", "from disk, a step", "experts there",
+             "of disk limit"});
+  for (const Throughput& result : results) {
+    const bool decode = result.kind == Throughput::Kind::kDecode;
+    table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
+               fmt::format("{}", result.depth), fmt::format("{}", result.batch),
+               fmt::format("{:.2f}", result.tokens_per_s),
+               bytes_text(static_cast<uint64_t>(result.disk_bytes_step)),
+               result.hit_rate > 0 ? fmt::format("{:.1f} %", 100 * result.hit_rate) : "",
+               fmt::format("{:.1f} %", 100 * result.share_of_limit)});
   }
   return table.text("  ");
 }
@@ -76,6 +99,7 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const auto results, evaluate::measure_throughput(*running.engine, wanted,
                                                                  *context.console, context.cancel));
   context.console->end();
+  SLUICE_TRY(finish_running(context, running));
   const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
   const runtime::ModelInfo& info = running.engine->info();
   const bool from_disk = info.disk_bytes_token > 0;
@@ -102,7 +126,7 @@ Result<int> run(Context& context, const Options& options) {
       from_disk
           ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
           : fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)));
-  context.print(results_text(results, memory_rate));
+  context.print(from_disk ? disk_text(results) : memory_text(results, memory_rate));
   context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
   return kExitSuccess;
 }

@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/line_reader.h"
 #include "cli/model.h"
+#include "cli/user_folder.h"
 
 namespace sluice::cli {
 namespace {
@@ -36,11 +37,8 @@ struct Options {
 
 // $XDG_STATE_HOME/sluice/chat_history, else below ~/.local/state; empty without either.
 std::string history_path() {
-  if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && state[0] == '/')
-    return std::string(state) + "/sluice/chat_history";
-  if (const char* home = std::getenv("HOME"); home != nullptr && home[0] == '/')
-    return std::string(home) + "/.local/state/sluice/chat_history";
-  return "";
+  const std::string folder = user_folder("XDG_STATE_HOME", ".local/state");
+  return folder.empty() ? "" : folder + "/chat_history";
 }
 
 class Conversation {
@@ -101,6 +99,7 @@ Status Conversation::answer(const std::string& text) {
   AnswerPrinter printer(rendered, reasoning_of(options_.generation));
   CancelToken cancel;
   const InterruptScope scope(cancel);
+  model_.engine->adapt_memory();
   auto generation = chat::generate(
       model_, session_, *tokens, choose_with(sampler_), generate_options(options_.generation),
       [&](std::string_view piece) { return printer.show(piece); }, &cancel);
@@ -212,7 +211,9 @@ Result<int> run(Context& context, const Options& options) {
   LineReader reader(terminal, history_path());
   for (;;) {
     SLUICE_ASSIGN(const bool going_on, exchange(context, conversation, reader));
-    if (!going_on) return kExitSuccess;
+    if (going_on) continue;
+    SLUICE_TRY(finish_running(context, running));
+    return kExitSuccess;
   }
 }
 

@@ -189,8 +189,11 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const chat::ChatModel model, chat::open_chat_model(running.engine, ""));
   SLUICE_TRY(load_weights(context, running));
   context.console->count_in(options.tasks.empty() ? "tokens" : "questions");
-  if (!options.tasks.empty()) return eval_tasks(context, options, running, model);
-  return eval_text(context, options, running, model);
+  SLUICE_ASSIGN(const int code, options.tasks.empty()
+                                    ? eval_text(context, options, running, model)
+                                    : eval_tasks(context, options, running, model));
+  SLUICE_TRY(finish_running(context, running));
+  return code;
 }
 
 }  // namespace

@@ -1,16 +1,20 @@
 #include "cli/generation.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
 
 #include "base/machine.h"
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/user_folder.h"
+#include "runtime/expert_profile.h"
 #include "runtime/sampler/ngram_draft.h"
 
 namespace sluice::cli {
@@ -74,6 +78,49 @@ std::string stream_text(const runtime::StreamStatistics& statistics) {
   return text;
 }
 
+// Where the profile of a model's experts may be: beside its weights, else in the user's own folder.
+std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
+  struct stat state;
+  const bool folder = ::stat(info.path.c_str(), &state) == 0 && S_ISDIR(state.st_mode);
+  std::vector<std::string> paths;
+  if (folder)
+    paths.push_back(fmt::format("{}/{}", info.path, runtime::kExpertProfileName));
+  else
+    paths.push_back(fmt::format("{}.{}", info.path, runtime::kExpertProfileName));
+  const std::string own = user_folder("XDG_CACHE_HOME", ".cache");
+  if (!own.empty())
+    paths.push_back(fmt::format("{}/experts-{}.json", own, info.identity.hex()));
+  return paths;
+}
+
+// A profile saves reads; without one, or with a bad one, everything works all the same.
+void use_profile(Context& context, runtime::Engine& engine) {
+  if (engine.expert_shares().empty()) return;
+  for (const std::string& path : profile_paths(engine.info())) {
+    if (!context.storage->exists(path)) continue;
+    const auto source = context.storage->open_source(path);
+    const auto text = source ? io::read_text(**source, runtime::kExpertProfileBytesMax)
+                             : std::unexpected(source.error());
+    const auto shares =
+        text ? runtime::parse_expert_profile(*text, path, engine.info().identity)
+             : std::unexpected(text.error());
+    const Status begun = shares ? engine.start_from(*shares) : std::unexpected(shares.error());
+    if (!begun) context.console->warn(begun.error().message);
+    return;
+  }
+}
+
+void keep_profile(Context& context, const runtime::Engine& engine) {
+  const runtime::ExpertShares shares = engine.expert_shares();
+  if (shares.empty()) return;
+  const std::string text = runtime::expert_profile_text(shares, engine.info().identity);
+  for (const std::string& path : profile_paths(engine.info())) {
+    std::error_code ignored;
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+    if (io::write_file_atomically(*context.storage, path, text)) return;
+  }
+}
+
 }  // namespace
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
@@ -93,6 +140,17 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                      "the most memory that the process may take, such as 8GB; what does not fit is "
                      "read from disk as it is used "
                      "(default: what the machine offers)");
+  command
+      .add_option("--reads", arguments.reads,
+                  "how weights are read that do not stay in memory; auto: io_uring where it works")
+      ->check(CLI::IsMember({"auto", "io_uring", "threads"}))
+      ->capture_default_str();
+  command
+      .add_option("--expert-trace", arguments.expert_trace,
+                  "write down which experts were chosen, for `sluice doctor --expert-trace`")
+      ->type_name("FILE");
+  command.add_flag("--no-expert-profile", arguments.no_expert_profile,
+                   "neither begin with the experts that earlier runs used most, nor note them");
 }
 
 Result<RunningModel> plan_engine(Context& context, const std::string& path,
@@ -109,17 +167,36 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   if (!arguments.memory.empty()) {
     SLUICE_ASSIGN(options.memory_bytes_max, parse_bytes(arguments.memory));
   }
+  SLUICE_ASSIGN(options.reads, runtime::parse_read_path(arguments.reads));
   return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
   SLUICE_ASSIGN(running.engine, runtime::Engine::plan(path, options, *running.pool));
+  running.expert_trace_path = arguments.expert_trace;
+  running.keeps_profile = use.real_text && !arguments.no_expert_profile;
+  if (!arguments.expert_trace.empty())
+    running.expert_trace = std::make_shared<runtime::ExpertTrace>();
   return running;
 }
 
 Status load_weights(Context& context, const RunningModel& running) {
   const Status loaded = running.engine->load(*context.console, *context.console);
   context.console->end();
+  if (!loaded) return loaded;
+  if (running.keeps_profile) use_profile(context, *running.engine);
+  if (running.expert_trace != nullptr) running.engine->record_experts(running.expert_trace.get());
   return loaded;
+}
+
+Status finish_running(Context& context, const RunningModel& running) {
+  if (running.keeps_profile) keep_profile(context, *running.engine);
+  if (running.expert_trace == nullptr) return {};
+  running.engine->record_experts(nullptr);
+  if (running.expert_trace->steps.empty())
+    return fail(ErrorCode::kInvalidArgument, "--expert-trace: {} has no experts to choose from",
+                running.engine->info().path);
+  return io::write_file_atomically(*context.storage, running.expert_trace_path,
+                                   runtime::trace_text(*running.expert_trace));
 }
 
 void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
@@ -177,6 +254,7 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
 
 EngineUse generation_use(const GenerationArguments& arguments) {
   return {.logits_rows = arguments.lookup ? 1 + kDraftTokensMax : 1,
+          .real_text = true,
           .besides_bytes_max = kBesidesBytes};
 }
 

@@ -13,13 +13,15 @@
 #include "chat/generate.h"
 #include "chat/reasoning.h"
 #include "cli/context.h"
+#include "runtime/expert_trace.h"
 #include "runtime/sampler/sampler.h"
 
 namespace sluice::cli {
 
 struct EngineArguments {
   uint64_t context_tokens = 0;  // 0: the engine's choice
-  std::string kv = "f16", activations = "auto", memory;
+  std::string kv = "f16", activations = "auto", memory, reads = "auto", expert_trace;
+  bool no_expert_profile = false;
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
 
@@ -27,6 +29,7 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments);
 struct EngineUse {
   size_t sessions = 1;      // at once
   size_t logits_rows = 64;  // computed together
+  bool real_text = false;   // whose choice of experts is worth keeping for the next run
   // As in runtime::EngineOptions.
   uint64_t besides_bytes_max = 0, program_bytes_token = 0;
 };
@@ -35,12 +38,17 @@ struct EngineUse {
 struct RunningModel {
   std::unique_ptr<ThreadPool> pool;
   std::shared_ptr<runtime::Engine> engine;
+  std::shared_ptr<runtime::ExpertTrace> expert_trace;  // where one is wanted
+  std::string expert_trace_path;
+  bool keeps_profile = false;  // of experts, from one run to the next
 };
 // Reads headers; load_weights() the rest. What needs no weights belongs in between: it may fail,
 // and takes memory for a moment that the weights can use afterwards.
 Result<RunningModel> plan_engine(Context& context, const std::string& path,
                                  const EngineArguments& arguments, const EngineUse& use = {});
 Status load_weights(Context& context, const RunningModel& running);
+// When all is done: writes what was recorded.
+Status finish_running(Context& context, const RunningModel& running);
 
 enum class Reasoning { kOn, kOff, kHide };
 

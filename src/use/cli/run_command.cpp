@@ -89,6 +89,7 @@ Result<int> run(Context& context, const Options& options) {
     if (!printer.ends_line()) context.print("\n");
     context.console->info("\n" + generation_text(generation, *running.engine));
   }
+  SLUICE_TRY(finish_running(context, running));
   return generation.finish == chat::Finish::kCancelled ? kExitInterrupted : kExitSuccess;
 }
 
