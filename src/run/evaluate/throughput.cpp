@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "evaluate/statistics.h"
-#include "runtime/read_trace.h"
 
 namespace sluice::evaluate {
 namespace {
@@ -40,8 +39,7 @@ class DiskMeter {
 
   void begin() {
     if (!used_) return;
-    trace_ = {};
-    engine_.record_reads(&trace_);
+    engine_.record_reads();
     before_ = engine_.statistics();
     cpu_before_ = cpu_seconds();
   }
@@ -50,9 +48,9 @@ class DiskMeter {
     if (!used_) return {};
     const double cpu = cpu_seconds() - cpu_before_;
     const runtime::StreamStatistics now = engine_.statistics();
-    engine_.record_reads(nullptr);
+    engine_.stop_recording_reads();
     const Stopwatch watch;
-    SLUICE_TRY(engine_.replay_reads(trace_));
+    SLUICE_TRY(engine_.replay_reads());
     const double limit = watch.seconds();
     limits_.push_back(limit);
     shares_.push_back(limit / seconds);
@@ -76,7 +74,6 @@ class DiskMeter {
  private:
   runtime::Engine& engine_;
   const bool used_;
-  runtime::ReadTrace trace_;
   runtime::StreamStatistics before_;
   double cpu_before_ = 0;
   std::vector<double> limits_, shares_, bytes_, cpu_;

@@ -50,8 +50,12 @@ bool Engine::reads_by_ring() const { return state_->weights->reads_by_ring(); }
 ExpertShares Engine::expert_shares() const { return state_->weights->expert_shares(); }
 Status Engine::start_from(const ExpertShares& shares) { return state_->weights->learn(shares); }
 void Engine::record_experts(ExpertTrace* trace) { state_->weights->record_experts(trace); }
-void Engine::record_reads(ReadTrace* trace) { state_->weights->record_reads(trace); }
-Status Engine::replay_reads(const ReadTrace& trace) { return state_->weights->replay_reads(trace); }
+void Engine::record_reads() {
+  state_->reads = {};
+  state_->weights->record_reads(&state_->reads);
+}
+void Engine::stop_recording_reads() { state_->weights->record_reads(nullptr); }
+Status Engine::replay_reads() { return state_->weights->replay_reads(state_->reads); }
 uint64_t Engine::resize_experts(uint64_t bytes) { return state_->weights->resize_experts(bytes); }
 const ModelInfo& Engine::info() const { return state_->info; }
 const MemoryNeed& Engine::memory() const { return state_->need; }

@@ -32,7 +32,6 @@ struct Checkpoint;
 namespace sluice::runtime {
 
 struct ExpertTrace;
-struct ReadTrace;
 
 using kernels::KvType;  // kF32, kF16, kQ8, kQ4: how keys and values are kept
 
@@ -109,6 +108,7 @@ struct ModelInfo {
   uint64_t weight_bytes = 0;      // of all of them
   uint64_t read_bytes_token = 0;  // weights that one token's decode reads, keys and values not in
   uint64_t disk_bytes_token = 0;  // of them from disk, were experts chosen evenly
+  double experts_there = 1;       // share of all experts that is in memory at a time
   uint64_t kv_bytes_token = 0;    // of one token, in all layers
   size_t layers = 0;
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
@@ -229,9 +229,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- for measuring ----
   // Records what steps choose until null, which must come before the trace goes.
   void record_experts(ExpertTrace* trace);
-  // Records what is read ahead until null; reads the same again without computing.
-  void record_reads(ReadTrace* trace);
-  Status replay_reads(const ReadTrace& trace);
+  // Between the first two, what is read ahead is noted: some hundred bytes for each read. The third
+  // reads the same again, without computing: what the disk would have allowed. Errors: the source's.
+  void record_reads();
+  void stop_recording_reads();
+  Status replay_reads();
 
   const ModelInfo& info() const;
   const MemoryNeed& memory() const;

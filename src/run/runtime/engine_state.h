@@ -17,6 +17,7 @@ struct Engine::State {
   ThreadPool* pool = nullptr;
   std::shared_ptr<const io::Checkpoint> checkpoint;
   ModelInfo info;
+  ReadTrace reads;  // as recorded last
   MemoryNeed need;
   StepLimits limits;
   std::unique_ptr<WeightStore> weights;

@@ -189,6 +189,7 @@ Status EngineOpener::choose_weights(Engine::State& state) {
   }
   need.weights = state.weights->memory_bytes();
   state.info.disk_bytes_token = state.weights->residency().disk_bytes_token;
+  state.info.experts_there = state.weights->residency().experts_there;
   return {};
 }
 

@@ -7,6 +7,11 @@
 namespace sluice::runtime {
 namespace {
 
+// Reads under way in the ring. Fewer leave the disk idle between them (8: a sixth less, measured);
+// more make what was asked for together arrive together, all of it late, instead of one expert after
+// another, so that computing has nothing to hide behind.
+constexpr size_t kUnderWayMax = 18;
+
 // The pages of a file that a transfer touches.
 struct Pages {
   uint64_t offset = 0;
@@ -43,39 +48,55 @@ void WeightReader::count(const WeightTransfer& transfer) {
   bytes_fetched_.fetch_add(pages_of(transfer).bytes, std::memory_order_relaxed);
 }
 
-bool WeightReader::add_to_ring(const WeightTransfer& transfer, ReadTicket& ticket) {
-  if (ring_ == nullptr || !transfer.whole_pages) return false;
-  const Pages pages = pages_of(transfer);
-  std::byte* to = transfer.to - (transfer.offset - pages.offset);
+void WeightReader::give_to_threads(const Job& job) {
+  {
+    MutexLock lock(mutex_);
+    jobs_.push_back(job);
+    ++jobs_left_;
+    ++job.ticket->left_;
+  }
+  start_threads();
+  work_cond_.notify_one();
+}
+
+void WeightReader::add_to_ring(const Job& job) {
+  const Pages pages = pages_of(job.transfer);
+  std::byte* to = job.transfer.to - (job.transfer.offset - pages.offset);
   if (free_tags_.empty()) {
     free_tags_.push_back(static_cast<uint32_t>(ring_jobs_.size()));
     ring_jobs_.emplace_back();
   }
   const uint32_t tag = free_tags_.back();
-  if (!ring_->add(*checkpoint_->files[transfer.file], pages.offset, to, pages.bytes, tag))
-    return false;
+  if (!ring_->add(*checkpoint_->files[job.transfer.file], pages.offset, to, pages.bytes, tag)) {
+    --job.ticket->in_ring_;
+    give_to_threads(job);
+    return;
+  }
   free_tags_.pop_back();
-  ring_jobs_[tag] = {transfer, &ticket};
-  ++ticket.in_ring_;
-  return true;
+  ring_jobs_[tag] = job;
+}
+
+void WeightReader::feed_ring() {
+  while (!for_ring_.empty() && ring_->under_way() < kUnderWayMax) {
+    const Job job = for_ring_.front();
+    for_ring_.pop_front();
+    add_to_ring(job);
+  }
+  ring_->start();
 }
 
 void WeightReader::start(std::span<const WeightTransfer> transfers, ReadTicket& ticket) {
   SLUICE_DCHECK(ticket.in_ring_ == 0 && threads_ended(ticket));
   ticket.status_ = {};
-  bool threads_needed = false;
   for (const WeightTransfer& transfer : transfers) {
-    if (add_to_ring(transfer, ticket)) continue;
-    MutexLock lock(mutex_);
-    jobs_.push_back({transfer, &ticket});
-    ++jobs_left_;
-    ++ticket.left_;
-    threads_needed = true;
+    if (ring_ == nullptr || !transfer.whole_pages) {
+      give_to_threads({transfer, &ticket});
+      continue;
+    }
+    ++ticket.in_ring_;
+    for_ring_.push_back({transfer, &ticket});
   }
-  if (ring_ != nullptr) ring_->start();
-  if (!threads_needed) return;
-  start_threads();
-  work_cond_.notify_all();
+  if (ring_ != nullptr) feed_ring();
 }
 
 // One read that the ring has ended, if there is one. What came short, or not at all, is read again
@@ -89,18 +110,11 @@ bool WeightReader::collect(bool wait) {
   free_tags_.push_back(tag);
   --job.ticket->in_ring_;
   const uint64_t needed = job.transfer.offset % io::kDirectAlignment + job.transfer.bytes();
-  if (ended->bytes >= 0 && static_cast<uint64_t>(ended->bytes) >= needed) {
+  if (ended->bytes >= 0 && static_cast<uint64_t>(ended->bytes) >= needed)
     count(job.transfer);
-    return true;
-  }
-  {
-    MutexLock lock(mutex_);
-    jobs_.push_back(job);
-    ++jobs_left_;
-    ++job.ticket->left_;
-  }
-  start_threads();
-  work_cond_.notify_all();
+  else
+    give_to_threads(job);
+  feed_ring();
   return true;
 }
 
@@ -117,7 +131,7 @@ Status WeightReader::finish(ReadTicket& ticket) {
 }
 
 void WeightReader::drain() {
-  while (ring_ != nullptr && ring_->under_way() > 0) collect(true);
+  while (ring_ != nullptr && (ring_->under_way() > 0 || !for_ring_.empty())) collect(true);
   MutexLock lock(mutex_);
   while (jobs_left_ > 0) done_cond_.wait(mutex_);
 }

@@ -28,7 +28,7 @@ class ReadTicket {
 
  private:
   friend class WeightReader;
-  uint32_t in_ring_ = 0;  // of the submitting thread alone
+  uint32_t in_ring_ = 0;  // or waiting for it; of the submitting thread alone
   uint32_t left_ = 0;     // with the threads; guarded by the reader
   Status status_;         // the first error, guarded likewise
 };
@@ -70,7 +70,9 @@ class WeightReader {
   void start(std::span<const WeightTransfer> transfers, ReadTicket& ticket) EXCLUDES(mutex_);
   Status finish(ReadTicket& ticket) EXCLUDES(mutex_);
   void drain() EXCLUDES(mutex_);
-  bool add_to_ring(const WeightTransfer& transfer, ReadTicket& ticket);
+  void add_to_ring(const Job& job) EXCLUDES(mutex_);
+  void give_to_threads(const Job& job) EXCLUDES(mutex_);
+  void feed_ring() EXCLUDES(mutex_);
   bool collect(bool wait) EXCLUDES(mutex_);
   bool threads_ended(const ReadTicket& ticket) EXCLUDES(mutex_);
   void start_threads();
@@ -82,6 +84,7 @@ class WeightReader {
   const std::shared_ptr<const io::Checkpoint> checkpoint_;
   const size_t thread_count_;
   const std::unique_ptr<io::ReadRing> ring_;
+  std::deque<Job> for_ring_;    // behind those that are under way
   std::vector<Job> ring_jobs_;  // by tag
   std::vector<uint32_t> free_tags_;
   std::atomic<uint64_t> bytes_read_{0}, bytes_fetched_{0};

@@ -17,8 +17,8 @@ namespace {
 constexpr size_t kReadThreads = 8;
 // Beside a ring, for what does not go through it.
 constexpr size_t kThreadsBesideRing = 2;
-// Reads under way in a ring: an expert is nine, and a layer asks for all that it lacks at once.
-constexpr unsigned kRingDepth = 256;
+// Entries of a ring, of which the reader uses as many as are good for the disk.
+constexpr unsigned kRingDepth = 32;
 
 Result<std::unique_ptr<io::ReadRing>> open_ring(ReadPath path) {
   if (path == ReadPath::kThreads) return nullptr;

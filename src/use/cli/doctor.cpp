@@ -79,10 +79,11 @@ void add_profile(Diagnosis& found) {
 DiskCheck check_disk(Context& context, const std::string& path) {
   DiskCheck disk;
   disk.path = path;
-  if (auto probe = io::probe_disk(path, kProbeSeconds))
-    disk.probe = std::move(*probe);
+  const std::vector<io::DiskPath> paths(std::begin(io::kDiskPaths), std::end(io::kDiskPaths));
+  if (auto probes = io::probe_disk(path, paths, kProbeSeconds))
+    disk.probes = std::move(*probes);
   else
-    disk.error = probe.error().message;
+    disk.error = probes.error().message;
   if (const auto free = context.storage->free_bytes(path)) disk.free_bytes = *free;
   return disk;
 }
@@ -92,11 +93,12 @@ void warn_of_disk(const DiskCheck& disk, std::vector<std::string>& warnings) {
     warnings.push_back(disk.error);
     return;
   }
-  if (disk.probe.bytes_per_s() < kSlowDisk)
+  const io::DiskProbe& best = disk.fastest();
+  if (best.bytes_per_s() < kSlowDisk)
     warnings.push_back(fmt::format(
         "{} reads at {}/s: preparing a model takes as long as reading it, twice or three times",
-        disk.path, bytes_text(static_cast<uint64_t>(disk.probe.bytes_per_s()))));
-  if (!disk.probe.direct)
+        disk.path, bytes_text(static_cast<uint64_t>(best.bytes_per_s()))));
+  if (std::ranges::none_of(disk.probes, &io::DiskProbe::past_cache))
     warnings.push_back(fmt::format(
         "{} offers no reads past the page cache: the rate may be the cache's, and large models "
         "push other programs' files out of memory",
@@ -107,8 +109,15 @@ void warn_of_disk(const DiskCheck& disk, std::vector<std::string>& warnings) {
 
 }  // namespace
 
+// Whichever reads past the cache: what is in memory already says nothing about a disk.
+const io::DiskProbe& DiskCheck::fastest() const {
+  return *std::ranges::max_element(probes, {}, [](const io::DiskProbe& probe) {
+    return std::pair(probe.past_cache(), probe.bytes_per_s());
+  });
+}
+
 double Diagnosis::disk_seconds(const DiskCheck& disk) const {
-  const double rate = disk.probe.bytes_per_s();
+  const double rate = disk.fastest().bytes_per_s();
   return rate > 0 ? kEstimateBytes / rate : 0;
 }
 

@@ -13,8 +13,9 @@
 namespace sluice::cli {
 
 struct DiskCheck {
-  std::string path;     // as given
-  io::DiskProbe probe;  // when error is empty
+  std::string path;                   // as given
+  std::vector<io::DiskProbe> probes;  // when error is empty, at least one
+  const io::DiskProbe& fastest() const;
   uint64_t free_bytes = 0;
   std::string error;
 };

@@ -3,13 +3,22 @@
 
 #include "base/units.h"
 #include "cli/doctor.h"
+#include "cli/model_outlook.h"
 
 namespace sluice::cli {
 namespace {
 
 struct Options {
   std::vector<std::string> paths;
+  EngineArguments engine;
+  std::string expert_trace;
 };
+
+// Of all experts, the part that has a slot, in percent.
+constexpr double kSlotShares[] = {6.25, 12.5, 25, 37.5, 50, 75};
+constexpr uint64_t kTraceBytesMax = 1ull << 30;
+// The first steps find nothing in memory under any rule.
+constexpr size_t kWarmUpPart = 10;
 
 // Bits per weight of the usual 4-bit format with its scales.
 constexpr double kUsualBits = 4.5;
@@ -43,15 +52,20 @@ std::string machine_text(const Diagnosis& found) {
 }
 
 std::string disks_text(const Diagnosis& found) {
-  Table table({Align::kLeft, Align::kRight, Align::kLeft, Align::kRight, Align::kRight});
-  table.add({"disk at", "reads", "past the cache", "free", "analysis of 10 GB"});
+  Table table({Align::kLeft, Align::kRight, Align::kRight});
+  Table ways({Align::kLeft, Align::kLeft, Align::kRight, Align::kRight});
+  table.add({"disk at", "free", "analysis of 10 GB"});
+  ways.add({"disk at", "reads by", "", "processor time"});
   for (const DiskCheck& disk : found.disks) {
     if (!disk.error.empty()) continue;
     const double seconds = std::max(found.disk_seconds(disk), found.pricing_seconds());
-    table.add({disk.path, rate_text(disk.probe.bytes_per_s()), disk.probe.direct ? "yes" : "no",
-               bytes_text(disk.free_bytes), "about " + duration_text(seconds)});
+    table.add({disk.path, bytes_text(disk.free_bytes), "about " + duration_text(seconds)});
+    for (const io::DiskProbe& probe : disk.probes)
+      ways.add({disk.path, std::string(io::disk_path_name(probe.path)),
+                rate_text(probe.bytes_per_s()),
+                fmt::format("{:.0f} ms/GB", 1e3 * probe.cpu_s_per_gb())});
   }
-  return table.text("  ");
+  return table.text("  ") + "\n" + ways.text("  ");
 }
 
 std::string outlook_text(const Diagnosis& found) {
@@ -91,12 +105,19 @@ Json disks_json(const Diagnosis& found) {
       disks.push_back({{"path", disk.path}, {"error", disk.error}});
       continue;
     }
+    const io::DiskProbe& best = disk.fastest();
+    Json ways = Json::array();
+    for (const io::DiskProbe& probe : disk.probes)
+      ways.push_back({{"by", io::disk_path_name(probe.path)},
+                      {"read_bytes_per_s", probe.bytes_per_s()},
+                      {"bytes_read", probe.bytes},
+                      {"cpu_s_per_gb", probe.cpu_s_per_gb()}});
     disks.push_back({{"path", disk.path},
-                     {"read_bytes_per_s", disk.probe.bytes_per_s()},
-                     {"bytes_read", disk.probe.bytes},
-                     {"file", disk.probe.file},
-                     {"file_was_written", disk.probe.written},
-                     {"direct", disk.probe.direct},
+                     {"read_bytes_per_s", best.bytes_per_s()},
+                     {"ways", std::move(ways)},
+                     {"file", best.file},
+                     {"file_was_written", best.written},
+                     {"direct", best.past_cache()},
                      {"free_bytes", disk.free_bytes},
                      {"read_10gb_s", found.disk_seconds(disk)}});
   }
@@ -129,13 +150,72 @@ Json json_of(const Diagnosis& found, const std::vector<Setting>& settings) {
           {"warnings", found.warnings}};
 }
 
+// Which part of the experts that a run asked for would have been in memory.
+Result<int> show_trace(Context& context, const std::string& path) {
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kTraceBytesMax));
+  SLUICE_ASSIGN(const runtime::ExpertTrace trace, runtime::parse_trace(text, path));
+  const size_t skip = trace.steps.size() / kWarmUpPart;
+  Table table({Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
+               Align::kRight});
+  table.add({"of the experts", "slots", "LRU", "LFU", "next use", "Belady"});
+  Json rows = Json::array();
+  for (const double share : kSlotShares) {
+    const auto slots = std::max<size_t>(
+        1, static_cast<size_t>(share / 100 * static_cast<double>(trace.experts_all())));
+    std::vector<std::string> cells = {fmt::format("{} %", share), fmt::format("{}", slots)};
+    Json row = {{"share", share / 100}, {"slots", slots}};
+    const auto add = [&](std::string_view name, std::optional<runtime::SlotPolicy> policy) {
+      const double hits = runtime::replay_experts(trace, slots, policy, skip).share();
+      cells.push_back(fmt::format("{:.1f} %", 100 * hits));
+      row[std::string(name)] = hits;
+    };
+    for (const runtime::SlotPolicy policy : runtime::kSlotPolicies)
+      add(runtime::slot_policy_name(policy), policy);
+    add("belady", std::nullopt);
+    table.add(cells);
+    rows.push_back(std::move(row));
+  }
+  if (context.options.json)
+    context.print_json({{"steps", trace.steps.size()},
+                        {"skipped", skip},
+                        {"experts", trace.experts_all()},
+                        {"experts_per_token", trace.experts_per_token},
+                        {"hit_rates", std::move(rows)}});
+  else
+    context.print(fmt::format("{} steps of {} layers with {} experts together, {} of a layer's for "
+                              "each token; found in memory, the first {} steps not counted:\n\n{}",
+                              trace.steps.size(), trace.experts.size(), trace.experts_all(),
+                              trace.experts_per_token, skip, table.text("  ")));
+  return kExitSuccess;
+}
+
+// A model pointed at tells how it would run; other paths only have their disk measured.
 Result<int> run(Context& context, const Options& options) {
+  if (!options.expert_trace.empty()) return show_trace(context, options.expert_trace);
   const std::vector<std::string> here = {"."};
   const Diagnosis found = diagnose(context, options.paths.empty() ? here : options.paths);
-  if (context.options.json)
-    context.print_json(json_of(found, context.settings));
-  else
-    context.print(text_of(found, context.settings));
+  Json models = Json::array();
+  std::string models_text;
+  for (const DiskCheck& disk : found.disks) {
+    if (!looks_like_model(disk.path)) continue;
+    const double rate = disk.error.empty() ? disk.fastest().bytes_per_s() : 0;
+    const auto outlook = model_outlook(context, disk.path, options.engine);
+    if (!outlook) {
+      models_text += fmt::format("\n{}\n", outlook.error().message);
+      models.push_back({{"path", disk.path}, {"error", outlook.error().message}});
+      continue;
+    }
+    models_text += "\n" + outlook_text(*outlook, rate);
+    models.push_back(outlook_json(*outlook, rate));
+  }
+  if (context.options.json) {
+    Json json = json_of(found, context.settings);
+    json["models"] = std::move(models);
+    context.print_json(json);
+  } else {
+    context.print(text_of(found, context.settings) + models_text);
+  }
   return kExitSuccess;
 }
 
@@ -147,10 +227,18 @@ void add_doctor(CLI::App& app, Action& action) {
       "doctor", "what this machine offers: cores, SIMD, memory, disk rates, and what it will run");
   command->add_option("PATH", options->paths,
                       "files or folders whose disk to measure, a second each (default: here); in "
-                      "a folder the largest file is read, or a temporary one written");
+                      "a folder the largest file is read, or a temporary one written; of a model "
+                      "it is told how it would run");
+  add_engine_options(*command, options->engine);
+  command
+      ->add_option("--replay", options->expert_trace,
+                   "instead, what part of the experts in a file of --expert-trace would have been "
+                   "in memory, by the rule for who makes room")
+      ->type_name("FILE");
   command->footer(
       "Examples:\n"
       "  sluice doctor\n"
+      "  sluice doctor ./Qwen3-30B-A3B-4bit --memory 8GB\n"
       "  sluice doctor ./Qwen3-8B /Volumes/Models --json");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };

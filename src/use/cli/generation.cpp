@@ -147,7 +147,7 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
       ->capture_default_str();
   command
       .add_option("--expert-trace", arguments.expert_trace,
-                  "write down which experts were chosen, for `sluice doctor --expert-trace`")
+                  "write down which experts were chosen, for `sluice doctor --replay`")
       ->type_name("FILE");
   command.add_flag("--no-expert-profile", arguments.no_expert_profile,
                    "neither begin with the experts that earlier runs used most, nor note them");
