@@ -216,14 +216,15 @@ TEST(Streaming, ReadsCanBeRepeated) {
   for (const auto& checkpoint : models_on_disk(folder.path())) {
     const Outcome whole = run(checkpoint, options_for(0));
     const uint64_t least = floor_of(checkpoint, whole.weights, 65536);
-    const Opened opened = open_engine(checkpoint, options_for((3 * least + whole.weights) / 4, 65536));
+    const Opened opened =
+        open_engine(checkpoint, options_for((3 * least + whole.weights) / 4, 65536));
     Session session = opened.engine->new_session();
     Logits found;
     for (const uint64_t seed : {1, 2}) {
       const uint64_t begin = opened.engine->statistics().bytes_read;
       opened.engine->record_reads();
-      const Logits some = all_logits(*opened.engine, session,
-                                     random_tokens(seed == 1 ? 40 : 6, kVocabulary, seed));
+      const Logits some =
+          all_logits(*opened.engine, session, random_tokens(seed == 1 ? 40 : 6, kVocabulary, seed));
       found.insert(found.end(), some.begin(), some.end());
       opened.engine->stop_recording_reads();
       const uint64_t end = opened.engine->statistics().bytes_read;

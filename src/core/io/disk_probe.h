@@ -18,9 +18,9 @@ std::string_view disk_path_name(DiskPath path);  // "io_uring", "direct", "cache
 
 struct DiskProbe {
   DiskPath path = DiskPath::kDirect;
-  std::string file;      // what was read
-  bool written = false;  // made for the purpose, and removed again
-  uint64_t bytes = 0;    // read, not counting repeats
+  std::string file;               // what was read
+  bool written = false;           // made for the purpose, and removed again
+  uint64_t bytes = 0;             // read, not counting repeats
   double seconds = 0, cpu_s = 0;  // cpu_s: of all threads, the kernel's work for them included
   bool past_cache() const { return path != DiskPath::kCached; }
   double bytes_per_s() const { return seconds > 0 ? static_cast<double>(bytes) / seconds : 0; }

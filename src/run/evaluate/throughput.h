@@ -29,15 +29,16 @@ struct Throughput {
   // Where weights come from disk. Medians; after each repetition the same reads are done once more
   // without computing, which is what the disk would have allowed.
   double disk_bytes_step = 0;
-  double hit_rate = 0;       // of experts asked for; 0 where there are none
-  double limit_s = 0;        // of those reads; 0: none
+  double hit_rate = 0;  // of experts asked for; 0 where there are none
+  double limit_s = 0;   // of those reads; 0: none
   double share_of_limit = 0;
-  double cpu_s_step = 0;     // of all threads
+  double cpu_s_step = 0;  // of all threads
 };
 
 // Besides what the engine holds, a repetition's reads are noted where weights come from disk: some
-// hundred bytes for each. progress counts tokens. A first unmeasured token loads what is lazy. Tokens are arbitrary but
-// fixed. Errors: the engine's, kExhausted when a length exceeds the context.
+// hundred bytes for each. progress counts tokens. A first unmeasured token loads what is lazy.
+// Tokens are arbitrary but fixed. Errors: the engine's, kExhausted when a length exceeds the
+// context.
 Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
                                                    const ThroughputOptions& options,
                                                    Progress& progress, const CancelToken* cancel);

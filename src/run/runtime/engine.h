@@ -230,7 +230,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Records what steps choose until null, which must come before the trace goes.
   void record_experts(ExpertTrace* trace);
   // Between the first two, what is read ahead is noted: some hundred bytes for each read. The third
-  // reads the same again, without computing: what the disk would have allowed. Errors: the source's.
+  // reads the same again, without computing: what the disk would have allowed. Errors: the
+  // source's.
   void record_reads();
   void stop_recording_reads();
   Status replay_reads();

@@ -102,8 +102,8 @@ Status ExpertSlots::fill() {
   std::ranges::stable_sort(wanted, {}, &Wanted::layer);
   Status status;
   for (auto first = wanted.begin(); first != wanted.end() && status;) {
-    const auto end = std::find_if(first, wanted.end(),
-                                  [&](const Wanted& w) { return w.layer != first->layer; });
+    const auto end =
+        std::find_if(first, wanted.end(), [&](const Wanted& w) { return w.layer != first->layer; });
     std::vector<model::ExpertGroup> experts;
     for (auto it = first; it != end; ++it) experts.push_back({it->expert, 0, 0});
     request(groups_[first->layer][0], experts);

@@ -41,8 +41,8 @@ size_t SlotTable::empty_slots() const {
 
 double SlotTable::share(uint32_t layer, uint32_t expert) const {
   const Layer& l = layers_[layer];
-  const double even = std::min(1.0, static_cast<double>(experts_per_token_) /
-                                        static_cast<double>(l.experts.size()));
+  const double even = std::min(
+      1.0, static_cast<double>(experts_per_token_) / static_cast<double>(l.experts.size()));
   return (l.experts[expert].uses / l.unit + kPriorTokens * even) / (l.tokens + kPriorTokens);
 }
 

@@ -88,10 +88,10 @@ class SlotTable {
   const SlotPolicy policy_;
   std::vector<Slot> slots_;
   std::vector<Layer> layers_;
-  uint32_t layer_ = 0;                  // of the step
+  uint32_t layer_ = 0;  // of the step
   uint32_t step_tokens_ = 1;
-  uint64_t clock_ = 0;                  // steps
-  std::vector<Candidate> candidates_;   // a heap of what may leave
+  uint64_t clock_ = 0;                 // steps
+  std::vector<Candidate> candidates_;  // a heap of what may leave
   bool candidates_known_ = false;
 };
 

@@ -218,8 +218,7 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
                      .from = part.from,
                      .into = part.into,
                      // Else another source's rows lie in them.
-                     .whole_pages =
-                         pages && from == first && to == end && source.head_rows == 0},
+                     .whole_pages = pages && from == first && to == end && source.head_rows == 0},
                     out);
     }
   }

@@ -8,8 +8,8 @@ namespace sluice::runtime {
 namespace {
 
 // Reads under way in the ring. Fewer leave the disk idle between them (8: a sixth less, measured);
-// more make what was asked for together arrive together, all of it late, instead of one expert after
-// another, so that computing has nothing to hide behind.
+// more make what was asked for together arrive together, all of it late, instead of one expert
+// after another, so that computing has nothing to hide behind.
 constexpr size_t kUnderWayMax = 18;
 
 // The pages of a file that a transfer touches.

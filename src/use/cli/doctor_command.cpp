@@ -156,8 +156,8 @@ Result<int> show_trace(Context& context, const std::string& path) {
   SLUICE_ASSIGN(const std::string text, io::read_text(*source, kTraceBytesMax));
   SLUICE_ASSIGN(const runtime::ExpertTrace trace, runtime::parse_trace(text, path));
   const size_t skip = trace.steps.size() / kWarmUpPart;
-  Table table({Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
-               Align::kRight});
+  Table table(
+      {Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
   table.add({"of the experts", "slots", "LRU", "LFU", "next use", "Belady"});
   Json rows = Json::array();
   for (const double share : kSlotShares) {
@@ -183,10 +183,11 @@ Result<int> show_trace(Context& context, const std::string& path) {
                         {"experts_per_token", trace.experts_per_token},
                         {"hit_rates", std::move(rows)}});
   else
-    context.print(fmt::format("{} steps of {} layers with {} experts together, {} of a layer's for "
-                              "each token; found in memory, the first {} steps not counted:\n\n{}",
-                              trace.steps.size(), trace.experts.size(), trace.experts_all(),
-                              trace.experts_per_token, skip, table.text("  ")));
+    context.print(
+        fmt::format("{} steps of {} layers with {} experts together, {} of a layer's for "
+                    "each token; found in memory, the first {} steps not counted:\n\n{}",
+                    trace.steps.size(), trace.experts.size(), trace.experts_all(),
+                    trace.experts_per_token, skip, table.text("  ")));
   return kExitSuccess;
 }
 

@@ -88,8 +88,7 @@ std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
   else
     paths.push_back(fmt::format("{}.{}", info.path, runtime::kExpertProfileName));
   const std::string own = user_folder("XDG_CACHE_HOME", ".cache");
-  if (!own.empty())
-    paths.push_back(fmt::format("{}/experts-{}.json", own, info.identity.hex()));
+  if (!own.empty()) paths.push_back(fmt::format("{}/experts-{}.json", own, info.identity.hex()));
   return paths;
 }
 
@@ -101,9 +100,8 @@ void use_profile(Context& context, runtime::Engine& engine) {
     const auto source = context.storage->open_source(path);
     const auto text = source ? io::read_text(**source, runtime::kExpertProfileBytesMax)
                              : std::unexpected(source.error());
-    const auto shares =
-        text ? runtime::parse_expert_profile(*text, path, engine.info().identity)
-             : std::unexpected(text.error());
+    const auto shares = text ? runtime::parse_expert_profile(*text, path, engine.info().identity)
+                             : std::unexpected(text.error());
     const Status begun = shares ? engine.start_from(*shares) : std::unexpected(shares.error());
     if (!begun) context.console->warn(begun.error().message);
     return;

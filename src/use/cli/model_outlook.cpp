@@ -68,10 +68,9 @@ Result<ModelOutlook> model_outlook(Context& context, const std::string& path,
 }
 
 std::string outlook_text(const ModelOutlook& outlook, double disk_bytes_per_s) {
-  std::string text = fmt::format("{}: {}, {}, {} of weights, {} of them read for each token\n",
-                                 outlook.path, outlook.family, outlook.storage,
-                                 bytes_text(outlook.weight_bytes),
-                                 bytes_text(outlook.read_bytes_token));
+  std::string text = fmt::format(
+      "{}: {}, {}, {} of weights, {} of them read for each token\n", outlook.path, outlook.family,
+      outlook.storage, bytes_text(outlook.weight_bytes), bytes_text(outlook.read_bytes_token));
   Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
                Align::kRight, Align::kRight, Align::kRight});
   table.add({"memory", "weights", "keys and values", "scratch", "program", "experts there",
