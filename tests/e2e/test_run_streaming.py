@@ -12,8 +12,8 @@ PROMPT = "The quick brown fox jumps over the lazy dog, and then"
 
 
 class RunStreaming(support.TestCase):
-    def run_in(self, model, memory=None, group=None):
-        limit = ["--memory", f"{memory / 1e6:.6f}MB"] if memory else []
+    def run_in(self, model, memory=None, group=None, more=()):
+        limit = ["--memory", f"{memory / 1e6:.6f}MB", *more] if memory else []
         result = measured(["run", model, "--raw", "-p", PROMPT, "-n", 12, "--temp", 0,
                            "--context", 128, "--json", "--quiet", *limit], group)
         self.assertEqual(result.code, 0, result.stderr)
@@ -58,6 +58,39 @@ class RunStreaming(support.TestCase):
         out = self.folder / "experts-4"
         sluice("quantize", model, "--bits", 4, "-o", out, "--quiet")
         self.check("experts 4/64", out)
+
+    def test_traces_and_profiles(self):
+        """What a run chose is written down, played again under every rule, and begun with."""
+        model, trace = self.folder / "routed", self.folder / "routed.trace"
+        profile = model / "sluice_experts.json"
+        make_checkpoint(model, "qwen3_moe", "bf16", hidden_size=512, num_hidden_layers=6,
+                        num_experts=16, num_experts_per_tok=2, moe_intermediate_size=256,
+                        num_attention_heads=8, num_key_value_heads=2, vocab_size=4000)
+        whole, _ = self.run_in(model)
+        self.assertFalse(profile.exists(), "nothing takes turns")
+        limit = int(whole["memory"]["total"] - whole["memory"]["weights"] * 0.5)
+        found, _ = self.run_in(model, limit, more=["--no-expert-profile", "--reads", "threads"])
+        self.assertEqual(found["text"], whole["text"])
+        self.assertFalse(profile.exists())
+        first, _ = self.run_in(model, limit, more=["--expert-trace", trace])
+        self.assertEqual(json.loads(profile.read_text())["version"], 1)
+        second, _ = self.run_in(model, limit)
+        self.assertEqual([first["text"], second["text"]], [whole["text"]] * 2)
+        self.assertGreater(second["experts_in_memory"], first["experts_in_memory"])
+        replay = json.loads(sluice("doctor", "--replay", trace, "--json").stdout)
+        for row in replay["hit_rates"]:
+            for rule in ("lru", "lfu", "next-use"):
+                self.assertLessEqual(row[rule], row["belady"])
+        profile.write_text("{}")
+        damaged, _ = self.run_in(model, limit)
+        self.assertEqual(damaged["text"], whole["text"])
+        [outlook] = json.loads(sluice("doctor", model, "--json").stdout)["models"]
+        self.assertEqual(outlook["memory"][0]["disk_bytes_token"], 0)
+        least = [row["disk_bytes_token"] for row in outlook["memory"] if "refusal" not in row]
+        self.assertEqual(least, sorted(least), "less memory, more from disk")
+        refused = sluice("run", model, "--raw", "-p", "x", "--expert-trace", trace,
+                         "--reads", "steam", expect=2)
+        self.assertIn("--reads", refused.stderr)
 
     def test_gguf(self):
         if demo_model() is None:
