@@ -151,13 +151,16 @@ def write_folder(out, config, noise, tokenizer):
 
 
 def write_blocks(file, noise, name, elements):
-    """Q4_0: an f16 scale and 32 codes."""
+    """Q4_0: an f16 scale and 32 codes of mean 8, which is zero: weights with a mean of their own
+    would make all tokens alike after a few layers."""
     scale = np.float16(scale_of(name)).tobytes()
     left = elements // 32
     while left > 0:
         count = min(left, 1 << 20)
         start = int(noise.random.integers(0, len(noise.pool) - count * 18)) // 64 * 64
         blocks = noise.pool[start:start + count * 18].reshape(count, 18).copy()
+        blocks[blocks & 15 == 0] |= 8
+        blocks[blocks >> 4 == 0] |= 128
         blocks[:, :2] = np.frombuffer(scale, np.uint8)
         file.write(blocks.tobytes())
         left -= count

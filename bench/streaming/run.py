@@ -9,7 +9,8 @@ and against llama.cpp's memory mapping under the same limit.
 Needs Linux and root: every run is put into a memory cgroup (v1) of its limit, swap forbidden, and
 the model's files are dropped from the page cache before it. `sluice bench` reads its own share of
 the disk's limit: after each repetition the same reads are done again without computing. llama.cpp
-maps the file; it runs with the device's usual read-ahead and with 128 KiB. Rows go to
+maps the file and leaves weights as they are (its other layout is a second copy in memory, for which
+it is killed); it runs with the device's usual read-ahead and with 128 KiB. Rows go to
 bench/results/streaming_<machine>_<date>.csv at once."""
 
 import argparse
@@ -102,7 +103,7 @@ def peer(model, limit, arguments):
     drop_cache(model)
     output, peak = in_cgroup(limit, LLAMA_CPP, "llama-bench", "-m", model, "-t", os.cpu_count(),
                              "-p", "0", "-n", arguments.peer_tokens, "-r", 1, "-o", "json",
-                             "-mmp", 1)
+                             "--load-mode", "mmap", "--repack", 0)
     if output is None:
         return None
     [test] = json.loads(output)

@@ -69,6 +69,28 @@ TEST(SlotTable, HoldsWhatAStepUses) {
   }
 }
 
+TEST(SlotTable, WhatIsFilledAheadStays) {
+  const std::vector<uint32_t> experts(2, 8);
+  SlotTable table(experts, 2, 4, SlotPolicy::kNextUse);
+  table.begin(0, 1);
+  const uint32_t ahead = table.admit_ahead(1, 7);
+  ASSERT_NE(ahead, SlotTable::kNowhere);
+  for (uint32_t step = 0; step < 6; ++step) {
+    table.begin(0, 1);
+    for (const uint32_t expert : {step, step + 1, step + 2}) {
+      table.use(expert, 1);
+      if (table.find(0, expert) == SlotTable::kNowhere) {
+        EXPECT_NE(table.admit(expert), SlotTable::kNowhere);
+      }
+    }
+    EXPECT_EQ(table.find(1, 7), ahead);
+    EXPECT_EQ(table.admit(7), SlotTable::kNowhere) << "three are held, one is being filled";
+  }
+  table.settle(ahead);
+  EXPECT_EQ(table.admit(7), ahead);
+  EXPECT_EQ(table.find(1, 7), SlotTable::kNowhere);
+}
+
 // Against the plainest model of it: a list in order of use.
 TEST(SlotTable, RecencyIsLru) {
   const ExpertTrace trace = skewed_trace(4, 16, 1, 400, 3);

@@ -260,6 +260,46 @@ TEST(Streaming, ExpertsMayComeAndGoBetweenSteps) {
   EXPECT_EQ(found, whole.logits);
 }
 
+// Guesses at the next layer's experts change what is read when, and nothing else.
+TEST(Streaming, GuessesDoNotMatter) {
+  const auto checkpoint = test::tiny_moe({.layers = 4, .wide = 4}).build();
+  const Outcome whole = run(checkpoint, options_for(0));
+  const uint64_t least = floor_of(checkpoint, whole.weights, 4096);
+  SlowSource::Switches switches;
+  for (const bool slow : {false, true})
+    for (const uint64_t share : {0, 20, 50, 90}) {
+      switches.slow = slow;
+      const EngineOptions options =
+          options_for(least + (whole.weights - least) * share / 100, 4096);
+      const Outcome part = run(slowed(checkpoint, switches), options);
+      EXPECT_EQ(part.logits, whole.logits) << share;
+      EXPECT_LE(part.statistics.guesses_right, part.statistics.guesses);
+      if (share == 0) {
+        EXPECT_GT(part.statistics.guesses_right, 0u);
+      }
+      EngineOptions without = options;
+      without.lookahead = false;
+      const Outcome patient = run(slowed(checkpoint, switches), without);
+      EXPECT_EQ(patient.logits, whole.logits);
+      EXPECT_EQ(patient.statistics.guesses, 0u);
+    }
+  // A guess that cannot be read is nobody's error until it is needed.
+  const EngineOptions options = options_for(least, 4096);
+  const Opened opened = open_engine(slowed(checkpoint, switches), options);
+  Session session = opened.engine->new_session();
+  const Tokens tokens = random_tokens(6, kVocabulary, 1);
+  for (const int64_t reads : {30, 60, 90}) {
+    session.rewind(0);
+    switches.reads_left = reads;
+    for (const uint32_t token : tokens)
+      if (!session.append({&token, 1})) break;
+  }
+  switches.reads_left = INT64_MAX;
+  session.rewind(0);
+  EXPECT_EQ(all_logits(*opened.engine, session, tokens),
+            Logits(whole.logits.begin(), whole.logits.begin() + 6 * kVocabulary));
+}
+
 // The next run begins with the experts that this one used most.
 TEST(Streaming, ARunBeginsWhereTheLastOneEnded) {
   const auto checkpoint = test::tiny_moe({.layers = 4, .wide = 4}).build();

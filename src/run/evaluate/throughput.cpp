@@ -113,7 +113,7 @@ Status decode_steps(runtime::Engine& engine, std::vector<runtime::Session>& sess
   for (runtime::Session& session : sessions) feeds.push_back({&session, {}, 1});
   const Stopwatch watch;
   for (size_t step = 0; step < wanted.tokens; ++step) {
-    for (runtime::Feed& feed : feeds) feed.tokens = ids.subspan(wanted.depth + step, 1);
+    for (runtime::Feed& feed : feeds) feed.tokens = ids.subspan(step, 1);
     SLUICE_TRY(engine.step(feeds, [](size_t, size_t, std::span<const float>) {}, cancel));
   }
   seconds = watch.seconds();
@@ -130,7 +130,8 @@ Result<Throughput> time_decode(runtime::Engine& engine, const DecodeCase& wanted
   const auto& info = engine.info();
   result.read_bytes_token = info.read_bytes_token +
                             wanted.batch * (wanted.depth + wanted.tokens / 2) * info.kv_bytes_token;
-  const auto ids = some_tokens(wanted.depth + wanted.tokens, info.vocabulary);
+  // Other tokens in each repetition: the experts of the same ones would all be in memory.
+  const auto ids = some_tokens(wanted.depth + wanted.tokens * repetitions, info.vocabulary);
   std::vector<runtime::Session> sessions;
   for (size_t i = 0; i < wanted.batch; ++i) {
     sessions.push_back(engine.new_session());
@@ -140,7 +141,8 @@ Result<Throughput> time_decode(runtime::Engine& engine, const DecodeCase& wanted
   DiskMeter disk(engine);
   for (size_t i = 0; i < repetitions; ++i) {
     disk.begin();
-    SLUICE_TRY(decode_steps(engine, sessions, wanted, ids, result.seconds.emplace_back(), cancel));
+    const auto next = std::span(ids).subspan(wanted.depth + i * wanted.tokens, wanted.tokens);
+    SLUICE_TRY(decode_steps(engine, sessions, wanted, next, result.seconds.emplace_back(), cancel));
     SLUICE_TRY(disk.end(wanted.tokens, result.seconds.back()));
     progress.advance(wanted.tokens * wanted.batch);
   }

@@ -125,6 +125,11 @@ class Backend {
   // These experts of these weights will be used next, all weights of an expert together. What an
   // earlier request left over is forgotten.
   virtual void request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) = 0;
+  // Guesses, from what is known now, at what a later request will name, are worth making. A guess
+  // may be wrong and costs reads; it changes no result.
+  virtual bool wants_guesses() const { return false; }
+  // Never waits. What was requested before goes first.
+  virtual void guess(std::span<const Weight> /*weights*/, std::span<const Choice> /*choices*/) {}
   // Some of those requested that can be used now, until the next call; each is given once. Empty:
   // all were given, or reading failed, which the engine finds out after the step.
   virtual std::span<const ExpertGroup> next_experts() = 0;

@@ -58,6 +58,8 @@ Model::Model(const ModelConfig& config, Backend& backend, size_t context)
                        config.dims.sparse_layer(layer)
                            ? sparse_feed_forward(config, backend, layer, *space_)
                            : dense_feed_forward(backend, layer, *space_)});
+  for (size_t layer = 1; layer < layers_.size(); ++layer)
+    layers_[layer - 1].feed_forward->set_next(layers_[layer].feed_forward.get());
 }
 
 Model::~Model() = default;

@@ -17,6 +17,11 @@ class FeedForward {
   virtual ~FeedForward() = default;
   // x: the normalised rows; out: overwritten.
   virtual void run(Backend& backend, Tensor x, Tensor out) = 0;
+  // The layer behind this one's, for guesses at its experts; nothing where there is none.
+  virtual void set_next(FeedForward* /*next*/) {}
+  // Tells the back-end which experts the workspace's hidden state would choose if the layers in
+  // between changed nothing. scratch: hidden_size columns, overwritten.
+  virtual void guess(Backend& /*backend*/, Tensor /*scratch*/) {}
 };
 
 // Activations that all layers share: a layer's are dead when the next begins.

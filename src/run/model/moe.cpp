@@ -46,6 +46,7 @@ class Sparse : public FeedForward {
  public:
   Sparse(const ModelConfig& config, Backend& backend, uint32_t layer, const Workspace& space)
       : space_(space),
+        epsilon_(config.rms_norm_eps),
         rule_{.experts = static_cast<uint32_t>(config.dims.experts),
               .top_k = config.experts_per_token,
               .renormalize = config.norm_topk_prob} {
@@ -54,15 +55,15 @@ class Sparse : public FeedForward {
     gate_ = required(backend, layer_name(layer, names.gate));
     up_ = required(backend, layer_name(layer, names.up));
     down_ = required(backend, layer_name(layer, names.down));
+    norm_ = required(backend, layer_name(layer, "post_attention_layernorm.weight"));
   }
 
   void run(Backend& backend, Tensor x, Tensor out) override {
-    const Product router[] = {{.weight = router_, .out = space_.router_logits}};
-    backend.qmatmul(x, router);
-    plan_experts(backend.route(space_.router_logits, rule_), rule_.experts, rule_.top_k, next_slot_,
-                 plan_);
+    plan_experts(choose(backend, x), rule_.experts, rule_.top_k, next_slot_, plan_);
     const Weight weights[] = {gate_, up_, down_};
     backend.request(weights, plan_.groups);
+    // Of several tokens together most experts are used anyway. out is free until the sum.
+    if (next_ != nullptr && plan_.rows == 1 && backend.wants_guesses()) next_->guess(backend, out);
 
     const Product gate_and_up[] = {{.weight = gate_, .out = space_.slot_gate},
                                    {.weight = up_, .out = space_.slot_up}};
@@ -75,10 +76,26 @@ class Sparse : public FeedForward {
     backend.weighted_sum(space_.slots, plan_, out);
   }
 
+  void set_next(FeedForward* next) override { next_ = next; }
+
+  void guess(Backend& backend, Tensor scratch) override {
+    backend.rms_norm(space_.hidden, norm_, epsilon_, scratch);
+    const Weight weights[] = {gate_, up_, down_};
+    backend.guess(weights, choose(backend, scratch));
+  }
+
  private:
+  std::span<const Choice> choose(Backend& backend, Tensor x) {
+    const Product router[] = {{.weight = router_, .out = space_.router_logits}};
+    backend.qmatmul(x, router);
+    return backend.route(space_.router_logits, rule_);
+  }
+
   const Workspace& space_;
+  const float epsilon_;
   const RouterRule rule_;
-  Weight router_{}, gate_{}, up_{}, down_{};
+  Weight router_{}, gate_{}, up_{}, down_{}, norm_{};
+  FeedForward* next_ = nullptr;
   ExpertPlan plan_;
   std::vector<uint32_t> next_slot_;  // of each expert, while the plan is made
 };

@@ -66,6 +66,9 @@ class CpuBackend : public model::Backend {
                                        const model::RouterRule& rule) override;
   void request(std::span<const model::Weight> weights,
                std::span<const model::ExpertGroup> experts) override;
+  bool wants_guesses() const override { return weights_.takes_guesses(); }
+  void guess(std::span<const model::Weight> weights,
+             std::span<const model::Choice> choices) override;
   std::span<const model::ExpertGroup> next_experts() override;
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,

@@ -157,6 +157,10 @@ void CpuBackend::request(std::span<const Weight> weights, std::span<const Expert
   slots_prepared_for_.reset();
 }
 
+void CpuBackend::guess(std::span<const Weight> weights, std::span<const model::Choice> choices) {
+  weights_.guess(static_cast<uint32_t>(weights[0]), choices);
+}
+
 std::span<const ExpertGroup> CpuBackend::next_experts() {
   if (!status_) return {};
   const auto experts = weights_.next_experts();

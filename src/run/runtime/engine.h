@@ -67,6 +67,8 @@ struct EngineOptions {
   // 0: chosen. For tests and measurements.
   uint64_t weight_bytes_max = 0, window_bytes = 0;
   ReadPath reads = ReadPath::kAuto;
+  // In decoding, reads what the next layer's router would choose now, before its turn.
+  bool lookahead = true;
   // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
   // is given what the process leaves, but at least kScratchBytesMin. 0: no such bound.
   uint64_t besides_bytes_max = 0;
@@ -95,6 +97,7 @@ struct StreamStatistics {
   uint64_t bytes_fetched = 0;  // for them, in whole pages
   // Experts that steps asked for, one for each layer and step, and how many of them were in memory.
   uint64_t experts_requested = 0, experts_there = 0;
+  uint64_t guesses = 0, guesses_right = 0;  // experts read ahead of their layer, and used there
 };
 
 // A share of recent tokens that used it, for every expert of each layer that has some.

@@ -77,7 +77,9 @@ std::byte* ExpertSlots::memory_of(uint32_t slot) const {
 
 void ExpertSlots::resize(size_t slots) {
   SLUICE_CHECK(slots >= 1 && slots <= slots_max_);
-  for (size_t i = slots; i < slots_.size(); ++i) (void)reader_.wait(slots_[i]->ticket);
+  for (const auto& slot : slots_) (void)reader_.wait(slot->ticket);
+  for (const uint32_t slot : guessed_) table_.settle(slot);
+  guessed_.clear();
   table_.begin(layer_, 0);  // whatever the last request held is done with
   table_.resize(slots);
   if (slots < slots_.size())
@@ -118,13 +120,13 @@ Status ExpertSlots::fill() {
   return status;
 }
 
-void ExpertSlots::read_expert(uint32_t index, uint32_t expert) {
+void ExpertSlots::read_expert(uint32_t index, uint32_t layer, uint32_t expert) {
   Slot& slot = *slots_[index];
   (void)reader_.wait(slot.ticket);  // an earlier request's, dropped before it arrived
-  slot.placed = place_expert(entries_, groups_[layer_], expert);
+  slot.placed = place_expert(entries_, groups_[layer], expert);
   transfers_.clear();
   for (size_t i = 0; i < slot.placed.size(); ++i)
-    append_transfers(entries_[groups_[layer_][i]], slot.placed[i], memory_of(index), transfers_);
+    append_transfers(entries_[groups_[layer][i]], slot.placed[i], memory_of(index), transfers_);
   reader_.submit(transfers_, slot.ticket);
 }
 
@@ -133,7 +135,7 @@ void ExpertSlots::read_waiting() {
   for (; begun < waiting_.size(); ++begun) {
     const uint32_t slot = table_.admit(waiting_[begun].expert);
     if (slot == kNowhere) break;
-    read_expert(slot, waiting_[begun].expert);
+    read_expert(slot, layer_, waiting_[begun].expert);
     under_way_.push_back(waiting_[begun]);
   }
   waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(begun));
@@ -143,6 +145,42 @@ void ExpertSlots::read_waiting() {
 void ExpertSlots::let_go() {
   for (const model::ExpertGroup& group : out_) table_.let_go(group.expert);
   out_.clear();
+}
+
+void ExpertSlots::guess(uint32_t first_entry, std::span<const model::Choice> choices) {
+  const uint32_t layer = layer_of_.at(first_entry);
+  SLUICE_DCHECK(layer != layer_);
+  // The last quarter of a guess is wrong as often as right.
+  const auto likely = choices.first(choices.size() - choices.size() / 4);
+  for (const model::Choice& choice : likely) {
+    if (table_.find(layer, choice.expert) != kNowhere) continue;
+    if (guessed_.size() >= experts_per_token_) return;  // the rest of the slots is the request's
+    const uint32_t slot = table_.admit_ahead(layer, choice.expert);
+    if (slot == kNowhere) return;
+    read_expert(slot, layer, choice.expert);
+    guessed_.push_back(slot);
+    ++statistics_.guesses;
+  }
+}
+
+// Those that have arrived may leave like any other. A right one is asked for now.
+void ExpertSlots::settle_guesses(std::span<const model::ExpertGroup> experts) {
+  for (const model::ExpertGroup& group : experts) {
+    const uint32_t slot = table_.find(layer_, group.expert);
+    const auto found = std::ranges::find(guessed_, slot);
+    if (slot == kNowhere || found == guessed_.end()) continue;
+    ++statistics_.guesses_right;
+    table_.settle(slot);
+    guessed_.erase(found);
+  }
+  std::erase_if(guessed_, [this](uint32_t slot) {
+    if (!reader_.ended(slots_[slot]->ticket)) return false;
+    if (reader_.wait(slots_[slot]->ticket))
+      table_.settle(slot);
+    else
+      table_.clear(slot);  // whoever needs it reads it again, and hears of it
+    return true;
+  });
 }
 
 void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGroup> experts) {
@@ -155,6 +193,7 @@ void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGro
   for (const model::ExpertGroup& group : experts) chosen += group.slots;
   table_.begin(layer_, chosen / experts_per_token_);
   statistics_.requests += experts.size();
+  settle_guesses(experts);
   // All that are there are touched before any makes room.
   for (const model::ExpertGroup& group : experts) {
     table_.use(group.expert, group.slots);

@@ -20,6 +20,7 @@ namespace sluice::runtime {
 struct ExpertStatistics {
   uint64_t requests = 0;  // experts asked for, once for each step and layer
   uint64_t hits = 0;      // of those, how many were there
+  uint64_t guesses = 0, guesses_right = 0;
 };
 
 // One thread. entries and reader must outlive it.
@@ -62,6 +63,9 @@ class ExpertSlots {
   // one more for each call. Empty: all were handed out. They stay until the next call. Errors: the
   // source's.
   Result<std::span<const model::ExpertGroup>> next();
+  // Begins to read the likely ones of those that are not there; of a later request, not of the
+  // current one. choices: likeliest first.
+  void guess(uint32_t first_entry, std::span<const model::Choice> choices);
   // One matrix of an expert that was just handed out.
   numerics::WeightView view(uint32_t entry, uint32_t expert) const;
 
@@ -75,7 +79,8 @@ class ExpertSlots {
               const Sizes& sizes, SlotPolicy policy, WeightReader& reader);
   std::byte* memory_of(uint32_t slot) const;
   Slot& slot_of(uint32_t expert) { return *slots_[table_.find(layer_, expert)]; }
-  void read_expert(uint32_t slot, uint32_t expert);
+  void read_expert(uint32_t slot, uint32_t layer, uint32_t expert);
+  void settle_guesses(std::span<const model::ExpertGroup> experts);
   void read_waiting();
   void let_go();
 
@@ -92,6 +97,7 @@ class ExpertSlots {
   ExpertStatistics statistics_;
 
   uint32_t layer_ = 0;                         // of the request
+  std::vector<uint32_t> guessed_;              // slots that guesses fill
   std::vector<model::ExpertGroup> there_;      // were found, not handed out yet
   std::vector<model::ExpertGroup> under_way_;  // being read
   std::vector<model::ExpertGroup> waiting_;    // for a slot

@@ -251,6 +251,7 @@ Status Engine::load(Log& log, Progress& progress) {
     s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);
   EngineOpener::choose_reads(s);
+  s.weights->set_guesses(s.options.lookahead);
   SLUICE_TRY(s.weights->load(*s.pool, progress, s.options.reads));
   SLUICE_ASSIGN(
       s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(s.need.kv / s.limits.kv.block_bytes())));

@@ -92,7 +92,7 @@ double SlotTable::rank(const Slot& slot) const {
 void SlotTable::find_candidates() {
   candidates_.clear();
   for (uint32_t i = 0; i < slots_.size(); ++i)
-    if (!slots_[i].held) candidates_.push_back({rank(slots_[i]), i});
+    if (!slots_[i].held && !slots_[i].filling) candidates_.push_back({rank(slots_[i]), i});
   std::make_heap(candidates_.begin(), candidates_.end());
   candidates_known_ = true;
 }
@@ -101,7 +101,7 @@ void SlotTable::forget(const Slot& slot) {
   if (slot.layer != kNowhere) entry(slot.layer, slot.expert).slot = kNowhere;
 }
 
-uint32_t SlotTable::admit(uint32_t expert) {
+uint32_t SlotTable::take_room(uint32_t layer, uint32_t expert) {
   if (!candidates_known_) find_candidates();
   if (candidates_.empty()) return kNowhere;
   std::pop_heap(candidates_.begin(), candidates_.end());
@@ -109,16 +109,33 @@ uint32_t SlotTable::admit(uint32_t expert) {
   candidates_.pop_back();
   Slot& slot = slots_[index];
   forget(slot);
-  slot = {layer_, expert, clock_, true};
-  entry(layer_, expert).slot = index;
+  slot = {layer, expert, clock_};
+  entry(layer, expert).slot = index;
   return index;
+}
+
+uint32_t SlotTable::admit(uint32_t expert) {
+  const uint32_t slot = take_room(layer_, expert);
+  if (slot != kNowhere) slots_[slot].held = true;
+  return slot;
+}
+
+uint32_t SlotTable::admit_ahead(uint32_t layer, uint32_t expert) {
+  const uint32_t slot = take_room(layer, expert);
+  if (slot != kNowhere) slots_[slot].filling = true;
+  return slot;
+}
+
+void SlotTable::settle(uint32_t slot) {
+  slots_[slot].filling = false;
+  candidates_known_ = false;
 }
 
 void SlotTable::let_go(uint32_t expert) {
   const uint32_t slot = find(layer_, expert);
   if (slot == kNowhere || !slots_[slot].held) return;
   slots_[slot].held = false;
-  if (!candidates_known_) return;
+  if (!candidates_known_ || slots_[slot].filling) return;
   candidates_.push_back({rank(slots_[slot]), slot});
   std::push_heap(candidates_.begin(), candidates_.end());
 }

@@ -43,6 +43,10 @@ class SlotTable {
   // slots are held.
   uint32_t admit(uint32_t expert);
   void let_go(uint32_t expert);
+  // The same for another layer's expert, ahead of its step and uncounted. It cannot leave before
+  // settle(), which whoever fills the slot calls when that has ended.
+  uint32_t admit_ahead(uint32_t layer, uint32_t expert);
+  void settle(uint32_t slot);
   // The slot is empty then.
   void clear(uint32_t slot);
   // Adds empty slots, or drops the last ones, none of which may be held.
@@ -57,7 +61,7 @@ class SlotTable {
   struct Slot {
     uint32_t layer = kNowhere, expert = 0;  // kNowhere: empty
     uint64_t used_at = 0;
-    bool held = false;
+    bool held = false, filling = false;
   };
   struct Entry {
     uint32_t slot = kNowhere;
@@ -82,6 +86,7 @@ class SlotTable {
   Entry& entry(uint32_t layer, uint32_t expert) { return layers_[layer].experts[expert]; }
   double rank(const Slot& slot) const;
   void forget(const Slot& slot);
+  uint32_t take_room(uint32_t layer, uint32_t expert);
   void find_candidates();
 
   const uint32_t experts_per_token_;

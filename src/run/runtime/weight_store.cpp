@@ -137,6 +137,8 @@ StreamStatistics WeightStore::statistics() const {
   if (slots_ != nullptr) {
     found.experts_requested = slots_->statistics().requests;
     found.experts_there = slots_->statistics().hits;
+    found.guesses = slots_->statistics().guesses;
+    found.guesses_right = slots_->statistics().guesses_right;
   }
   return found;
 }

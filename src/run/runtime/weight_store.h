@@ -64,6 +64,11 @@ class WeightStore {
   // Experts, whether they stay or not: ExpertSlots' protocol.
   void request(uint32_t first_entry, std::span<const model::ExpertGroup> experts) const;
   Result<std::span<const model::ExpertGroup>> next_experts() const;
+  bool takes_guesses() const { return guesses_ && slots_ != nullptr; }
+  void set_guesses(bool wanted) { guesses_ = wanted; }
+  void guess(uint32_t first_entry, std::span<const model::Choice> choices) const {
+    slots_->guess(first_entry, choices);
+  }
   numerics::WeightView expert(uint32_t entry, uint32_t expert) const;
 
   ExpertSlots* slots() const { return slots_.get(); }  // null where none take turns
@@ -95,6 +100,7 @@ class WeightStore {
   std::unique_ptr<ExpertSlots> slots_;
   mutable std::span<const model::ExpertGroup> resident_;  // requested, of a layer that stays
   mutable uint64_t row_bytes_read_ = 0;                   // by decode_row
+  bool guesses_ = false;
   ExpertTrace* expert_trace_ = nullptr;
   std::unordered_map<uint32_t, uint32_t> trace_layer_of_;  // of the entry that requests name
 };

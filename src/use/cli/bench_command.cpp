@@ -63,7 +63,9 @@ std::string memory_text(const std::vector<Throughput>& results, double memory_ra
     table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
                fmt::format("{}", result.depth), fmt::format("{}", result.batch),
                fmt::format("{:.2f}", result.tokens_per_s),
-               decode ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate)) : ""});
+               decode && memory_rate > 0
+                   ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate))
+                   : ""});
   }
   return table.text("  ");
 }
@@ -103,7 +105,9 @@ Result<int> run(Context& context, const Options& options) {
   const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
   const runtime::ModelInfo& info = running.engine->info();
   const bool from_disk = info.disk_bytes_token > 0;
-  const double memory_rate = from_disk ? 0 : evaluate::memory_read_rate(*running.pool);
+  // Measuring the memory takes half a GB of it.
+  const bool measures_memory = !from_disk && options.engine.memory.empty();
+  const double memory_rate = measures_memory ? evaluate::memory_read_rate(*running.pool) : 0;
   if (context.options.json) {
     Json list = Json::array();
     for (const Throughput& result : results) list.push_back(result_json(result, memory_rate));
@@ -114,7 +118,7 @@ Result<int> run(Context& context, const Options& options) {
                         {"weight_bytes", info.weight_bytes},
                         {"threads", running.pool->threads()},
                         {"simd", simd_level_name(context.simd)},
-                        {"memory_bytes_s", from_disk ? Json(nullptr) : Json(memory_rate)},
+                        {"memory_bytes_s", measures_memory ? Json(memory_rate) : Json()},
                         {"disk_bytes_token", info.disk_bytes_token},
                         {"peak_resident_bytes", peak_bytes},
                         {"results", std::move(list)}});
@@ -125,7 +129,8 @@ Result<int> run(Context& context, const Options& options) {
       bytes_text(info.weight_bytes), running.pool->threads(), simd_level_name(context.simd),
       from_disk
           ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
-          : fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)));
+      : measures_memory ? fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)
+                        : "all weights in memory"));
   context.print(from_disk ? disk_text(results) : memory_text(results, memory_rate));
   context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
   return kExitSuccess;

@@ -75,6 +75,9 @@ std::string stream_text(const runtime::StreamStatistics& statistics) {
     text += fmt::format(", {:.0f} % of the experts asked for were in memory",
                         100.0 * static_cast<double>(statistics.experts_there) /
                             static_cast<double>(statistics.experts_requested));
+  if (statistics.guesses > 0)
+    text += fmt::format("; {} of {} guesses at the next layer's were right",
+                        statistics.guesses_right, statistics.guesses);
   return text;
 }
 
@@ -147,6 +150,10 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
       .add_option("--expert-trace", arguments.expert_trace,
                   "write down which experts were chosen, for `sluice doctor --replay`")
       ->type_name("FILE");
+  command.add_flag(
+      "--no-lookahead", arguments.no_lookahead,
+      "wait for a layer's turn, instead of reading the experts that it would choose now "
+      "while the one before computes");
   command.add_flag("--no-expert-profile", arguments.no_expert_profile,
                    "neither begin with the experts that earlier runs used most, nor note them");
 }
@@ -166,6 +173,7 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
     SLUICE_ASSIGN(options.memory_bytes_max, parse_bytes(arguments.memory));
   }
   SLUICE_ASSIGN(options.reads, runtime::parse_read_path(arguments.reads));
+  options.lookahead = !arguments.no_lookahead;
   return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
@@ -369,6 +377,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"disk_bytes_read", statistics.bytes_read},
           {"experts_requested", statistics.experts_requested},
           {"experts_in_memory", statistics.experts_there},
+          {"guesses", statistics.guesses},
+          {"guesses_right", statistics.guesses_right},
           {"memory",
            {{"weights", need.weights},
             {"kv", need.kv},
