@@ -75,6 +75,13 @@ std::byte* ExpertSlots::memory_of(uint32_t slot) const {
   return memory_.data() + slot * slot_bytes_;
 }
 
+void ExpertSlots::touch(ThreadPool& pool) {
+  pool.run(slots_.size(), [this](size_t slot, size_t /*worker*/) {
+    std::byte* memory = memory_of(static_cast<uint32_t>(slot));
+    for (uint64_t at = 0; at < slot_bytes_; at += io::kDirectAlignment) memory[at] = std::byte{0};
+  });
+}
+
 void ExpertSlots::resize(size_t slots) {
   SLUICE_CHECK(slots >= 1 && slots <= slots_max_);
   for (const auto& slot : slots_) (void)reader_.wait(slot->ticket);

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "model/backend.h"
 #include "runtime/page_memory.h"
 #include "runtime/slot_table.h"
@@ -50,6 +51,9 @@ class ExpertSlots {
   // What recent tokens used, and a place to begin with what an earlier run found.
   const SlotTable& table() const { return table_; }
   void learn(uint32_t group, std::span<const double> shares) { table_.learn(group, shares); }
+  // Has the system find the slots' pages now, by all threads: a page that comes when a read first
+  // needs it is cleared, and sometimes searched for, while everything waits for that read.
+  void touch(ThreadPool& pool);
   // Reads those that recent tokens used most, as many as there is room for. Errors: the source's.
   Status fill();
 

@@ -124,6 +124,7 @@ Status WeightStore::load(ThreadPool& pool, Progress& progress, ReadPath path) {
     const ExpertSlots::Sizes sizes{experts_per_token_, residency_.slots, residency_.slots_max};
     SLUICE_ASSIGN(slots_, ExpertSlots::make(entries_, residency_.groups, sizes,
                                             SlotPolicy::kNextUse, *reader_));
+    slots_->touch(pool);
   }
   return {};
 }
