@@ -22,7 +22,12 @@ using namespace sluice::numerics;
 using kernels::Activations;
 using kernels::MatmulTable;
 
-constexpr size_t kColumns = 4096;
+// SLUICE_BENCH_COLUMNS: of the matrices (default 4096), a multiple of 256.
+size_t wanted_columns() {
+  const char* text = std::getenv("SLUICE_BENCH_COLUMNS");
+  return text ? std::strtoull(text, nullptr, 10) : 4096;
+}
+const size_t kColumns = wanted_columns();
 
 size_t wanted_bytes() {
   const char* text = std::getenv("SLUICE_BENCH_BYTES");
@@ -97,12 +102,13 @@ void multiply(benchmark::State& state, const MatmulTable& table, Case c) {
 }
 
 void read_memory(benchmark::State& state) {
-  const size_t size = wanted_bytes() / 64 * 64;
+  const size_t size = wanted_bytes() / 256 * 256;
   const std::byte* bytes = shared_bytes(size);
   for (auto _ : state) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i < size; i += 64)
-      for (size_t j = 0; j < 8; ++j) {
+    // Wide enough for the compiler's own vectors: scalar loads do not keep up with memory.
+    uint64_t sums[32] = {};
+    for (size_t i = 0; i < size; i += sizeof sums)
+      for (size_t j = 0; j < 32; ++j) {
         uint64_t word;
         std::memcpy(&word, bytes + i + j * 8, 8);
         sums[j] ^= word;

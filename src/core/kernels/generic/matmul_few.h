@@ -141,18 +141,22 @@ template <class Coding, bool kWide, int kChunks>
 
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
+// A few lines at a time, when they are next: many at once fill what a core can have under way, and
+// it waits.
+constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
 constexpr size_t kScalesAhead = 192;
+constexpr size_t kScaleGroups = kLine / 2;  // groups whose scales, in 16 bits, fill a line
 inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
+  for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i)
-    for (size_t at = 0; at < bytes; at += 64) prefetch(rows.weight[i] + from + at + kAhead);
+    for (int i = 0; i < 8; ++i) prefetch(rows.weight[i] + at + kAhead);
 }
-inline void fetch_scales(const Rows& rows) {
+inline void fetch_scales(const Rows& rows, size_t from) {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    prefetch(rows.scales[i] + kScalesAhead);
-    prefetch(rows.biases[i] + kScalesAhead);
+    prefetch(rows.scales[i] + from + kScalesAhead);
+    prefetch(rows.biases[i] + from + kScalesAhead);
   }
 }
 
@@ -169,9 +173,11 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
-    fetch_weights(rows, g0 / 8 * part, part);
+    if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
+      fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
+      fetch_weights(rows, group * part / 8, part * kGroupsTogether / 8);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;
@@ -197,7 +203,6 @@ void few_tokens(const RawMatmul& m) {
   const size_t blocks = (m.rows + 7) / 8;
   for (size_t block = 0; block < blocks; ++block) {
     const Rows rows = rows_at(m, block, blocks);
-    if (m.scale_stride > 0) fetch_scales(rows);
     for (size_t t = 0; t < m.tokens; ++t) {
       float lanes[8];
       store_v(lanes, kMultiply(m, rows, t));
