@@ -11,6 +11,7 @@ struct P {
   __m256i v;
 };
 constexpr int kPartialMax = 32767;
+constexpr int kScaledMax = kPartialMax;
 
 inline P no_partial() { return {_mm256_setzero_si256()}; }
 inline P multiply_add(P p, C c, S s) {

@@ -50,13 +50,14 @@ V multiply_blocks(const RawMatmul& m, const Rows& rows, size_t t) {
   const uint8_t* token = m.prepared + t * m.prepared_stride;
   V y = splat_v(0);
   for (size_t b = 0; b < m.groups; ++b) {
-    fetch_weights(rows, b * Coding::kBytes, Coding::kBytes);
     const S sums = load_values(token + m.sums_at + b * kBlockSums * 2);
     I whole[8], weighted[8];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i)
+    for (int i = 0; i < 8; ++i) {
+      fetch_row(rows.weight[i], b * Coding::kBytes, Coding::kBytes);
       dot_block<Coding, 0, 1, 2, 3, 4, 5, 6, 7>(rows.weight[i] + b * Coding::kBytes,
                                                 token + b * kBlock, sums, whole[i], weighted[i]);
+    }
     float scale;
     memcpy(&scale, token + m.scales_at + b * 4, 4);
     const size_t at = b * Coding::kBytes + Coding::kStepAt;
@@ -119,14 +120,19 @@ inline S weights_at(const int16_t* pairs) {
   return load_values(reinterpret_cast<const uint8_t*>(pairs));
 }
 
+// Steps of four products whose sums, in a lane of P, may be multiplied by a scale.
+template <class Coding>
+constexpr size_t scaled_run() {
+  constexpr int kProducts = kPartialMax == 32767 ? 2 : 4;  // of a step in a lane
+  return static_cast<size_t>(kScaledMax / (kProducts * 127 * Coding::kCodeMax));
+}
+
 // Blocks of 256 whose scales stay whole numbers.
 template <class Coding, int kTokens>
 void multiply_block_tile(const RawMatmul& m, const Panel& panel, size_t first, size_t t0) {
   const uint8_t* tokens = m.prepared + t0 * m.prepared_stride;
   constexpr size_t kSteps = kBlock / Coding::kParts / 4;
-  constexpr size_t kRun = static_cast<size_t>(run_of<Coding>()) < kSteps
-                              ? static_cast<size_t>(run_of<Coding>())
-                              : kSteps;
+  constexpr size_t kRun = scaled_run<Coding>() < kSteps ? scaled_run<Coding>() : kSteps;
   V y[kTokens][2];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) y[t][0] = y[t][1] = splat_v(0);

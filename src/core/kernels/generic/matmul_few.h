@@ -147,6 +147,11 @@ constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
 constexpr size_t kScalesAhead = 192;
 constexpr size_t kScaleGroups = kLine / 2;  // groups whose scales, in 16 bits, fill a line
+// Lines that begin within bytes [from, from + bytes) of a row, or of each of eight.
+inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
+  for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
+    prefetch(row + at + kAhead);
+}
 inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
 #pragma GCC unroll 8

@@ -9,6 +9,7 @@ namespace {
 
 using P = I;
 constexpr int kPartialMax = 1 << 30;
+constexpr int kScaledMax = kPartialMax;
 
 inline P no_partial() { return no_sum(); }
 inline P multiply_add(P p, C c, S s) {

@@ -9,6 +9,7 @@ namespace {
 
 using P = I;
 constexpr int kPartialMax = 1 << 30;
+constexpr int kScaledMax = kPartialMax;
 
 inline P no_partial() { return no_sum(); }
 inline int32x4_t add_products(int32x4_t sum, uint8x16_t c, int8x16_t s) {
