@@ -99,11 +99,12 @@ void read_latent_attention(Reader& reader, ModelDims& dims) {
 
 void read_deepseek_experts(Reader& reader, ModelDims& dims) {
   dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
-  dims.shared_experts = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
+  const uint64_t shared = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
   dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
   dims.sparse_step = reader.integer_or("moe_layer_freq", 1, kLayersMax, 1);
   dims.sparse_offset = 0;
   dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+  dims.shared_intermediate_size = dims.expert_intermediate_size * shared;
 }
 
 void read_qwen_experts(Reader& reader, ModelDims& dims, Json& additions) {
@@ -184,7 +185,7 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kHeadDim: return head_dim;
     case Dim::kExperts: return experts;
     case Dim::kExpertIntermediate: return expert_intermediate_size;
-    case Dim::kSharedIntermediate: return expert_intermediate_size * shared_experts;
+    case Dim::kSharedIntermediate: return shared_intermediate_size;
     case Dim::kHeads: return heads;
     case Dim::kQLoraRank: return q_lora_rank;
     case Dim::kKvLoraRank: return kv_lora_rank;

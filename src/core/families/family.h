@@ -23,7 +23,7 @@ enum class Dim : uint8_t {
   kHeadDim,
   kExperts,
   kExpertIntermediate,
-  kSharedIntermediate,  // moe_intermediate_size · n_shared_experts
+  kSharedIntermediate,  // of the experts that every token goes through, together
   // Latent attention.
   kHeads,
   kQLoraRank,
@@ -111,13 +111,21 @@ struct Family {
 // The known families, by model_type; null for others.
 const Family* find_family(std::string_view model_type);
 
-extern const Family kLlama, kMistral, kMixtral, kQwen2, kQwen3, kQwen3Moe, kDeepseekV3, kKimiK2;
+extern const Family kLlama;
+extern const Family kMistral;
+extern const Family kMixtral;
+extern const Family kQwen2;
+extern const Family kQwen3;
+extern const Family kQwen3Moe;
+extern const Family kDeepseekV3;
+extern const Family kKimiK2;
 
 // The configuration's numbers, each range-checked before it sizes anything.
 struct ModelDims {
   uint64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
   uint64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  uint64_t experts = 0, expert_intermediate_size = 0, shared_experts = 0;
+  uint64_t experts = 0, expert_intermediate_size = 0;
+  uint64_t shared_intermediate_size = 0;  // 0: no shared experts
   // Layer l has experts iff l ≥ first_sparse_layer, (l + sparse_offset) % sparse_step = 0, and it
   // is none of mlp_only_layers.
   uint64_t first_sparse_layer = 0, sparse_step = 1, sparse_offset = 1;

@@ -102,7 +102,8 @@ bool Mapper::exists(const ModuleRule& rule, int layer) const {
     case When::kUntied: return !tied_;
     case When::kDenseMlp: return !dims_.sparse_layer(layer);
     case When::kSparseMlp: return dims_.sparse_layer(layer);
-    case When::kSharedExperts: return dims_.shared_experts > 0 && dims_.sparse_layer(layer);
+    case When::kSharedExperts:
+      return dims_.shared_intermediate_size > 0 && dims_.sparse_layer(layer);
     case When::kQLora: return dims_.q_lora_rank > 0;
     case When::kFullQ: return dims_.q_lora_rank == 0;
     case When::kQLoraBias: return dims_.q_lora_rank > 0 && dims_.attention_bias;
@@ -348,8 +349,17 @@ Status keep_layers(std::string_view text, ModelMap& map) {
 }  // namespace
 
 const Family* find_family(std::string_view model_type) {
-  for (const Family* family :
-       {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepseekV3, &kKimiK2})
+  static constexpr const Family* kFamilies[] = {
+      &kLlama,       //
+      &kMistral,     //
+      &kMixtral,     //
+      &kQwen2,       //
+      &kQwen3,       //
+      &kQwen3Moe,    //
+      &kDeepseekV3,  //
+      &kKimiK2,      //
+  };
+  for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
   return nullptr;
 }
