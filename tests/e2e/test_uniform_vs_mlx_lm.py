@@ -40,8 +40,15 @@ class UniformAgainstMlxLm(support.TestCase):
         if dtype:  # mlx_lm leaves the source's type there
             self.assertEqual(config["torch_dtype"], dtype)
             stock["torch_dtype"] = dtype
+        # The stock loader of qwen3_5 renames this key in the configuration that it then saves.
+        rope = stock.get("text_config", {}).get("rope_parameters", {})
+        if "type" in rope and "rope_type" not in rope:
+            rope["rope_type"] = rope.pop("type")
         self.assertEqual(config, stock)
         index, stock = (read_json(f / "model.safetensors.index.json") for f in (ours, theirs))
+        # The stock count passes over parameters of modules that have modules of their own.
+        stock["metadata"]["total_parameters"] += sum(
+            expected[n].array().size for n in expected if n.endswith(("linear_attn.A_log", "dt_bias")))
         self.assertEqual(index["metadata"], stock["metadata"])
         self.assertEqual(sorted(index["weight_map"]), sorted(stock["weight_map"]))
 

@@ -205,6 +205,12 @@ constexpr ModuleRule interleaved(ModuleRule rule) {
   return rule;
 }
 
+// The language model of a model of several parts: as transformers 5 names it, and as it named it
+// before and mlx_lm does.
+inline constexpr NamePrefix kTextPrefixes[] = {{"model.language_model.", "model."},
+                                               {"language_model.", ""}};
+inline constexpr std::string_view kTextOutputPrefix = "language_model.";
+
 inline constexpr ModuleRule kBefore[] = {kEmbedTokens};
 inline constexpr ModuleRule kAfter[] = {kFinalNorm, kLmHead};
 inline constexpr std::string_view kRotaryBuffers[] = {
