@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2")
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2",
+            "qwen3_next", "qwen3_5", "qwen3_5_moe")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -29,8 +30,14 @@ CLASSES = {
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
     "kimi_k2": "DeepseekV3ForCausalLM",
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
 }
 DEEPSEEK = ("deepseek_v3", "kimi_k2")
+HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")  # linear attention beside gated attention
+# Their numbers are in text_config, and their language model is one part of several.
+NESTED = ("qwen3_5", "qwen3_5_moe")
 DTYPES = {
     "bf16": ("BF16", "bfloat16", 2),
     "f16": ("F16", "float16", 2),
@@ -93,15 +100,51 @@ def make_config(family, dtype="bf16", tied=False, **dims):
                       routed_scaling_factor=2.5, scoring_func="sigmoid", topk_method="noaux_tc",
                       num_key_value_heads=config["num_attention_heads"],
                       num_nextn_predict_layers=0, qk_head_dim=160)
+    if family in HYBRIDS:
+        config.update(num_hidden_layers=4, full_attention_interval=4, linear_num_key_heads=2,
+                      linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=32,
+                      linear_conv_kernel_dim=4, rope_theta=10000000.0, partial_rotary_factor=0.25)
+    if family in ("qwen3_next", "qwen3_5_moe"):
+        config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
+                      shared_expert_intermediate_size=128, decoder_sparse_step=1,
+                      mlp_only_layers=[], norm_topk_prob=True)
     if dtype == "fp8":
         config.update(quantization_config=dict(activation_scheme="dynamic", fmt="e4m3",
                                                quant_method="fp8",
                                                weight_block_size=[FP8_BLOCK, FP8_BLOCK]))
     config.update(dims)
-    return config
+    return nested(config) if family in NESTED else config
+
+
+def nested(config):
+    """The same as transformers writes it for a model that also sees."""
+    text = {k: v for k, v in config.items()
+            if k not in ("architectures", "rope_theta", "rope_scaling", "torch_dtype",
+                         "partial_rotary_factor", "transformers_version")}
+    if text["model_type"] == "qwen3_5_moe":
+        for key in ("decoder_sparse_step", "intermediate_size", "norm_topk_prob"):
+            del text[key]
+    text["model_type"] += "_text"
+    text["dtype"] = config["torch_dtype"]
+    text["layer_types"] = ["full_attention" if (n + 1) % text["full_attention_interval"] == 0
+                           else "linear_attention" for n in range(text["num_hidden_layers"])]
+    text["rope_parameters"] = dict(rope_type="default", rope_theta=config["rope_theta"],
+                                   partial_rotary_factor=config["partial_rotary_factor"],
+                                   mrope_interleaved=True, mrope_section=[3, 3, 2])
+    return dict(architectures=config["architectures"], model_type=config["model_type"],
+                text_config=text, tie_word_embeddings=config["tie_word_embeddings"],
+                transformers_version="5.7.0", image_token_id=300,
+                vision_config=dict(depth=1, hidden_size=64, model_type=config["model_type"]))
+
+
+def text_of(config):
+    """Where the language model's numbers are."""
+    return config.get("text_config", config)
 
 
 def is_sparse(config, layer):
+    if config["model_type"] == "qwen3_5_moe_text":
+        return config["num_experts"] > 0
     if config["model_type"] in DEEPSEEK:
         return (layer >= config["first_k_dense_replace"]
                 and layer % config["moe_layer_freq"] == 0)
@@ -142,11 +185,87 @@ def deepseek_experts(config, prefix):
     return [(f"{prefix}mlp.{name}", shape) for name, shape in tensors]
 
 
+def linear_attention(config, fused):
+    """Qwen's Gated DeltaNet; fused as Qwen3-Next has its projections."""
+    h = config["hidden_size"]
+    value_heads = config["linear_num_value_heads"]
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    values = value_heads * config["linear_value_head_dim"]
+    tensors = [("conv1d.weight", (2 * keys + values, 1, config["linear_conv_kernel_dim"])),
+               ("dt_bias", (value_heads,)), ("A_log", (value_heads,)),
+               ("norm.weight", (config["linear_value_head_dim"],)),
+               ("out_proj.weight", (h, values))]
+    if fused:
+        return tensors + [("in_proj_qkvz.weight", (2 * keys + 2 * values, h)),
+                          ("in_proj_ba.weight", (2 * value_heads, h))]
+    return tensors + [("in_proj_qkv.weight", (2 * keys + values, h)),
+                      ("in_proj_z.weight", (values, h)),
+                      ("in_proj_b.weight", (value_heads, h)),
+                      ("in_proj_a.weight", (value_heads, h))]
+
+
+def hybrid_tensors(config):
+    """The hybrids of linear and gated attention, each in its own layout."""
+    text, fused = text_of(config), config["model_type"] == "qwen3_next"
+    h, i, v = (text.get(k) for k in ("hidden_size", "intermediate_size", "vocab_size"))
+    q = text["num_attention_heads"] * text["head_dim"]
+    kv = text["num_key_value_heads"] * text["head_dim"]
+    root = "model." if fused else "model.language_model."
+    tensors = [(f"{root}embed_tokens.weight", (v, h))]
+
+    def attention_layer():
+        attention = [("q_proj", (2 * q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
+                     ("o_proj", (h, q))]
+        layer = [(f"self_attn.{name}.weight", shape) for name, shape in attention]
+        if text["attention_bias"]:
+            layer += [(f"self_attn.{name}.bias", shape[:1]) for name, shape in attention]
+        return layer + [("self_attn.q_norm.weight", (text["head_dim"],)),
+                        ("self_attn.k_norm.weight", (text["head_dim"],))]
+
+    def mlp(owner, width):
+        return [(f"{owner}.gate_proj.weight", (width, h)), (f"{owner}.up_proj.weight", (width, h)),
+                (f"{owner}.down_proj.weight", (h, width))]
+
+    def feed_forward(layer):
+        if not is_sparse(text, layer):
+            return mlp("mlp", i)
+        experts, m = text["num_experts"], text["moe_intermediate_size"]
+        tensors = [("mlp.gate.weight", (experts, h)), ("mlp.shared_expert_gate.weight", (1, h))]
+        tensors += mlp("mlp.shared_expert", text["shared_expert_intermediate_size"])
+        if fused:
+            for expert in range(experts):
+                tensors += mlp(f"mlp.experts.{expert}", m)
+            return tensors
+        return tensors + [("mlp.experts.gate_up_proj", (experts, 2 * m, h)),
+                          ("mlp.experts.down_proj", (experts, h, m))]
+
+    for layer in range(text["num_hidden_layers"]):
+        attends = (layer + 1) % text["full_attention_interval"] == 0
+        members = attention_layer() if attends else [
+            (f"linear_attn.{name}", shape) for name, shape in linear_attention(text, fused)]
+        members += feed_forward(layer)
+        members += [("input_layernorm.weight", (h,)), ("post_attention_layernorm.weight", (h,))]
+        tensors += [(f"{root}layers.{layer}.{name}", shape) for name, shape in members]
+    tensors.append((f"{root}norm.weight", (h,)))
+    if not config["tie_word_embeddings"]:
+        tensors.append(("lm_head.weight", (v, h)))
+    # Parts that are left out.
+    tensors += [("mtp.fc.weight", (h, 2 * h)), ("mtp.norm.weight", (h,)),
+                ("mtp.layers.0.self_attn.q_proj.weight", (2 * q, h))]
+    if not fused:
+        tensors += [("model.visual.patch_embed.proj.weight", (64, 3, 2, 4, 4)),
+                    ("model.visual.blocks.0.attn.qkv.weight", (192, 64)),
+                    ("model.visual.merger.norm.weight", (64,))]
+    return tensors
+
+
 def typed_tensors(config, dtype):
     """(name, shape, dtype) of every stored tensor."""
     tensors = []
     for name, shape in tensor_list(config):
-        if name.endswith("e_score_correction_bias"):
+        nested_f32 = ("linear_attn.A_log", "linear_attn.norm.weight")
+        if name.endswith("e_score_correction_bias") or (
+                config["model_type"] in NESTED and name.endswith(nested_f32)):
             tensors.append((name, shape, "f32"))
         elif dtype != "fp8":
             tensors.append((name, shape, dtype))
@@ -161,6 +280,8 @@ def typed_tensors(config, dtype):
 def tensor_list(config):
     """(name, shape) of every tensor that the configuration implies, in module order."""
     family = config["model_type"]
+    if family in HYBRIDS:
+        return hybrid_tensors(config)
     h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = config.get("head_dim") or h // config["num_attention_heads"]
     q = config["num_attention_heads"] * head_dim
@@ -236,8 +357,9 @@ def add_edge_rows(values):
 class Generator:
     """Seeded weights: heavy-tailed, scaled as trained matrices are."""
 
-    def __init__(self, seed, dtype, edge_rows, pooled):
+    def __init__(self, seed, dtype, edge_rows, pooled, zero_centred=False):
         self.pooled = pooled
+        self.zero_centred = zero_centred  # norms multiply by 1 + w
         self.random = np.random.default_rng(seed)
         self.dtype = dtype
         self.edge_rows = edge_rows
@@ -250,6 +372,10 @@ class Generator:
         if name.endswith("scale_inv"):
             return [to_bytes(self.random.uniform(1e-4, 2e-3, shape).astype(np.float32), dtype)]
         noise = self.random.standard_t(5, size=shape).astype(np.float32)
+        if name.endswith("A_log"):
+            return [to_bytes(np.log(self.random.uniform(1e-2, 16, shape)).astype(np.float32), dtype)]
+        if self.zero_centred and name.endswith("norm.weight") and "linear_attn" not in name:
+            return [to_bytes(0.1 * noise, dtype)]
         if name.endswith("norm.weight"):
             return [to_bytes(1 + 0.1 * noise, dtype)]
         if len(shape) == 1:
@@ -365,10 +491,12 @@ def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, 
     config = make_config(family, dtype, tied, **dims)
     tensors = typed_tensors(config, dtype)
     pooled = dtype != "fp8" and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS
-    write_weights(folder, tensors, shards, Generator(seed, dtype, edge_rows, pooled))
+    generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS)
+    write_weights(folder, tensors, shards, generator)
     write_json(folder / "config.json", config)
+    text = text_of(config)
     write_json(folder / "generation_config.json",
-               dict(bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"]))
+               dict(bos_token_id=text["bos_token_id"], eos_token_id=text["eos_token_id"]))
     write_tokenizer(folder)
     return config
 
@@ -425,7 +553,7 @@ def main():
     config = make_checkpoint(args.out, args.family, args.dtype, args.tied, args.shards, args.seed,
                              args.edge_rows, **dims)
     total = sum(f.stat().st_size for f in args.out.glob("*.safetensors"))
-    print(f"{args.out}: {args.family}, {config['num_hidden_layers']} layers, {total / 1e9:.3f} GB")
+    print(f"{args.out}: {args.family}, {text_of(config)['num_hidden_layers']} layers, {total / 1e9:.3f} GB")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ BAD_USAGE, BAD_INPUT, IO_ERROR = 2, 3, 4
 ROOT = Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 BITS = (2, 3, 4, 5, 6, 8)
 GROUPS = (32, 64, 128)
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "mixtral")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "mixtral", "qwen3_next",
+            "qwen3_5", "qwen3_5_moe")
 
 
 def skip(reason):

@@ -40,10 +40,17 @@ std::string refused(const FakeCheckpoint& fake) {
   return config ? "" : config.error().message;
 }
 
+std::vector<uint32_t> windows_of(const ModelConfig& config) {
+  std::vector<uint32_t> windows;
+  for (const LayerConfig& layer : config.layers) windows.push_back(layer.window);
+  return windows;
+}
+
 numerics::RopeFrequencies rope(const Json& config, uint64_t head_dim = 128, size_t context = 0) {
   const auto scaling = read_rope(config, head_dim, 10000, "config.json");
   if (!scaling) ADD_FAILURE() << scaling.error().message;
-  return scaling ? rope_rule(*scaling, context).frequencies : numerics::RopeFrequencies{};
+  return scaling ? rope_rule({.scaling = *scaling}, context).frequencies
+                 : numerics::RopeFrequencies{};
 }
 
 TEST(ModelConfig, Families) {
@@ -51,18 +58,18 @@ TEST(ModelConfig, Families) {
     const ModelConfig config = accepted(tiny(family));
     EXPECT_EQ(config.family, family);
     EXPECT_EQ(config.dims.layers, 2u);
-    EXPECT_EQ(config.qk_norm, std::string(family).starts_with("qwen3"));
-    EXPECT_EQ(config.sparse(), config.experts_per_token == 2);
-    EXPECT_THAT(config.windows, ElementsAre(0, 0));
+    EXPECT_EQ(config.qk_norm == QkNorm::kHead, std::string(family).starts_with("qwen3"));
+    EXPECT_EQ(config.sparse(), config.router.top_k == 2);
+    EXPECT_THAT(windows_of(config), ElementsAre(0, 0));
     EXPECT_FLOAT_EQ(config.rms_norm_eps, 1e-5f);
   }
-  EXPECT_TRUE(accepted(tiny("mixtral")).norm_topk_prob);
-  EXPECT_FALSE(accepted(tiny("qwen3_moe")).norm_topk_prob);
-  EXPECT_TRUE(accepted(tiny("qwen3_moe").set("norm_topk_prob", true)).norm_topk_prob);
+  EXPECT_TRUE(accepted(tiny("mixtral")).router.renormalize);
+  EXPECT_FALSE(accepted(tiny("qwen3_moe")).router.renormalize);
+  EXPECT_TRUE(accepted(tiny("qwen3_moe").set("norm_topk_prob", true)).router.renormalize);
 }
 
 TEST(ModelConfig, Windows) {
-  const auto windows = [](const FakeCheckpoint& fake) { return accepted(fake).windows; };
+  const auto windows = [](const FakeCheckpoint& fake) { return windows_of(accepted(fake)); };
   EXPECT_THAT(windows(tiny("mistral").set("sliding_window", 8)), ElementsAre(8, 8));
   EXPECT_THAT(windows(tiny("mistral").set("sliding_window", nullptr)), ElementsAre(0, 0));
   EXPECT_THAT(windows(tiny("llama").set("sliding_window", 8)), ElementsAre(0, 0));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numbers>
 #include <vector>
 
 #include "model/backend.h"
@@ -23,8 +24,8 @@ class ScalarBackend : public model::Backend {
     const auto entry = weights_.find(name);
     return entry ? model::Weight{*entry} : model::Weight::kNone;
   }
-  model::Tensor tensor(size_t, size_t) override { return new_tensor(); }
-  model::Tensor logits_tensor(size_t) override { return new_tensor(); }
+  model::Tensor tensor(size_t columns, size_t) override { return new_tensor(columns); }
+  model::Tensor logits_tensor(size_t columns) override { return new_tensor(columns); }
   model::RopeTable rope_table(const model::RopeRule& rule) override {
     ropes_.push_back(rule);
     return model::RopeTable{static_cast<uint32_t>(ropes_.size() - 1)};
@@ -49,12 +50,50 @@ class ScalarBackend : public model::Backend {
     for (Row& row : rows) normalise(row, 0, row.size(), weight_row(weight, 0), epsilon);
     at(out) = rows;
   }
-  void silu_mul(model::Tensor gate, model::Tensor up) override {
+  void layer_norm(model::Tensor x, model::Weight weight, model::Weight bias, float epsilon,
+                  model::Tensor out) override {
+    const Row scale = weight_row(weight, 0);
+    const Row shift = bias == model::Weight::kNone ? Row(scale.size(), 0) : weight_row(bias, 0);
+    Matrix rows = at(x);
+    for (Row& row : rows) {
+      double mean = 0, variance = 0;
+      for (const double value : row) mean += value / static_cast<double>(row.size());
+      for (const double value : row)
+        variance += (value - mean) * (value - mean) / static_cast<double>(row.size());
+      for (size_t i = 0; i < row.size(); ++i)
+        row[i] = (row[i] - mean) / std::sqrt(variance + epsilon) * scale[i] + shift[i];
+    }
+    at(out) = rows;
+  }
+  void scale(model::Tensor x, float factor) override {
+    for (Row& row : at(x))
+      for (double& value : row) value *= factor;
+  }
+  void scale_add(model::Tensor x, float factor, model::Tensor y) override {
+    for (size_t r = 0; r < at(x).size(); ++r)
+      for (size_t i = 0; i < at(x)[r].size(); ++i) at(x)[r][i] += factor * at(y)[r][i];
+  }
+  void activate(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up) override {
     for (size_t r = 0; r < at(gate).size(); ++r)
-      for (size_t i = 0; i < at(gate)[r].size(); ++i) {
-        double& g = at(gate)[r][i];
-        g = g / (1 + std::exp(-g)) * at(up)[r][i];
-      }
+      for (size_t i = 0; i < at(gate)[r].size(); ++i)
+        at(gate)[r][i] = activated(rule, at(gate)[r][i], at(up)[r][i]);
+  }
+  void sigmoid_mul(model::Tensor gate, model::Tensor x) override {
+    for (size_t r = 0; r < at(x).size(); ++r)
+      for (size_t i = 0; i < at(x)[r].size(); ++i)
+        at(x)[r][i] *= sigmoid(at(gate)[r][at(gate)[r].size() > 1 ? i : 0]);
+  }
+  void take_columns(model::Tensor x, size_t parts, size_t first, model::Tensor out) override {
+    Matrix rows;
+    for (const Row& row : at(x)) {
+      Row taken;
+      const size_t part = row.size() / parts, count = columns_[static_cast<uint32_t>(out)] / parts;
+      for (size_t i = 0; i < parts; ++i)
+        taken.insert(taken.end(), row.begin() + static_cast<ptrdiff_t>(i * part + first),
+                     row.begin() + static_cast<ptrdiff_t>(i * part + first + count));
+      rows.push_back(taken);
+    }
+    at(out) = rows;
   }
   void qmatmul(model::Tensor x, std::span<const model::Product> products) override {
     for (const model::Product& product : products) {
@@ -119,21 +158,9 @@ class ScalarBackend : public model::Backend {
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override {
     choices_.clear();
-    for (const Row& row : at(logits)) {
-      std::vector<std::pair<double, uint32_t>> order;
-      double total = 0;
-      for (uint32_t e = 0; e < rule.experts; ++e) {
-        order.emplace_back(-row[e], e);
-        total += std::exp(row[e]);
-      }
-      std::sort(order.begin(), order.end());
-      double chosen = 0;
-      for (uint32_t rank = 0; rank < rule.top_k; ++rank) chosen += std::exp(-order[rank].first);
-      for (uint32_t rank = 0; rank < rule.top_k; ++rank)
-        choices_.push_back(
-            {order[rank].second, static_cast<float>(std::exp(-order[rank].first) /
-                                                    (rule.renormalize ? chosen : total))});
-    }
+    for (const Row& row : at(logits))
+      for (const auto& [expert, weight] : chosen_experts(row, rule))
+        choices_.push_back({expert, static_cast<float>(weight * rule.scale)});
     return choices_;
   }
   void request(std::span<const model::Weight>,
@@ -143,9 +170,9 @@ class ScalarBackend : public model::Backend {
   std::span<const model::ExpertGroup> next_experts() override {
     return std::exchange(requested_, {});
   }
-  void silu_mul_slots(model::Tensor gate, model::Tensor up,
+  void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup>) override {
-    silu_mul(gate, up);
+    activate(rule, gate, up);
   }
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
@@ -186,8 +213,9 @@ class ScalarBackend : public model::Backend {
  private:
   using KeysAndValues = std::pair<Matrix, Matrix>;
 
-  model::Tensor new_tensor() {
+  model::Tensor new_tensor(size_t columns) {
     tensors_.emplace_back();
+    columns_.push_back(columns);
     return model::Tensor{static_cast<uint32_t>(tensors_.size() - 1)};
   }
   Matrix& at(model::Tensor tensor) { return tensors_[static_cast<uint32_t>(tensor)]; }
@@ -211,6 +239,93 @@ class ScalarBackend : public model::Backend {
       y.push_back(sum);
     }
     return y;
+  }
+  static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+  static double activated(const model::ActivationRule& rule, double gate, double up) {
+    switch (rule.kind) {
+      case model::Activation::kSilu: return gate * sigmoid(gate) * up;
+      case model::Activation::kGeluTanh: {
+        const double inner =
+            std::sqrt(2 / std::numbers::pi) * (gate + 0.044715 * std::pow(gate, 3));
+        return gate / 2 * (1 + std::tanh(inner)) * up;
+      }
+      case model::Activation::kClampedSwiglu: {
+        const double g = std::min<double>(gate, rule.limit);
+        const double u = std::clamp<double>(up, -rule.limit, rule.limit);
+        return (u + 1) * g * sigmoid(rule.alpha * g);
+      }
+    }
+    SLUICE_CHECK(false);
+  }
+  // The indices of the largest values, largest first, the lower index first among equals.
+  static std::vector<uint32_t> largest(const Row& values, size_t count) {
+    std::vector<uint32_t> order(values.size());
+    for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::ranges::stable_sort(order, [&](uint32_t a, uint32_t b) { return values[a] > values[b]; });
+    order.resize(count);
+    return order;
+  }
+  static Row softmax(Row values) {
+    const double most = *std::ranges::max_element(values);
+    double total = 0;
+    for (double& value : values) total += value = std::exp(value - most);
+    for (double& value : values) value /= total;
+    return values;
+  }
+  using Weighted = std::vector<std::pair<uint32_t, double>>;
+  Weighted chosen_experts(const Row& logits, const model::RouterRule& rule) const {
+    if (rule.score == model::RouterScore::kSparseMixer) return sparse_mixer(logits, rule);
+    if (rule.score == model::RouterScore::kSoftmaxOfChosen) {
+      Row kept;
+      Weighted chosen;
+      for (const uint32_t expert : largest(logits, rule.top_k)) kept.push_back(logits[expert]);
+      kept = softmax(kept);
+      for (const uint32_t expert : largest(logits, rule.top_k))
+        chosen.emplace_back(expert, kept[chosen.size()]);
+      return chosen;
+    }
+    const bool by_sigmoid = rule.score == model::RouterScore::kSigmoid;
+    Row scores = by_sigmoid ? logits : softmax(logits);
+    if (by_sigmoid)
+      for (double& score : scores) score = sigmoid(score);
+    Row ranked = scores;
+    if (rule.correction != model::Weight::kNone) {
+      const Row correction = weight_row(rule.correction, 0);
+      for (size_t i = 0; i < ranked.size(); ++i) ranked[i] += correction[i];
+    }
+    Row groups(rule.groups);
+    const size_t size = ranked.size() / rule.groups;
+    for (size_t group = 0; group < rule.groups; ++group) {
+      const auto first = ranked.begin() + static_cast<ptrdiff_t>(group * size);
+      const Row members(first, first + static_cast<ptrdiff_t>(size));
+      for (const uint32_t best : largest(members, std::min<size_t>(rule.group_best, size)))
+        groups[group] += members[best];
+    }
+    const std::vector<uint32_t> kept = largest(groups, rule.groups_kept);
+    for (size_t i = 0; i < ranked.size(); ++i)
+      if (std::ranges::find(kept, i / size) == kept.end()) ranked[i] = -HUGE_VAL;
+    Weighted chosen;
+    double total = rule.renormalize ? 0 : 1;
+    for (const uint32_t expert : largest(ranked, rule.top_k)) {
+      chosen.emplace_back(expert, scores[expert]);
+      if (rule.renormalize) total += scores[expert];
+    }
+    for (auto& [expert, weight] : chosen) weight /= total;
+    return chosen;
+  }
+  static Weighted sparse_mixer(const Row& logits, const model::RouterRule& rule) {
+    Weighted chosen;
+    Row left = logits;
+    for (const uint32_t expert : largest(logits, rule.top_k)) {
+      const double most = logits[expert];
+      Row near = left;
+      for (size_t i = 0; i < near.size(); ++i)
+        if (most - logits[i] > 2 * rule.jitter * std::max(std::abs(logits[i]), most))
+          near[i] = -HUGE_VAL;
+      chosen.emplace_back(expert, softmax(near)[expert]);
+      left[expert] = -HUGE_VAL;
+    }
+    return chosen;
   }
   static void normalise(Row& row, size_t first, size_t count, const Row& scale, double epsilon) {
     double sum = 0;
@@ -239,6 +354,7 @@ class ScalarBackend : public model::Backend {
 
   const WeightStore& weights_;
   std::vector<Matrix> tensors_;
+  std::vector<size_t> columns_;  // of each
   std::vector<model::RopeRule> ropes_;
   std::map<std::pair<model::Sequence, uint32_t>, KeysAndValues> kv_;
   std::vector<model::Choice> choices_;

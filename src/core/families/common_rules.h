@@ -77,6 +77,15 @@ inline constexpr ModuleRule kPostAttentionNorm = {
     .shape = {Dim::kHidden},
     .gguf = "blk.{L}.ffn_norm.weight"};
 
+// A matrix, or a vector of a norm, under the source's own name.
+constexpr ModuleRule linear(std::string_view path, Role role, Dim rows, Dim columns,
+                            When when = When::kAlways) {
+  return {.path = path, .role = role, .shape = {rows, columns}, .quantizable = true, .when = when};
+}
+constexpr ModuleRule norm(std::string_view path, Dim size, When when = When::kAlways) {
+  return {.path = path, .role = Role::kNorm, .shape = {size}, .when = when};
+}
+
 // The same module, in some models or layers only.
 constexpr ModuleRule only(When when, ModuleRule rule) {
   rule.when = when;
@@ -115,11 +124,92 @@ constexpr ModuleRule in_gguf(ModuleRule rule, std::string_view gguf) {
   return rule;
 }
 
+// Routers whose width a uniform conversion of mlx_lm never goes below.
+constexpr int kRouterBitsFloor = 8;
+constexpr ModuleRule router(std::string_view path, When when, int bits_floor) {
+  return {.path = path,
+          .role = Role::kRouter,
+          .shape = {Dim::kExperts, Dim::kHidden},
+          .quantizable = true,
+          .bits_floor = bits_floor,
+          .when = when};
+}
+
+// Experts under mlp: one by one, fused by transformers 5 (gate rows before up rows), or stacked.
+inline constexpr ModuleRule kMlpExpertGate =
+    in_gguf(stacked_experts("model.layers.{L}.mlp.switch_mlp.gate_proj", Role::kExpertGate,
+                            When::kSparseMlp,
+                            {{{"model.layers.{L}.mlp.experts.{E}.gate_proj.weight"},
+                              {"model.layers.{L}.mlp.experts.gate_up_proj", Part::kFirstHalf},
+                              {"model.layers.{L}.mlp.switch_mlp.gate_proj.weight"}}}),
+            "blk.{L}.ffn_gate_exps.weight");
+inline constexpr ModuleRule kMlpExpertUp = in_gguf(
+    stacked_experts("model.layers.{L}.mlp.switch_mlp.up_proj", Role::kExpertUp, When::kSparseMlp,
+                    {{{"model.layers.{L}.mlp.experts.{E}.up_proj.weight"},
+                      {"model.layers.{L}.mlp.experts.gate_up_proj", Part::kSecondHalf},
+                      {"model.layers.{L}.mlp.switch_mlp.up_proj.weight"}}}),
+    "blk.{L}.ffn_up_exps.weight");
+inline constexpr ModuleRule kMlpExpertDown =
+    in_gguf(stacked_experts("model.layers.{L}.mlp.switch_mlp.down_proj", Role::kExpertDown,
+                            When::kSparseMlp,
+                            {{{"model.layers.{L}.mlp.experts.{E}.down_proj.weight"},
+                              {"model.layers.{L}.mlp.experts.down_proj"},
+                              {"model.layers.{L}.mlp.switch_mlp.down_proj.weight"}}}),
+            "blk.{L}.ffn_down_exps.weight");
+
+// Experts under block_sparse_moe, in every layer: w1 is gate, w3 up and w2 down.
+inline constexpr ModuleRule kBlockExpertGate =
+    in_gguf(stacked_experts("model.layers.{L}.block_sparse_moe.switch_mlp.gate_proj",
+                            Role::kExpertGate, When::kAlways,
+                            {{{"model.layers.{L}.block_sparse_moe.experts.{E}.w1.weight"},
+                              {"model.layers.{L}.block_sparse_moe.switch_mlp.gate_proj.weight"}}}),
+            "blk.{L}.ffn_gate_exps.weight");
+inline constexpr ModuleRule kBlockExpertUp =
+    in_gguf(stacked_experts("model.layers.{L}.block_sparse_moe.switch_mlp.up_proj", Role::kExpertUp,
+                            When::kAlways,
+                            {{{"model.layers.{L}.block_sparse_moe.experts.{E}.w3.weight"},
+                              {"model.layers.{L}.block_sparse_moe.switch_mlp.up_proj.weight"}}}),
+            "blk.{L}.ffn_up_exps.weight");
+inline constexpr ModuleRule kBlockExpertDown =
+    in_gguf(stacked_experts("model.layers.{L}.block_sparse_moe.switch_mlp.down_proj",
+                            Role::kExpertDown, When::kAlways,
+                            {{{"model.layers.{L}.block_sparse_moe.experts.{E}.w2.weight"},
+                              {"model.layers.{L}.block_sparse_moe.switch_mlp.down_proj.weight"}}}),
+            "blk.{L}.ffn_down_exps.weight");
+
+// DeepSeek's float router, a raw parameter in mlx_lm, which quantizes Linears only, with the bias
+// that takes part in its choice; and the experts of every token.
+inline constexpr ModuleRule kFloatRouter = {.path = "model.layers.{L}.mlp.gate",
+                                            .role = Role::kRouter,
+                                            .shape = {Dim::kExperts, Dim::kHidden},
+                                            .when = When::kSparseMlp};
+inline constexpr ModuleRule kRouterCorrection = {.path = "model.layers.{L}.mlp.gate",
+                                                 .parameter = "e_score_correction_bias",
+                                                 .role = Role::kBias,
+                                                 .shape = {Dim::kExperts},
+                                                 .when = When::kSparseMlp,
+                                                 .keep_dtype = true};
+inline constexpr ModuleRule kSharedGateProj =
+    linear("model.layers.{L}.mlp.shared_experts.gate_proj", Role::kMlpGate,
+           Dim::kSharedIntermediate, Dim::kHidden, When::kSharedExperts);
+inline constexpr ModuleRule kSharedUpProj =
+    linear("model.layers.{L}.mlp.shared_experts.up_proj", Role::kMlpUp, Dim::kSharedIntermediate,
+           Dim::kHidden, When::kSharedExperts);
+inline constexpr ModuleRule kSharedDownProj =
+    linear("model.layers.{L}.mlp.shared_experts.down_proj", Role::kMlpDown, Dim::kHidden,
+           Dim::kSharedIntermediate, When::kSharedExperts);
+
 // A projection whose rows llama.cpp interleaves within each head.
 constexpr ModuleRule interleaved(ModuleRule rule) {
   rule.gguf_order = RowOrder::kUninterleaveHeads;
   return rule;
 }
+
+// The language model of a model of several parts: as transformers 5 names it, and as it named it
+// before and mlx_lm does.
+inline constexpr NamePrefix kTextPrefixes[] = {{"model.language_model.", "model."},
+                                               {"language_model.", ""}};
+inline constexpr std::string_view kTextOutputPrefix = "language_model.";
 
 inline constexpr ModuleRule kBefore[] = {kEmbedTokens};
 inline constexpr ModuleRule kAfter[] = {kFinalNorm, kLmHead};

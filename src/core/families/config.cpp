@@ -97,13 +97,57 @@ void read_latent_attention(Reader& reader, ModelDims& dims) {
   dims.v_head_dim = reader.integer("v_head_dim", 1, kHeadsMax);
 }
 
+// Sums of these stay far below 2^64.
+void read_linear_attention(Reader& reader, const std::string& label, ModelDims& dims) {
+  dims.full_attention_interval = reader.integer_or("full_attention_interval", 1, kLayersMax, 4);
+  dims.linear_key_heads = reader.integer("linear_num_key_heads", 1, kHeadsMax);
+  dims.linear_value_heads = reader.integer("linear_num_value_heads", 1, kHeadsMax);
+  dims.linear_key_head_dim = reader.integer("linear_key_head_dim", 1, kHeadsMax);
+  dims.linear_value_head_dim = reader.integer("linear_value_head_dim", 1, kHeadsMax);
+  dims.linear_conv_kernel_dim = reader.integer("linear_conv_kernel_dim", 2, kHeadsMax);
+  if (dims.linear_value_heads % dims.linear_key_heads != 0)
+    reader.refuse(
+        {ErrorCode::kCorrupt, fmt::format("{}: linear_num_value_heads {} is no multiple of "
+                                          "linear_num_key_heads {}",
+                                          label, dims.linear_value_heads, dims.linear_key_heads)});
+}
+
+// mlx_lm goes by full_attention_interval alone.
+Status check_layer_types(const Json& config, const std::string& label, const ModelDims& dims) {
+  const Json* types = json_find(config, "layer_types");
+  if (types == nullptr) return {};
+  if (!types->is_array() || types->size() != dims.layers)
+    return fail(ErrorCode::kCorrupt, "{}: layer_types should be a list of {} layers", label,
+                dims.layers);
+  for (size_t layer = 0; layer < types->size(); ++layer) {
+    const Json& type = (*types)[layer];
+    if (type != "full_attention" && type != "linear_attention")
+      return fail(ErrorCode::kUnsupported,
+                  "{}: layer_types says {} for layer {}, only \"full_attention\" and "
+                  "\"linear_attention\" are known",
+                  label, dump_json(type), layer);
+    if ((type == "linear_attention") != dims.linear_layer(layer))
+      return fail(ErrorCode::kUnsupported,
+                  "{}: layer_types says {} for layer {}, which differs from "
+                  "full_attention_interval {}, by which stock mlx_lm goes",
+                  label, dump_json(type), layer, dims.full_attention_interval);
+  }
+  return {};
+}
+
 void read_deepseek_experts(Reader& reader, ModelDims& dims) {
   dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
-  dims.shared_experts = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
+  const uint64_t shared = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
   dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
   dims.sparse_step = reader.integer_or("moe_layer_freq", 1, kLayersMax, 1);
   dims.sparse_offset = 0;
   dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+  dims.shared_intermediate_size = dims.expert_intermediate_size * shared;
+}
+
+void read_shared_expert(Reader& reader, ModelDims& dims) {
+  if (dims.experts == 0) return;
+  dims.shared_intermediate_size = reader.integer("shared_expert_intermediate_size", 1, kWidthMax);
 }
 
 void read_qwen_experts(Reader& reader, ModelDims& dims, Json& additions) {
@@ -167,6 +211,16 @@ std::string config_label(const io::Checkpoint& checkpoint) {
   return fmt::format("{}: {}", checkpoint.path, gguf ? "metadata" : "config.json");
 }
 
+const Json& text_config(const Json& config) {
+  const Json* text = json_find(config, "text_config");
+  return text != nullptr && text->is_object() ? *text : config;
+}
+
+std::string text_config_label(const io::Checkpoint& checkpoint) {
+  const bool nested = &text_config(checkpoint.config) != &checkpoint.config;
+  return config_label(checkpoint) + (nested ? ", text_config" : "");
+}
+
 bool ModelDims::sparse_layer(uint64_t layer) const {
   const bool dense = std::binary_search(mlp_only_layers.begin(), mlp_only_layers.end(), layer);
   return experts > 0 && !dense && layer >= first_sparse_layer &&
@@ -174,6 +228,8 @@ bool ModelDims::sparse_layer(uint64_t layer) const {
 }
 
 uint64_t ModelDims::length(Dim dim) const {
+  const uint64_t linear_keys = linear_key_heads * linear_key_head_dim;
+  const uint64_t linear_values = linear_value_heads * linear_value_head_dim;
   switch (dim) {
     case Dim::kNone: break;
     case Dim::kVocab: return vocab_size;
@@ -184,7 +240,7 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kHeadDim: return head_dim;
     case Dim::kExperts: return experts;
     case Dim::kExpertIntermediate: return expert_intermediate_size;
-    case Dim::kSharedIntermediate: return expert_intermediate_size * shared_experts;
+    case Dim::kSharedIntermediate: return shared_intermediate_size;
     case Dim::kHeads: return heads;
     case Dim::kQLoraRank: return q_lora_rank;
     case Dim::kKvLoraRank: return kv_lora_rank;
@@ -193,14 +249,24 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kQkNopeHeadDim: return qk_nope_head_dim;
     case Dim::kVHeadDim: return v_head_dim;
     case Dim::kValueColumns: return heads * v_head_dim;
+    case Dim::kGatedQRows: return 2 * heads * head_dim;
+    case Dim::kLinearQkvRows: return 2 * linear_keys + linear_values;
+    case Dim::kLinearQkvzRows: return 2 * linear_keys + 2 * linear_values;
+    case Dim::kLinearBaRows: return 2 * linear_value_heads;
+    case Dim::kLinearValueRows: return linear_values;
+    case Dim::kLinearValueHeads: return linear_value_heads;
+    case Dim::kLinearValueHeadDim: return linear_value_head_dim;
+    case Dim::kLinearConvKernelDim: return linear_conv_kernel_dim;
+    case Dim::kOne: return 1;
   }
   SLUICE_CHECK(false);
 }
 
 Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& family,
                             Json& additions) {
-  const std::string label = config_label(checkpoint);
-  Reader reader(checkpoint.config, label);
+  const std::string label = text_config_label(checkpoint);
+  const Json& config = text_config(checkpoint.config);
+  Reader reader(config, label);
   ModelDims dims;
   dims.hidden_size = reader.integer("hidden_size", 1, kWidthMax);
   dims.vocab_size = reader.integer("vocab_size", 1, kVocabMax);
@@ -220,12 +286,25 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   dims.mlp_bias = reader.flag_or("mlp_bias", false);
   if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
   if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims);
-  dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
+  if (family.experts == ExpertKeys::kQwenShared) {
+    read_qwen_experts(reader, dims, additions);
+    read_shared_expert(reader, dims);
+  }
+  if (family.experts == ExpertKeys::kQwenAllSparse) {
+    dims.experts = reader.integer_or("num_experts", 0, kExpertsMax, 0);
+    if (dims.experts > 0)
+      dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+    read_shared_expert(reader, dims);
+  }
+  const bool all_sparse = family.experts == ExpertKeys::kQwenAllSparse && dims.experts > 0;
+  if (!all_sparse) dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
   if (family.experts == ExpertKeys::kMixtral) {
     dims.experts = reader.integer("num_local_experts", 1, kExpertsMax);
     dims.expert_intermediate_size = dims.intermediate_size;
   }
+  if (family.linear_attention) read_linear_attention(reader, label, dims);
   SLUICE_TRY(std::move(reader).status());
+  if (family.linear_attention) SLUICE_TRY(check_layer_types(config, label, dims));
   return dims;
 }
 

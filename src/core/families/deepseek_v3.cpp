@@ -9,15 +9,6 @@ namespace {
 
 using namespace common;
 
-constexpr ModuleRule linear(std::string_view path, Role role, Dim rows, Dim columns,
-                            When when = When::kAlways) {
-  return {.path = path, .role = role, .shape = {rows, columns}, .quantizable = true, .when = when};
-}
-
-constexpr ModuleRule norm(std::string_view path, Dim size, When when = When::kAlways) {
-  return {.path = path, .role = Role::kNorm, .shape = {size}, .when = when};
-}
-
 constexpr ModuleRule biased(const ModuleRule& weight, When when) {
   return bias_of(weight, "", when);
 }
@@ -57,34 +48,14 @@ constexpr ModuleRule kLayer[] = {
     only(When::kDenseMlp, kGateProj),
     only(When::kDenseMlp, kUpProj),
     only(When::kDenseMlp, kDownProj),
-    stacked_experts("model.layers.{L}.mlp.switch_mlp.gate_proj", Role::kExpertGate,
-                    When::kSparseMlp,
-                    {{{"model.layers.{L}.mlp.experts.{E}.gate_proj.weight"},
-                      {"model.layers.{L}.mlp.switch_mlp.gate_proj.weight"}}}),
-    stacked_experts("model.layers.{L}.mlp.switch_mlp.up_proj", Role::kExpertUp, When::kSparseMlp,
-                    {{{"model.layers.{L}.mlp.experts.{E}.up_proj.weight"},
-                      {"model.layers.{L}.mlp.switch_mlp.up_proj.weight"}}}),
-    stacked_experts("model.layers.{L}.mlp.switch_mlp.down_proj", Role::kExpertDown,
-                    When::kSparseMlp,
-                    {{{"model.layers.{L}.mlp.experts.{E}.down_proj.weight"},
-                      {"model.layers.{L}.mlp.switch_mlp.down_proj.weight"}}}),
-    // A raw parameter in mlx_lm, which quantizes Linears only.
-    {.path = "model.layers.{L}.mlp.gate",
-     .role = Role::kRouter,
-     .shape = {Dim::kExperts, Dim::kHidden},
-     .when = When::kSparseMlp},
-    {.path = "model.layers.{L}.mlp.gate",
-     .parameter = "e_score_correction_bias",
-     .role = Role::kBias,
-     .shape = {Dim::kExperts},
-     .when = When::kSparseMlp,
-     .keep_dtype = true},
-    linear("model.layers.{L}.mlp.shared_experts.gate_proj", Role::kMlpGate,
-           Dim::kSharedIntermediate, Dim::kHidden, When::kSharedExperts),
-    linear("model.layers.{L}.mlp.shared_experts.up_proj", Role::kMlpUp, Dim::kSharedIntermediate,
-           Dim::kHidden, When::kSharedExperts),
-    linear("model.layers.{L}.mlp.shared_experts.down_proj", Role::kMlpDown, Dim::kHidden,
-           Dim::kSharedIntermediate, When::kSharedExperts),
+    kMlpExpertGate,
+    kMlpExpertUp,
+    kMlpExpertDown,
+    kFloatRouter,
+    kRouterCorrection,
+    kSharedGateProj,
+    kSharedUpProj,
+    kSharedDownProj,
     kInputNorm,
     kPostAttentionNorm,
 };

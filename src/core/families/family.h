@@ -23,7 +23,7 @@ enum class Dim : uint8_t {
   kHeadDim,
   kExperts,
   kExpertIntermediate,
-  kSharedIntermediate,  // moe_intermediate_size · n_shared_experts
+  kSharedIntermediate,  // of the experts that every token goes through, together
   // Latent attention.
   kHeads,
   kQLoraRank,
@@ -33,6 +33,16 @@ enum class Dim : uint8_t {
   kQkNopeHeadDim,
   kVHeadDim,
   kValueColumns,  // num_attention_heads · v_head_dim
+  // Linear attention (Gated DeltaNet). Key heads · key_head_dim: KD; value heads likewise: VD.
+  kGatedQRows,           // 2 · num_attention_heads · head_dim: each head's queries, then its gates
+  kLinearQkvRows,        // 2 KD + VD
+  kLinearQkvzRows,       // 2 KD + 2 VD
+  kLinearBaRows,         // 2 · linear_num_value_heads
+  kLinearValueRows,      // VD
+  kLinearValueHeads,     // linear_num_value_heads
+  kLinearValueHeadDim,   // linear_value_head_dim
+  kLinearConvKernelDim,  // linear_conv_kernel_dim
+  kOne,
 };
 
 // In which models, and in which of their layers, a module exists.
@@ -47,6 +57,9 @@ enum class When : uint8_t {
   kQLora,          // latent attention whose q has a low rank (q_lora_rank is a number)
   kFullQ,          // and where it has not
   kQLoraBias,      // kQLora and kAttentionBias
+  kFullAttention,  // layers that attend, where others have linear attention
+  kFullAttentionBias,
+  kLinearAttention,
 };
 
 // Which rows of a source tensor are meant.
@@ -74,6 +87,11 @@ struct ModuleRule {
   int bits_floor = 0;
   When when = When::kAlways;
   bool keep_dtype = false;  // never cast to the model's float type
+  // One is added to the values of an unconverted checkpoint, whose norms multiply by 1 + w.
+  bool add_one = false;
+  // A convolution's filters, [channels, taps, 1], in an unconverted checkpoint [channels, 1, taps]:
+  // the same bytes.
+  bool filters = false;
   // Hugging Face layouts to look for, the first that is there wins; none: path + "." + parameter.
   std::array<SourceRule, 3> sources{};
   std::string_view gguf{};                   // llama.cpp's name; empty where it has none
@@ -91,9 +109,30 @@ enum class HeadDim : uint8_t {
 // By which keys a family's configuration describes experts.
 enum class ExpertKeys : uint8_t {
   kNone,
-  kMixtral,   // num_local_experts of intermediate_size, in every layer
-  kQwen,      // num_experts, decoder_sparse_step, mlp_only_layers
-  kDeepseek,  // n_routed_experts, n_shared_experts, first_k_dense_replace, moe_layer_freq
+  kMixtral,        // num_local_experts of intermediate_size, in every layer
+  kQwen,           // num_experts, decoder_sparse_step, mlp_only_layers
+  kDeepseek,       // n_routed_experts, n_shared_experts, first_k_dense_replace, moe_layer_freq
+  kQwenShared,     // kQwen, and shared_expert_intermediate_size
+  kQwenAllSparse,  // the same with experts in every layer, where there are any
+};
+
+// By what mlx_lm's loader knows a checkpoint as transformers writes it, whose ModuleRule::add_one
+// and ModuleRule::filters it then sees to itself: ours must not be taken for such.
+enum class Unconverted : uint8_t {
+  kNever,
+  kConvAxis,         // some conv1d.weight whose last axis is not 1
+  kSeparateExperts,  // some layer's mlp.experts.0.up_proj.weight; or kConvAxis
+};
+
+// Source names that begin with `from` stand for names that begin with `to` instead.
+struct NamePrefix {
+  std::string_view from, to;
+};
+
+// Tensors of other parts of a model, by the beginning of their names.
+struct OtherPart {
+  std::string_view prefix;
+  std::string_view part;  // "vision part"
 };
 
 struct Family {
@@ -106,18 +145,39 @@ struct Family {
   ExpertKeys experts = ExpertKeys::kNone;
   bool extra_layers_dropped = false;  // layers from num_hidden_layers on: multi-token prediction
   bool head_required = false;         // mlx_lm ties no embeddings here
+  // Tables and source rules have a text model's own names ("model.norm"). A model of several parts
+  // has prefixes before them: of its source, the first that matches is exchanged; of the output.
+  std::span<const NamePrefix> source_prefixes{};
+  std::string_view output_prefix{};
+  std::span<const OtherPart> other_parts{};  // left out with a note
+  Unconverted unconverted = Unconverted::kNever;
+  bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
 };
 
 // The known families, by model_type; null for others.
 const Family* find_family(std::string_view model_type);
 
-extern const Family kLlama, kMistral, kMixtral, kQwen2, kQwen3, kQwen3Moe, kDeepseekV3, kKimiK2;
+extern const Family kLlama;
+extern const Family kMistral;
+extern const Family kMixtral;
+extern const Family kQwen2;
+extern const Family kQwen3;
+extern const Family kQwen3Moe;
+extern const Family kDeepseekV3;
+extern const Family kKimiK2;
+extern const Family kQwen3Next;
+extern const Family kQwen3_5;
+extern const Family kQwen3_5Moe;
+
+// The label of errors about text_config()'s keys: config_label, and where inside it they are.
+std::string text_config_label(const io::Checkpoint& checkpoint);
 
 // The configuration's numbers, each range-checked before it sizes anything.
 struct ModelDims {
   uint64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
   uint64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  uint64_t experts = 0, expert_intermediate_size = 0, shared_experts = 0;
+  uint64_t experts = 0, expert_intermediate_size = 0;
+  uint64_t shared_intermediate_size = 0;  // 0: no shared experts
   // Layer l has experts iff l ≥ first_sparse_layer, (l + sparse_offset) % sparse_step = 0, and it
   // is none of mlp_only_layers.
   uint64_t first_sparse_layer = 0, sparse_step = 1, sparse_offset = 1;
@@ -125,12 +185,20 @@ struct ModelDims {
   uint64_t q_lora_rank = 0, kv_lora_rank = 0;  // 0: not of low rank
   uint64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   bool attention_bias = false, mlp_bias = false;
+  // Linear attention in all layers but every full_attention_interval-th; 0: every layer attends.
+  uint64_t full_attention_interval = 0;
+  uint64_t linear_key_heads = 0, linear_value_heads = 0;
+  uint64_t linear_key_head_dim = 0, linear_value_head_dim = 0, linear_conv_kernel_dim = 0;
 
+  bool linear_layer(uint64_t layer) const {
+    return full_attention_interval > 0 && (layer + 1) % full_attention_interval != 0;
+  }
   bool sparse_layer(uint64_t layer) const;
   uint64_t length(Dim dim) const;
 };
 
-// additions: filled with the keys that mlx_lm needs and the source leaves out.
+// Of text_config(). additions: filled with the keys that mlx_lm needs there and the source leaves
+// out.
 Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& family,
                             Json& additions);
 
@@ -139,6 +207,11 @@ struct OutputType {
   std::string name;
 };
 Result<OutputType> choose_dtype(const io::Checkpoint& checkpoint, std::string_view dtype_override);
+
+// The tensors of the first layout of every rule that a checkpoint of that family lacks, in the
+// order of its tables: for a checkpoint without tensors, what its configuration calls for.
+Result<std::vector<io::TensorInfo>> missing_tensors(const io::Checkpoint& checkpoint,
+                                                    const Family& family);
 
 // "config.json of PATH", or "metadata of PATH" for GGUF: the label of configuration errors.
 std::string config_label(const io::Checkpoint& checkpoint);

@@ -2,8 +2,12 @@
 // and shapes, and accounts for every source tensor. What a family looks like is in its own file.
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <optional>
+#include <set>
+#include <unordered_map>
 
+#include "base/units.h"
 #include "families/family.h"
 
 namespace sluice::families {
@@ -62,52 +66,126 @@ class Problems {
   size_t count_ = 0;
 };
 
+// A checkpoint's tensors by the names that a family's rules have for them. Borrows the checkpoint.
+class SourceNames {
+ public:
+  // kCorrupt: two tensors stand for the same one.
+  static Result<SourceNames> make(const Checkpoint& checkpoint, const Family& family) {
+    SourceNames names(checkpoint);
+    if (checkpoint.kind == SourceKind::kGguf || family.source_prefixes.empty()) return names;
+    names.renamed_ = true;
+    for (const StoredTensor& tensor : checkpoint.tensors) {
+      const auto [other, is_new] =
+          names.by_name_.emplace(own_name(family, tensor.info.name), &tensor);
+      if (!is_new)
+        return fail(ErrorCode::kCorrupt, "{}: {} and {} are the same tensor of a {} model",
+                    checkpoint.path, other->second->info.name, tensor.info.name, family.name);
+    }
+    return names;
+  }
+  static std::string own_name(const Family& family, std::string_view name) {
+    for (const auto& [from, to] : family.source_prefixes)
+      if (name.starts_with(from)) return std::string(to).append(name.substr(from.size()));
+    return std::string(name);
+  }
+  const StoredTensor* find(const std::string& name) const {
+    if (!renamed_) return checkpoint_->find(name);
+    const auto found = by_name_.find(name);
+    return found == by_name_.end() ? nullptr : found->second;
+  }
+
+ private:
+  explicit SourceNames(const Checkpoint& checkpoint) : checkpoint_(&checkpoint) {}
+  const Checkpoint* checkpoint_;
+  bool renamed_ = false;
+  std::unordered_map<std::string, const StoredTensor*> by_name_;
+};
+
+bool is_unconverted(const Checkpoint& checkpoint, const Family& family) {
+  if (checkpoint.kind == SourceKind::kGguf || family.unconverted == Unconverted::kNever)
+    return false;
+  for (const StoredTensor& tensor : checkpoint.tensors) {
+    const io::TensorInfo& info = tensor.info;
+    if (info.name.find("conv1d.weight") != std::string::npos && !info.shape.empty() &&
+        info.shape.back() != 1)
+      return true;
+    if (family.unconverted == Unconverted::kSeparateExperts &&
+        info.name.starts_with("model.layers.") &&
+        info.name.ends_with(".mlp.experts.0.up_proj.weight"))
+      return true;
+  }
+  return false;
+}
+
 class Mapper {
  public:
-  Mapper(const Checkpoint& checkpoint, const Family& family, const ModelDims& dims, bool tied)
+  Mapper(const Checkpoint& checkpoint, const SourceNames& names, const Family& family,
+         const ModelDims& dims, bool tied)
       : checkpoint_(checkpoint),
+        names_(names),
         family_(family),
         dims_(dims),
         gguf_(checkpoint.kind == SourceKind::kGguf),
         tied_(tied),
+        unconverted_(is_unconverted(checkpoint, family)),
         used_(checkpoint.tensors.size(), false) {}
 
   // Fills modules, dropped and layers.
   Status run(ModelMap& map);
+  // Instead: what run() would not find.
+  std::vector<io::TensorInfo> missing() {
+    listing_ = true;
+    ModelMap map;
+    add_all_modules(map);
+    return std::move(listed_);
+  }
 
  private:
+  void add_all_modules(ModelMap& map);
   void add_modules(std::span<const ModuleRule> rules, int layer, ModelMap& map);
   bool exists(const ModuleRule& rule, int layer) const;
   SourceRule choose_source(const ModuleRule& rule, int layer) const;
   void add_sources(const SourceRule& source, OutputModule& module, RowOrder order);
   void add_head_sources(const SourceRule& source, OutputModule& module);
-  const StoredTensor* take(const std::string& name, const Shape& expected);
+  const StoredTensor* take(const std::string& name, const OutputModule& module,
+                           const Shape& expected);
   bool dropped_on_purpose(std::string_view name) const;
+  const OtherPart* other_part(std::string_view name) const;
   void account_for_the_rest(ModelMap& map);
   Status report() const;
   bool too_many() const { return missing_.count() + wrong_.count() >= kProblemsMax; }
 
   const Checkpoint& checkpoint_;
+  const SourceNames& names_;
   const Family& family_;
   const ModelDims& dims_;
   const bool gguf_;
   const bool tied_;
+  const bool unconverted_;
   std::vector<bool> used_;
   Problems missing_, wrong_, left_over_;
+  bool listing_ = false;  // what is missing goes here, whole
+  std::vector<io::TensorInfo> listed_;
+  std::set<std::string> listed_names_;
 };
 
-bool Mapper::exists(const ModuleRule& rule, int layer) const {
+bool Mapper::exists(const ModuleRule& rule, int index) const {
+  const auto layer = static_cast<uint64_t>(std::max(index, 0));
   switch (rule.when) {
     case When::kAlways: return true;
     case When::kUntied: return !tied_;
     case When::kDenseMlp: return !dims_.sparse_layer(layer);
     case When::kSparseMlp: return dims_.sparse_layer(layer);
-    case When::kSharedExperts: return dims_.shared_experts > 0 && dims_.sparse_layer(layer);
+    case When::kSharedExperts:
+      return dims_.shared_intermediate_size > 0 && dims_.sparse_layer(layer);
     case When::kQLora: return dims_.q_lora_rank > 0;
     case When::kFullQ: return dims_.q_lora_rank == 0;
     case When::kQLoraBias: return dims_.q_lora_rank > 0 && dims_.attention_bias;
     case When::kAttentionBias: return dims_.attention_bias;
     case When::kMlpBias: return dims_.mlp_bias;
+    case When::kFullAttention: return !dims_.linear_layer(layer);
+    case When::kFullAttentionBias: return dims_.attention_bias && !dims_.linear_layer(layer);
+    case When::kLinearAttention: return dims_.linear_layer(layer);
   }
   SLUICE_CHECK(false);
 }
@@ -115,14 +193,20 @@ bool Mapper::exists(const ModuleRule& rule, int layer) const {
 SourceRule Mapper::choose_source(const ModuleRule& rule, int layer) const {
   if (gguf_) return {rule.gguf};
   for (const SourceRule& source : rule.sources)
-    if (!source.name.empty() && checkpoint_.find(expand(source.name, layer, 0)) != nullptr)
+    if (!source.name.empty() && names_.find(expand(source.name, layer, 0)) != nullptr)
       return source;
   return rule.sources[0];
 }
 
 // The tensor of that name if it is there with a float type and the expected shape.
-const StoredTensor* Mapper::take(const std::string& name, const Shape& expected) {
-  const StoredTensor* tensor = checkpoint_.find(name);
+const StoredTensor* Mapper::take(const std::string& name, const OutputModule& module,
+                                 const Shape& expected) {
+  const StoredTensor* tensor = names_.find(name);
+  if (tensor == nullptr && listing_) {
+    if (listed_names_.insert(name).second)
+      listed_.push_back({name, numerics::DType::kBF16, expected});
+    return nullptr;
+  }
   if (tensor == nullptr) {
     missing_.add(fmt::format("{} {}", name, numerics::shape_text(expected)));
     return nullptr;
@@ -133,7 +217,9 @@ const StoredTensor* Mapper::take(const std::string& name, const Shape& expected)
     wrong_.add(fmt::format("{} should be of a float type and is {}", name, info.name));
     return nullptr;
   }
-  if (tensor->info.shape != expected) {
+  const bool turned = unconverted_ && module.filters &&
+                      tensor->info.shape == Shape{expected[0], expected[2], expected[1]};
+  if (tensor->info.shape != expected && !turned) {
     wrong_.add(fmt::format("{} should have shape {} and has {}", name,
                            numerics::shape_text(expected),
                            numerics::shape_text(tensor->info.shape)));
@@ -147,7 +233,7 @@ void Mapper::add_head_sources(const SourceRule& source, OutputModule& module) {
   const uint64_t keys = dims_.qk_nope_head_dim;
   const uint64_t head_rows = keys + dims_.v_head_dim;
   const StoredTensor* tensor = take(expand(source.name, static_cast<uint64_t>(module.layer), 0),
-                                    {dims_.heads * head_rows, dims_.kv_lora_rank});
+                                    module, {dims_.heads * head_rows, dims_.kv_lora_rank});
   if (tensor == nullptr) return;
   const bool transposed = source.part == Part::kHeadKeys;
   for (uint64_t head = 0; head < dims_.heads; ++head)
@@ -170,7 +256,7 @@ void Mapper::add_sources(const SourceRule& source, OutputModule& module, RowOrde
   if (source.part != Part::kAll) expected[expected.size() - 2] *= 2;
 
   for (uint64_t expert = 0; expert < (per_expert ? experts : 1); ++expert) {
-    const StoredTensor* tensor = take(expand(source.name, layer, expert), expected);
+    const StoredTensor* tensor = take(expand(source.name, layer, expert), module, expected);
     if (tensor == nullptr) {
       if (too_many()) return;
       continue;
@@ -196,7 +282,7 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
   for (const ModuleRule& rule : rules) {
     if (!exists(rule, layer)) continue;
     const auto index = static_cast<uint64_t>(std::max(layer, 0));
-    OutputModule module{.path = expand(rule.path, index, 0),
+    OutputModule module{.path = std::string(family_.output_prefix) + expand(rule.path, index, 0),
                         .parameter = std::string(rule.parameter),
                         .role = rule.role,
                         .layer = layer,
@@ -204,7 +290,8 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
                         .quantizable = rule.quantizable,
                         .bits_floor = rule.bits_floor,
                         .keep_dtype = rule.keep_dtype,
-                        .recipe = {}};
+                        .filters = rule.filters,
+                        .recipe = {.sources = {}, .add_one = rule.add_one && unconverted_}};
     for (const Dim dim : rule.shape)
       if (dim != Dim::kNone) module.shape.push_back(dims_.length(dim));
     const RowOrder order = gguf_ ? rule.gguf_order : RowOrder::kInOrder;
@@ -229,6 +316,12 @@ std::optional<uint64_t> layer_number(std::string_view name) {
   return layer;
 }
 
+const OtherPart* Mapper::other_part(std::string_view name) const {
+  const auto found = std::ranges::find_if(
+      family_.other_parts, [&](const OtherPart& part) { return name.starts_with(part.prefix); });
+  return found == family_.other_parts.end() ? nullptr : &*found;
+}
+
 bool Mapper::dropped_on_purpose(std::string_view name) const {
   if (tied_ && name == "lm_head.weight") return true;
   if (family_.extra_layers_dropped && layer_number(name).value_or(0) >= dims_.layers) return true;
@@ -237,19 +330,36 @@ bool Mapper::dropped_on_purpose(std::string_view name) const {
   return false;
 }
 
+std::string counted(size_t count, std::string_view one, std::string_view many) {
+  return fmt::format("{} {}", count, count == 1 ? one : many);
+}
+
 void Mapper::account_for_the_rest(ModelMap& map) {
+  struct Sum {
+    size_t tensors = 0;
+    uint64_t bytes = 0;
+  };
+  std::map<std::string_view, Sum> parts;
   for (size_t i = 0; i < used_.size(); ++i) {
-    const io::TensorInfo& info = checkpoint_.tensors[i].info;
+    const StoredTensor& tensor = checkpoint_.tensors[i];
+    const io::TensorInfo& info = tensor.info;
     if (used_[i]) continue;
-    if (dropped_on_purpose(info.name))
+    const std::string name = SourceNames::own_name(family_, info.name);
+    const OtherPart* part = gguf_ ? nullptr : other_part(name);
+    if (part != nullptr) {
+      Sum& sum = parts[part->part];
+      ++sum.tensors;
+      sum.bytes += tensor.bytes;
+    }
+    if (part != nullptr || dropped_on_purpose(name))
       map.dropped.push_back(info.name);
     else
       left_over_.add(fmt::format("{} {}", info.name, numerics::shape_text(info.shape)));
   }
-}
-
-std::string counted(size_t count, std::string_view one, std::string_view many) {
-  return fmt::format("{} {}", count, count == 1 ? one : many);
+  for (const auto& [part, sum] : parts)
+    map.notes.push_back(fmt::format("the {} is left out: {} of {}", part,
+                                    counted(sum.tensors, "tensor", "tensors"),
+                                    bytes_text(sum.bytes)));
 }
 
 Status Mapper::report() const {
@@ -272,12 +382,17 @@ Status Mapper::report() const {
               fmt::join(parts, "; "));
 }
 
-Status Mapper::run(ModelMap& map) {
-  map.layers = static_cast<int>(dims_.layers);
+void Mapper::add_all_modules(ModelMap& map) {
   add_modules(family_.before, -1, map);
   for (uint64_t layer = 0; layer < dims_.layers && !too_many(); ++layer)
     add_modules(family_.layer, static_cast<int>(layer), map);
   add_modules(family_.after, -1, map);
+}
+
+Status Mapper::run(ModelMap& map) {
+  map.layers = static_cast<int>(dims_.layers);
+  map.prefix = family_.output_prefix;
+  add_all_modules(map);
   account_for_the_rest(map);
   return report();
 }
@@ -301,20 +416,27 @@ Status refuse_unknown_packing(const Checkpoint& checkpoint) {
 }
 
 // GGUF says it by the tensor alone. A configuration that leaves it open means whatever is there,
-// because transformers and mlx_lm have different defaults.
-bool is_tied(const Checkpoint& checkpoint, const std::string& label, Status& status,
-             Json& additions) {
+// because transformers and mlx_lm have different defaults. transformers writes the flag of a model
+// of several parts beside text_config, where mlx_lm, which takes it to be false there, does not
+// look.
+bool is_tied(const Checkpoint& checkpoint, const SourceNames& names, const std::string& label,
+             Status& status, Json& additions) {
+  constexpr std::string_view kKey = "tie_word_embeddings";
   const bool gguf = checkpoint.kind == SourceKind::kGguf;
-  const bool has_head = checkpoint.find(gguf ? "output.weight" : "lm_head.weight") != nullptr;
-  const bool said = json_find(checkpoint.config, "tie_word_embeddings") != nullptr;
+  const bool has_head = names.find(gguf ? "output.weight" : "lm_head.weight") != nullptr;
+  const Json& text = text_config(checkpoint.config);
+  const bool nested = &text != &checkpoint.config;
+  const bool inside = json_find(text, kKey) != nullptr;
+  const Json& holder = inside ? text : checkpoint.config;
   bool flag = !has_head;
-  if (said) {
-    const auto value = json_bool(checkpoint.config, "tie_word_embeddings", label);
+  if (json_find(holder, kKey) != nullptr) {
+    const auto value = json_bool(holder, kKey, label);
     if (!value) status = std::unexpected(value.error());
     if (value && !gguf) flag = *value;
-    if (value && *value == flag) return flag;
+    const bool read_so = inside || !nested || !flag;
+    if (value && *value == flag && read_so) return flag;
   }
-  additions["tie_word_embeddings"] = flag;
+  additions[kKey] = flag;
   return flag;
 }
 
@@ -345,11 +467,45 @@ Status keep_layers(std::string_view text, ModelMap& map) {
   return {};
 }
 
+// additions belong where the numbers are; out is merged with the configuration key by key.
+void add_keys(const Json& config, const Json& additions, Json& out) {
+  const Json& text = text_config(config);
+  if (&text == &config) {
+    out.update(additions);
+  } else if (!additions.empty()) {
+    out["text_config"] = text;
+    out["text_config"].update(additions);
+  }
+}
+
 }  // namespace
 
+Result<std::vector<io::TensorInfo>> missing_tensors(const Checkpoint& checkpoint,
+                                                    const Family& family) {
+  SLUICE_ASSIGN(const SourceNames names, SourceNames::make(checkpoint, family));
+  Json additions = Json::object();
+  SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, family, additions));
+  Status status;
+  const bool tied = is_tied(checkpoint, names, config_label(checkpoint), status, additions);
+  SLUICE_TRY(std::move(status));
+  return Mapper(checkpoint, names, family, dims, tied).missing();
+}
+
 const Family* find_family(std::string_view model_type) {
-  for (const Family* family :
-       {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepseekV3, &kKimiK2})
+  static constexpr const Family* kFamilies[] = {
+      &kLlama,       //
+      &kMistral,     //
+      &kMixtral,     //
+      &kQwen2,       //
+      &kQwen3,       //
+      &kQwen3Moe,    //
+      &kDeepseekV3,  //
+      &kKimiK2,      //
+      &kQwen3Next,   //
+      &kQwen3_5,     //
+      &kQwen3_5Moe,  //
+  };
+  for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
   return nullptr;
 }
@@ -362,8 +518,10 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
   SLUICE_TRY(refuse_unknown_packing(checkpoint));
   ModelMap map;
   if (const Family* family = find_family(model_type)) {
+    SLUICE_ASSIGN(const SourceNames names, SourceNames::make(checkpoint, *family));
     Status status;
-    map.tied = is_tied(checkpoint, label, status, map.config_additions);
+    Json additions = Json::object();  // to text_config
+    map.tied = is_tied(checkpoint, names, label, status, additions);
     SLUICE_TRY(std::move(status));
     if (family->head_required && map.tied)
       return fail(
@@ -371,9 +529,10 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
           "{}: tie_word_embeddings is true, but stock mlx_lm wants {} models to have a head "
           "of their own",
           label, family->name);
-    SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, *family, map.config_additions));
+    SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, *family, additions));
     map.family = family->name;
-    SLUICE_TRY(Mapper(checkpoint, *family, dims, map.tied).run(map));
+    SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied).run(map));
+    add_keys(checkpoint.config, additions, map.config_additions);
   } else {
     SLUICE_ASSIGN(map, map_generic(checkpoint, model_type));
   }

@@ -39,6 +39,7 @@ std::string_view role_name(Role role) {
 }
 
 uint64_t OutputModule::rows() const {
+  if (filters) return shape[0];
   uint64_t rows = by_element ? shape.back() : 1;
   for (size_t axis = 0; axis + 1 < shape.size(); ++axis) rows *= shape[axis];
   return rows;

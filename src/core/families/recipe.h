@@ -59,9 +59,10 @@ struct RowSource {
   uint64_t head_rows = 0;  // d, for kUninterleaveHeads
 };
 
-// The output's rows are those of the sources one after another.
+// The output's rows are those of the sources one after another, and then what is done to values.
 struct Recipe {
   std::vector<RowSource> sources;
+  bool add_one = false;  // to every value, rounded to the source's float type
 };
 
 // rows consecutive rows of one source tensor; or, transposed, as many consecutive columns of the
@@ -93,13 +94,14 @@ struct OutputModule {
   bool keep_dtype = false;   // written in the source's float type instead of the model's
   // A vector whose elements move one by one (a permuted bias) is read and written as a column.
   bool by_element = false;
+  bool filters = false;  // [channels, taps, 1], a row for each channel
   Recipe recipe;
 
   std::string tensor_name() const { return parameter.empty() ? path : path + "." + parameter; }
-  uint64_t columns() const { return by_element ? 1 : shape.back(); }
+  uint64_t columns() const { return by_element ? 1 : filters ? shape[1] : shape.back(); }
   // Product of all leading axes; 1 for a vector, its length for one moved by element.
   uint64_t rows() const;
-  uint64_t experts() const { return shape.size() == 3 ? shape[0] : 1; }
+  uint64_t experts() const { return shape.size() == 3 && !filters ? shape[0] : 1; }
   uint64_t elements() const { return rows() * columns(); }
 };
 
@@ -109,6 +111,7 @@ struct ModelMap {
   numerics::DType dtype;   // float type of the output: kBF16, kF16 or kF32
   std::string dtype_name;  // "bfloat16", "float16", "float32"
   int layers = 0;
+  std::string prefix;                 // of every path: "language_model." in models of several parts
   std::string only_layers;            // "3-5" where modules holds no others; empty: the whole model
   bool tied = false;                  // the head is the embedding; no lm_head is written
   std::vector<OutputModule> modules;  // in the order they are written
@@ -118,6 +121,9 @@ struct ModelMap {
   // transformers' defaults where mlx_lm has another default or none. Usually empty.
   Json config_additions = Json::object();
 };
+
+// Where a model's numbers are: text_config of a model of several parts, else config.json itself.
+const Json& text_config(const Json& config);
 
 // dtype_override: "float16", "bfloat16", "float32" or "" to follow the source:
 //   Hugging Face: torch_dtype, dtype or text_config's of the configuration, else the type of most
@@ -134,6 +140,9 @@ struct ModelMap {
 //
 // only_layers: "A-B" or "A" for these layers' modules alone, "" for the whole model. The whole
 // checkpoint is held against the family all the same.
+//
+// Of a model of several parts (text_config) only the language model is mapped; notes say what was
+// left out.
 //
 // Errors: kUnsupported for families that stock mlx_lm cannot load or layouts that would have to be
 // guessed; kCorrupt for tensors that are missing, left over, or of the wrong shape or dtype;

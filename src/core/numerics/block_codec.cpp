@@ -219,6 +219,14 @@ void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte
   }
 }
 
+void add_one(DType dtype, std::span<float> values) {
+  for (float& value : values) {
+    value += 1;
+    if (dtype == DType::kF16) value = f16_to_f32(f32_to_f16(value));
+    if (dtype == DType::kBF16) value = bf16_to_f32(f32_to_bf16(value));
+  }
+}
+
 std::optional<QuantFormat> lossless_affine(DType dtype) {
   const auto move = move_of(dtype);
   if (!move) return std::nullopt;

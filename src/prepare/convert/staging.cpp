@@ -42,6 +42,23 @@ std::string model_name(const std::string& path) {
   return fmt::format("{}/{}", name.substr(0, dashes), name.substr(dashes + 2));
 }
 
+// Wherever the source names the type: beside the model's numbers or, in models of several parts,
+// around them.
+void name_dtype(Json& config, const std::string& name) {
+  bool named = false;
+  const auto replace = [&](Json& level) {
+    for (const char* key : {"torch_dtype", "dtype"})
+      if (level.contains(key)) {
+        level[key] = name;
+        named = true;
+      }
+  };
+  replace(config);
+  if (config.contains("text_config") && config["text_config"].is_object())
+    replace(config["text_config"]);
+  if (!named) config["torch_dtype"] = name;
+}
+
 }  // namespace
 
 Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& map,
@@ -54,9 +71,7 @@ Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& m
   config.erase("quantization_config");
   if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
     config["eos_token_id"] = *eos;
-  if (config.contains("torch_dtype") || !config.contains("dtype"))
-    config["torch_dtype"] = map.dtype_name;
-  if (config.contains("dtype")) config["dtype"] = map.dtype_name;
+  name_dtype(config, map.dtype_name);
   const auto global = plan.default_format();
   if (!global) return config;
   Json quantization = format_to_config(*global, true);

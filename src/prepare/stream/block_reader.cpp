@@ -165,7 +165,8 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
                   checkpoint.path, tensor.info.name, storage_text(tensor), first.info.name,
                   storage_text(first), module.tensor_name());
   }
-  ModuleSource source{grid, first.info.dtype, first.packing.get(), {}, 1, 1, false};
+  ModuleSource source{grid,  first.info.dtype,     first.packing.get(), {}, 1, 1,
+                      false, module.recipe.add_one};
   if (is_transposed(module)) {
     SLUICE_TRY(describe_transposed(checkpoint, module, first, source));
     return source;
@@ -243,7 +244,11 @@ bool is_decodable(const ModuleSource& source) { return dtype_info(source.dtype).
 
 void decode_block(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
                   const SourceDecoders& decoders, std::span<float> values) {
-  if (source.packing == nullptr) return decoders.elements(source.dtype, block, values);
+  if (source.packing == nullptr) {
+    decoders.elements(source.dtype, block, values);
+    if (source.add_one) numerics::add_one(source.dtype, values);
+    return;
+  }
   if (source.packing->kind == PackingKind::kFp8Blocks)
     return decode_fp8_blocks(source, block, rows, decoders, values);
   const uint64_t columns = values.size() / rows;

@@ -48,6 +48,7 @@ struct ModuleSource {
   uint32_t part_count = 1;
   uint64_t columns_per_scale = 1;  // of a block's row, for 8-bit floats in blocks
   bool transposed = false;
+  bool add_one = false;  // to the stored values (Recipe::add_one)
 
   uint64_t row_bytes() const { return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2]; }
   // Row r of a part of a block of that many rows.
@@ -78,8 +79,8 @@ void arrange_block(const io::Checkpoint& checkpoint, const families::OutputModul
 // Whether a module's values can be had at all: integers are only ever copied.
 bool is_decodable(const ModuleSource& source);
 
-// values: rows · columns. Packed values are computed in f32: MLX's as its format says, 8-bit floats
-// as value · scale.
+// values: rows · columns, as the recipe wants them. Packed values are computed in f32: MLX's as its
+// format says, 8-bit floats as value · scale.
 void decode_block(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
                   const SourceDecoders& decoders, std::span<float> values);
 

@@ -35,9 +35,9 @@ struct RowBlock {
   std::span<const float> row(uint64_t i) const {
     return values.subspan(i * module.columns(), module.columns());
   }
-  // Whether source is rows of plain elements of that type.
+  // Whether source is rows of plain elements of that type, and these are the values.
   bool is_plain(numerics::DType dtype) const {
-    return stored.packing == nullptr && stored.dtype == dtype;
+    return stored.packing == nullptr && stored.dtype == dtype && !stored.add_one;
   }
 };
 

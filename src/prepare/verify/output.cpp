@@ -147,26 +147,35 @@ void check_index(const Output& output, const Plan& plan, Findings& findings) {
                              metadata != nullptr ? dump_json(*metadata) : "missing"));
 }
 
+// The type that text_config names is the output's own.
+Json without_inner_dtype(Json config) {
+  if (config.contains("text_config") && config["text_config"].is_object())
+    for (const char* key : {"torch_dtype", "dtype"}) config["text_config"].erase(key);
+  return config;
+}
+
 // Everything but quantization comes from the source, as does the end-of-text token unless
 // generation_config.json overrides it.
 void check_copied_config(const Output& output, const io::Checkpoint& checkpoint,
                          const families::ModelMap& map, Findings& findings) {
   const Names not_copied = {"_name_or_path", "vision_config", "torch_dtype",
                             "dtype",         "quantization",  "quantization_config"};
-  Json expected = checkpoint.config;
-  expected.update(map.config_additions);
+  Json expected = without_inner_dtype(checkpoint.config);
+  expected.update(without_inner_dtype(map.config_additions));
+  const Json found = without_inner_dtype(output.config);
   if (const Json* eos = json_find(checkpoint.generation_config, "eos_token_id"))
     expected["eos_token_id"] = *eos;
   for (const auto& [key, value] : expected.items())
-    if (!not_copied.contains(key) && (!output.config.contains(key) || output.config[key] != value))
+    if (!not_copied.contains(key) && (!found.contains(key) || found[key] != value))
       findings.add("config.json", fmt::format("key \"{}\" is not the source's", key));
   for (const auto& [key, value] : output.config.items())
     if (!not_copied.contains(key) && !expected.contains(key))
       findings.add("config.json", fmt::format("key \"{}\" is not in the source", key));
-  for (const std::string_view key : {"torch_dtype", "dtype"})
-    if (const Json* dtype = json_find(output.config, key); dtype && *dtype != map.dtype_name)
-      findings.add("config.json", fmt::format("{} should be \"{}\", is {}", key, map.dtype_name,
-                                              dump_json(*dtype)));
+  for (const Json* level : {&output.config, &families::text_config(output.config)})
+    for (const std::string_view key : {"torch_dtype", "dtype"})
+      if (const Json* dtype = json_find(*level, key); dtype && *dtype != map.dtype_name)
+        findings.add("config.json", fmt::format("{} should be \"{}\", is {}", key, map.dtype_name,
+                                                dump_json(*dtype)));
 }
 
 // sluice.json beside the plan and the modules: from which files, into which.

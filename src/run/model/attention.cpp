@@ -1,59 +1,91 @@
-#include "model/attention.h"
-
-#include <cmath>
+// Grouped-query attention: biases where the model brings them, norms of q and k where the family
+// says so, rotation of all or some dimensions, sliding windows. q, k and v are matrices of their
+// own or the rows of one.
+#include "model/layer.h"
 
 namespace sluice::model {
+namespace {
 
-std::string layer_name(uint32_t layer, std::string_view parameter) {
-  return fmt::format("model.layers.{}.{}", layer, parameter);
-}
-
-Weight required(Backend& backend, std::string_view name) {
-  const Weight weight = backend.weight(name);
-  SLUICE_CHECK(weight != Weight::kNone);
-  return weight;
-}
-
-Attention::Attention(const ModelConfig& config, Backend& backend, uint32_t layer)
-    : epsilon_(config.rms_norm_eps),
-      rule_{.layer = layer,
-            .heads = static_cast<uint32_t>(config.dims.heads),
-            .kv_heads = static_cast<uint32_t>(config.dims.kv_heads),
-            .head_dim = static_cast<uint32_t>(config.dims.head_dim),
-            .scale = 1 / std::sqrt(static_cast<float>(config.dims.head_dim)),
-            .window = config.windows[layer]} {
-  const auto weight = [&](std::string_view name) {
-    return required(backend, layer_name(layer, name));
-  };
-  const auto bias = [&](std::string_view name) { return backend.weight(layer_name(layer, name)); };
-  q_ = weight("self_attn.q_proj.weight");
-  k_ = weight("self_attn.k_proj.weight");
-  v_ = weight("self_attn.v_proj.weight");
-  o_ = weight("self_attn.o_proj.weight");
-  q_bias_ = bias("self_attn.q_proj.bias");
-  k_bias_ = bias("self_attn.k_proj.bias");
-  v_bias_ = bias("self_attn.v_proj.bias");
-  o_bias_ = bias("self_attn.o_proj.bias");
-  if (!config.qk_norm) return;
-  q_norm_ = weight("self_attn.q_norm.weight");
-  k_norm_ = weight("self_attn.k_norm.weight");
-}
-
-void Attention::run(Backend& backend, const Workspace& space, RopeTable rope, const Batch& batch,
-                    Tensor x, Tensor out) const {
-  const Product projections[] = {
-      {q_, q_bias_, space.q}, {k_, k_bias_, space.k}, {v_, v_bias_, space.v}};
-  backend.qmatmul(x, projections);
-  if (q_norm_ != Weight::kNone) {
-    backend.rms_norm_heads(space.q, rule_.heads, q_norm_, epsilon_);
-    backend.rms_norm_heads(space.k, rule_.kv_heads, k_norm_, epsilon_);
+class Attention : public Mixer {
+ public:
+  explicit Attention(const LayerContext& context)
+      : space_(context.space),
+        fused_(context.config.fused_projections),
+        output_(context.product("self_attn.o_proj", {})),
+        qk_norm_(context.config.qk_norm),
+        rule_{.layer = context.layer,
+              .heads = static_cast<uint32_t>(context.config.dims.heads),
+              .kv_heads = static_cast<uint32_t>(context.config.dims.kv_heads),
+              .head_dim = static_cast<uint32_t>(context.config.dims.head_dim),
+              .scale = context.config.attention_scale,
+              .window = context.settings().window},
+        uses_rope_(context.settings().uses_rope) {
+    if (uses_rope_) rope_ = context.ropes[context.settings().rope];
+    if (fused_) {
+      projections_[0] = context.product("self_attn.qkv_proj", space_.qkv);
+    } else {
+      projections_[0] = context.product("self_attn.q_proj", space_.q);
+      projections_[1] = context.product("self_attn.k_proj", space_.k);
+      projections_[2] = context.product("self_attn.v_proj", space_.v);
+    }
+    if (qk_norm_ == QkNorm::kNone) return;
+    q_norm_ = context.norm("self_attn.q_norm");
+    k_norm_ = context.norm("self_attn.k_norm");
   }
-  backend.rope(space.q, rule_.heads, rope, batch);
-  backend.rope(space.k, rule_.kv_heads, rope, batch);
-  backend.store_kv(rule_, space.k, space.v, batch);
-  backend.attention(rule_, space.q, batch, space.attended);
-  const Product output[] = {{o_, o_bias_, out}};
-  backend.qmatmul(space.attended, output);
+
+  void run(Backend& backend, const Batch& batch, Tensor x, Tensor out) override {
+    project(backend, x);
+    normalise(backend);
+    if (uses_rope_) {
+      backend.rope(space_.q, rule_.heads, rope_, batch);
+      backend.rope(space_.k, rule_.kv_heads, rope_, batch);
+    }
+    backend.store_kv(rule_, space_.k, space_.v, batch);
+    backend.attention(rule_, space_.q, batch, space_.attended);
+    output_.out = out;
+    backend.qmatmul(space_.attended, {&output_, 1});
+  }
+
+ private:
+  void project(Backend& backend, Tensor x) {
+    backend.qmatmul(x, std::span(projections_, fused_ ? 1 : 3));
+    if (!fused_) return;
+    const size_t q = size_t{rule_.heads} * rule_.head_dim;
+    const size_t kv = size_t{rule_.kv_heads} * rule_.head_dim;
+    backend.take_columns(space_.qkv, 1, 0, space_.q);
+    backend.take_columns(space_.qkv, 1, q, space_.k);
+    backend.take_columns(space_.qkv, 1, q + kv, space_.v);
+  }
+
+  void normalise(Backend& backend) {
+    switch (qk_norm_) {
+      case QkNorm::kNone: return;
+      case QkNorm::kHead:
+        q_norm_.run_heads(backend, space_.q, rule_.heads);
+        k_norm_.run_heads(backend, space_.k, rule_.kv_heads);
+        return;
+      case QkNorm::kRow:
+        q_norm_.run(backend, space_.q, space_.q);
+        k_norm_.run(backend, space_.k, space_.k);
+        return;
+    }
+  }
+
+  const Workspace& space_;
+  const bool fused_;  // one matrix: the rows of q, then k, then v
+  Product projections_[3];
+  Product output_;
+  const QkNorm qk_norm_;
+  Norm q_norm_, k_norm_;
+  const AttentionRule rule_;
+  const bool uses_rope_;
+  RopeTable rope_{};
+};
+
+}  // namespace
+
+std::unique_ptr<Mixer> attention_mixer(const LayerContext& context) {
+  return std::make_unique<Attention>(context);
 }
 
 }  // namespace sluice::model

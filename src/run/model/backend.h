@@ -60,14 +60,42 @@ struct AttentionRule {
   uint32_t window = 0;  // 0: none
 };
 
-// How a router's logits become a choice: softmax over all experts in f32, the top_k largest (ties:
-// the lowest expert), and if renormalize, divided by their sum.
-struct RouterRule {
-  uint32_t experts = 0, top_k = 0;
-  bool renormalize = false;
+// What becomes of gate and up: gate = f(gate) ⊙ up, but where the kind says otherwise.
+enum class Activation : uint8_t {
+  kSilu,
+  kGeluTanh,
+  kClampedSwiglu,  // g = min(gate, limit), u = clamp(up, ±limit): (u + 1) · g · σ(alpha · g)
+};
+struct ActivationRule {
+  Activation kind = Activation::kSilu;
+  float alpha = 0, limit = 0;
 };
 
-// One expert of a row's top_k, largest weight first.
+// How a router's logits become scores.
+enum class RouterScore : uint8_t {
+  kSoftmax,          // over all experts
+  kSoftmaxOfChosen,  // over the chosen logits
+  kSigmoid,          // each by itself
+  kSparseMixer,      // one choice after another, each among the logits that come near its own
+};
+
+// How they become a choice: the top_k experts of the largest scores (ties: the lowest expert), all
+// in f32. Weights are the scores of those chosen.
+struct RouterRule {
+  uint32_t experts = 0, top_k = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  bool renormalize = false;  // weights are divided by their sum
+  float scale = 1;           // and multiplied by this
+  // Added to the scores for the choice alone: [experts].
+  Weight correction = Weight::kNone;
+  // Experts in that many equal groups, of which the groups_kept best are chosen from; a group is as
+  // good as the sum of its group_best largest scores.
+  uint32_t groups = 1, groups_kept = 1, group_best = 2;
+  // kSparseMixer: a logit x counts beside the largest m if m − x ≤ 2 · jitter · max(|x|, m).
+  float jitter = 0;
+};
+
+// One expert of a row's top_k, the first choice first.
 struct Choice {
   uint32_t expert = 0;
   float weight = 0;
@@ -106,8 +134,17 @@ class Backend {
   virtual void embed(Weight table, std::span<const uint32_t> tokens, Tensor out) = 0;
   virtual void gather(Tensor x, std::span<const uint32_t> rows, Tensor out) = 0;
   virtual void add(Tensor x, Tensor y) = 0;                                       // x += y
+  virtual void scale(Tensor x, float factor) = 0;                                 // x *= factor
+  virtual void scale_add(Tensor x, float factor, Tensor y) = 0;                   // x += factor · y
   virtual void rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) = 0;  // out may be x
-  virtual void silu_mul(Tensor gate, Tensor up) = 0;  // gate = silu(gate) ⊙ up
+  // The same; bias may be kNone.
+  virtual void layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) = 0;
+  virtual void activate(const ActivationRule& rule, Tensor gate, Tensor up) = 0;  // into gate
+  // x = σ(gate) ⊙ x. gate has as many columns as x, or one for all of a row.
+  virtual void sigmoid_mul(Tensor gate, Tensor x) = 0;
+  // A row of x is that many equal parts; out gets the columns of each from `first` on, as many as
+  // it has room for.
+  virtual void take_columns(Tensor x, size_t parts, size_t first, Tensor out) = 0;
   virtual void qmatmul(Tensor x, std::span<const Product> products) = 0;
 
   // ---- heads: a row is heads · head_dim ----
@@ -138,8 +175,9 @@ class Backend {
   virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                              std::span<const ExpertGroup> groups,
                              std::span<const Product> products) = 0;
-  // silu_mul of the slots of these groups.
-  virtual void silu_mul_slots(Tensor gate, Tensor up, std::span<const ExpertGroup> groups) = 0;
+  // activate() of the slots of these groups.
+  virtual void activate_slots(const ActivationRule& rule, Tensor gate, Tensor up,
+                              std::span<const ExpertGroup> groups) = 0;
   // out[row] = Σ weight · slots, in the order of ranks.
   virtual void weighted_sum(Tensor slots, const ExpertPlan& plan, Tensor out) = 0;
 

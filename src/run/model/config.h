@@ -1,6 +1,7 @@
 // A model's configuration as its forward pass needs it: config.json in the spellings of
 // transformers 4 and 5, every number range-checked, every setting that would change the mathematics
-// either understood or refused by name.
+// either understood or refused by name. Families differ in these settings alone: what a family sets
+// is in the file of its architecture (architecture.h).
 #pragma once
 
 #include <cstdint>
@@ -15,36 +16,93 @@
 
 namespace sluice::model {
 
+// What mixes a layer's tokens with those before them.
+enum class MixerKind : uint8_t {
+  kAttention,
+};
+
+struct LayerConfig {
+  MixerKind mixer = MixerKind::kAttention;
+  uint32_t window = 0;    // tokens that attention sees; 0: the whole context
+  bool uses_rope = true;  // positions are turned into q and k
+  uint32_t rope = 0;      // by this one of the model's tables
+  bool sparse = false;    // experts instead of one feed-forward part
+};
+
+struct RopeConfig {
+  numerics::RopeScaling scaling;
+  RopeStyle style = RopeStyle::kHalf;
+};
+
+// Whether q and k are normalised before they are rotated, and over what.
+enum class QkNorm : uint8_t {
+  kNone,
+  kHead,  // each head by itself, with one weight of head_dim
+  kRow,   // all heads together
+};
+
+enum class NormKind : uint8_t {
+  kRms,
+  kLayer,  // mean taken off too; with a bias where the model brings one
+};
+
+// The parts of a sparse layer under the names that a family has for them; empty where it has none.
+struct ExpertNames {
+  std::string_view router = "mlp.gate";
+  std::string_view experts = "mlp.switch_mlp";
+  std::string_view correction{};   // a bias per expert, for choosing only
+  std::string_view shared{};       // a feed-forward part of every token beside its experts
+  std::string_view shared_gate{};  // by the sigmoid of which its output is multiplied
+};
+
+// Where nothing else is said, what llama does.
 struct ModelConfig {
   std::string family;  // model_type
   families::ModelDims dims;
-  bool tied = false;     // the head is the embedding
-  bool qk_norm = false;  // each head of q and k is normalised before it is rotated
-  float rms_norm_eps = 0;
-  numerics::RopeScaling rope;
-  std::vector<uint32_t> windows;  // per layer; 0: the whole context
-  uint32_t experts_per_token = 0;
-  bool norm_topk_prob = false;
+  bool tied = false;  // the head is the embedding
+  // Of parameters: "model.layers.0.…" and "lm_head.weight".
+  std::string prefix = "model.", head = "lm_head";
+
+  std::vector<LayerConfig> layers;
+  std::vector<RopeConfig> ropes;
   uint64_t max_position_embeddings = 0;  // 0: not said
 
+  NormKind norm = NormKind::kRms;
+  float rms_norm_eps = 0;
+  QkNorm qk_norm = QkNorm::kNone;
+  float attention_scale = 1;       // of the scores
+  bool fused_projections = false;  // q, k and v are one matrix, and so are gate and up
+  ActivationRule activation;
+  float embedding_multiplier = 1;
+  float residual_multiplier = 1;  // of what a layer adds
+  float logits_multiplier = 1;
+
+  RouterRule router;  // top_k 0: the model has no experts
+  ExpertNames expert_names;
+
   bool sparse() const { return dims.experts > 0; }
+  // "model.layers.3.self_attn.q_proj.weight" for 3 and "self_attn.q_proj.weight".
+  std::string layer_name(uint32_t layer, std::string_view parameter) const;
 };
 
 // Whether there is a forward pass for this model_type.
 bool has_forward_pass(std::string_view model_type);
 
-// label: of config.json, for messages. kUnsupported for other families, activation functions and
-// rope scalings; kCorrupt for missing or impossible numbers.
+// kUnsupported for other families, activation functions and rope scalings; kCorrupt for missing or
+// impossible numbers.
 Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map);
 
 // The rotation of heads of head_dim from rope_theta and rope_scaling, or rope_parameters, of a
-// configuration; its numbers are possible ones.
+// configuration; its numbers are possible ones. label: of config.json, for messages.
 Result<numerics::RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
                                         const std::string& label);
 
 // For sequences of up to so many positions: the keys of a cache must all be turned alike, so that
 // the two scalings that depend on a sequence's length (dynamic, longrope) take the most it can
 // hold.
-RopeRule rope_rule(const numerics::RopeScaling& scaling, size_t context);
+RopeRule rope_rule(const RopeConfig& rope, size_t context);
+
+// The length whose frequencies those of a sequence are in all tables; 0 where none depends on it.
+size_t rope_length(const ModelConfig& config, size_t context);
 
 }  // namespace sluice::model

@@ -1,39 +1,50 @@
-// SwiGLU: down(silu(gate·x) ⊙ up·x). The feed-forward part of llama, mistral, qwen2 and qwen3, and
-// of qwen3_moe's dense layers.
-#include "model/attention.h"
+// down(activation(gate·x) ⊙ up·x): the feed-forward part of dense layers, and the experts that
+// every token goes through in sparse ones. gate and up are matrices of their own or the halves of
+// one.
+#include "model/layer.h"
 
 namespace sluice::model {
 namespace {
 
 class Dense : public FeedForward {
  public:
-  Dense(Backend& backend, uint32_t layer, const Workspace& space)
-      : gate_(part(backend, layer, "gate_proj", space.gate)),
-        up_(part(backend, layer, "up_proj", space.up)),
-        down_(part(backend, layer, "down_proj", {})) {}
+  Dense(const LayerContext& context, std::string_view path, const GatedSpace& space)
+      : space_(space),
+        activation_(context.config.activation),
+        fused_(context.config.fused_projections),
+        down_(context.product(fmt::format("{}.down_proj", path), {})) {
+    if (fused_) {
+      first_[0] = context.product(fmt::format("{}.gate_up_proj", path), space.both);
+    } else {
+      first_[0] = context.product(fmt::format("{}.gate_proj", path), space.gate);
+      first_[1] = context.product(fmt::format("{}.up_proj", path), space.up);
+    }
+  }
 
   void run(Backend& backend, Tensor x, Tensor out) override {
-    const Product gate_and_up[] = {gate_, up_};
-    backend.qmatmul(x, gate_and_up);
-    backend.silu_mul(gate_.out, up_.out);
+    backend.qmatmul(x, std::span(first_, fused_ ? 1 : 2));
+    if (fused_) {
+      backend.take_columns(space_.both, 1, 0, space_.gate);
+      backend.take_columns(space_.both, 1, space_.width, space_.up);
+    }
+    backend.activate(activation_, space_.gate, space_.up);
     down_.out = out;
-    backend.qmatmul(gate_.out, std::span(&down_, 1));
+    backend.qmatmul(space_.gate, {&down_, 1});
   }
 
  private:
-  static Product part(Backend& backend, uint32_t layer, std::string_view name, Tensor out) {
-    return {required(backend, layer_name(layer, fmt::format("mlp.{}.weight", name))),
-            backend.weight(layer_name(layer, fmt::format("mlp.{}.bias", name))), out};
-  }
-
-  Product gate_, up_, down_;
+  const GatedSpace space_;
+  const ActivationRule activation_;
+  const bool fused_;  // one matrix: the rows of gate, then those of up
+  Product first_[2];
+  Product down_;
 };
 
 }  // namespace
 
-std::unique_ptr<FeedForward> dense_feed_forward(Backend& backend, uint32_t layer,
-                                                const Workspace& space) {
-  return std::make_unique<Dense>(backend, layer, space);
+std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std::string_view path,
+                                                const GatedSpace& space) {
+  return std::make_unique<Dense>(context, path, space);
 }
 
 }  // namespace sluice::model

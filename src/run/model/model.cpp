@@ -1,17 +1,44 @@
 #include "model/model.h"
 
-#include "model/attention.h"
-
 namespace sluice::model {
 
-// h += attention(norm(h)); h += feed_forward(norm(h)).
+// h += mixer(norm(h)); h += feed_forward(norm(h)).
 struct Model::Layer {
-  Weight input_norm, post_attention_norm;
-  Attention attention;
+  Norm input_norm, post_attention_norm;
+  std::unique_ptr<Mixer> mixer;
   std::unique_ptr<FeedForward> feed_forward;
 };
 
 namespace {
+
+GatedSpace make_gated_space(const ModelConfig& config, Backend& backend, size_t width) {
+  GatedSpace space{.width = width, .gate = backend.tensor(width), .up = backend.tensor(width)};
+  if (config.fused_projections) space.both = backend.tensor(2 * width);
+  return space;
+}
+
+void add_attention_space(const ModelConfig& config, Backend& backend, Workspace& space) {
+  const families::ModelDims& dims = config.dims;
+  const size_t q = dims.heads * dims.head_dim, kv = dims.kv_heads * dims.head_dim;
+  space.q = backend.tensor(q);
+  space.k = backend.tensor(kv);
+  space.v = backend.tensor(kv);
+  if (config.fused_projections) space.qkv = backend.tensor(q + 2 * kv);
+  space.attended = backend.tensor(q);
+}
+
+void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& space) {
+  const families::ModelDims& dims = config.dims;
+  const size_t top_k = config.router.top_k;
+  space.router_logits = backend.tensor(dims.experts);
+  space.slot_gate = backend.tensor(dims.expert_intermediate_size, top_k);
+  space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
+  space.slots = backend.tensor(dims.hidden_size, top_k);
+  if (dims.shared_intermediate_size == 0) return;
+  space.shared = make_gated_space(config, backend, dims.shared_intermediate_size);
+  space.shared_out = backend.tensor(dims.hidden_size);
+  if (!config.expert_names.shared_gate.empty()) space.shared_gate = backend.tensor(1);
+}
 
 Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   const families::ModelDims& dims = config.dims;
@@ -19,26 +46,21 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   space.hidden = backend.tensor(dims.hidden_size);
   space.normed = backend.tensor(dims.hidden_size);
   space.delta = backend.tensor(dims.hidden_size);
-  space.q = backend.tensor(dims.heads * dims.head_dim);
-  space.k = backend.tensor(dims.kv_heads * dims.head_dim);
-  space.v = backend.tensor(dims.kv_heads * dims.head_dim);
-  space.attended = backend.tensor(dims.heads * dims.head_dim);
+  add_attention_space(config, backend, space);
   bool dense = false;
-  for (uint64_t layer = 0; layer < dims.layers; ++layer) dense |= !dims.sparse_layer(layer);
-  if (dense) {
-    space.gate = backend.tensor(dims.intermediate_size);
-    space.up = backend.tensor(dims.intermediate_size);
-  }
-  if (config.sparse()) {
-    const size_t top_k = config.experts_per_token;
-    space.router_logits = backend.tensor(dims.experts);
-    space.slot_gate = backend.tensor(dims.expert_intermediate_size, top_k);
-    space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
-    space.slots = backend.tensor(dims.hidden_size, top_k);
-  }
+  for (const LayerConfig& layer : config.layers) dense |= !layer.sparse;
+  if (dense) space.dense = make_gated_space(config, backend, dims.intermediate_size);
+  if (config.sparse()) add_expert_space(config, backend, space);
   space.last = backend.logits_tensor(dims.hidden_size);
   space.logits = backend.logits_tensor(dims.vocab_size);
   return space;
+}
+
+std::unique_ptr<Mixer> make_mixer(const LayerContext& context) {
+  switch (context.settings().mixer) {
+    case MixerKind::kAttention: return attention_mixer(context);
+  }
+  SLUICE_CHECK(false);
 }
 
 }  // namespace
@@ -47,51 +69,71 @@ Model::Model(const ModelConfig& config, Backend& backend, size_t context)
     : config_(config),
       backend_(backend),
       space_(std::make_unique<Workspace>(make_workspace(config, backend))),
-      rope_(backend.rope_table(rope_rule(config.rope, context))),
-      embedding_(required(backend, "model.embed_tokens.weight")),
-      norm_(required(backend, "model.norm.weight")),
-      head_(config.tied ? embedding_ : required(backend, "lm_head.weight")) {
-  for (uint32_t layer = 0; layer < config.dims.layers; ++layer)
-    layers_.push_back({required(backend, layer_name(layer, "input_layernorm.weight")),
-                       required(backend, layer_name(layer, "post_attention_layernorm.weight")),
-                       Attention(config, backend, layer),
-                       config.dims.sparse_layer(layer)
-                           ? sparse_feed_forward(config, backend, layer, *space_)
-                           : dense_feed_forward(backend, layer, *space_)});
+      embedding_(required(backend, config.prefix + "embed_tokens.weight")),
+      norm_(config, backend, config.prefix + "norm"),
+      head_{.weight = config.tied ? embedding_ : required(backend, config.head + ".weight"),
+            .bias = config.tied ? Weight::kNone : backend.weight(config.head + ".bias"),
+            .out = space_->logits} {
+  for (const RopeConfig& rope : config_.ropes)
+    ropes_.push_back(backend.rope_table(rope_rule(rope, context)));
+  LayerContext parts{config_, backend_, *space_, ropes_};
+  for (; parts.layer < config_.layers.size(); ++parts.layer) {
+    Layer layer{.input_norm = parts.norm("input_layernorm"),
+                .post_attention_norm = parts.norm("post_attention_layernorm"),
+                .mixer = make_mixer(parts),
+                .feed_forward = nullptr};
+    layer.feed_forward = parts.settings().sparse
+                             ? sparse_feed_forward(parts, layer.post_attention_norm)
+                             : dense_feed_forward(parts, "mlp", space_->dense);
+    layers_.push_back(std::move(layer));
+  }
   for (size_t layer = 1; layer < layers_.size(); ++layer)
     layers_[layer - 1].feed_forward->set_next(layers_[layer].feed_forward.get());
 }
 
 Model::~Model() = default;
 
+void Model::embed(const Batch& batch) {
+  backend_.embed(embedding_, batch.tokens, space_->hidden);
+  if (config_.embedding_multiplier != 1)
+    backend_.scale(space_->hidden, config_.embedding_multiplier);
+}
+
+void Model::add_to_hidden(Tensor delta) {
+  if (config_.residual_multiplier == 1)
+    backend_.add(space_->hidden, delta);
+  else
+    backend_.scale_add(space_->hidden, config_.residual_multiplier, delta);
+}
+
 void Model::run_layer(Layer& layer, const Batch& batch) {
   const Workspace& s = *space_;
-  backend_.rms_norm(s.hidden, layer.input_norm, config_.rms_norm_eps, s.normed);
-  layer.attention.run(backend_, s, rope_, batch, s.normed, s.delta);
-  backend_.add(s.hidden, s.delta);
-  backend_.rms_norm(s.hidden, layer.post_attention_norm, config_.rms_norm_eps, s.normed);
+  layer.input_norm.run(backend_, s.hidden, s.normed);
+  layer.mixer->run(backend_, batch, s.normed, s.delta);
+  add_to_hidden(s.delta);
+  layer.post_attention_norm.run(backend_, s.hidden, s.normed);
   layer.feed_forward->run(backend_, s.normed, s.delta);
-  backend_.add(s.hidden, s.delta);
+  add_to_hidden(s.delta);
 }
 
 void Model::forward(const Batch& batch) {
-  backend_.embed(embedding_, batch.tokens, space_->hidden);
+  embed(batch);
   for (Layer& layer : layers_) run_layer(layer, batch);
 }
 
 std::span<const float> Model::logits(std::span<const uint32_t> rows) {
   const Workspace& s = *space_;
   backend_.gather(s.hidden, rows, s.last);
-  backend_.rms_norm(s.last, norm_, config_.rms_norm_eps, s.last);
-  const Product head[] = {{.weight = head_, .out = s.logits}};
-  backend_.qmatmul(s.last, head);
+  norm_.run(backend_, s.last, s.last);
+  backend_.qmatmul(s.last, {&head_, 1});
+  if (config_.logits_multiplier != 1) backend_.scale(s.logits, config_.logits_multiplier);
   return backend_.read(s.logits);
 }
 
 bool Model::finite() { return backend_.all_finite(space_->hidden); }
 
 std::optional<int> Model::find_non_finite(const Batch& batch) {
-  backend_.embed(embedding_, batch.tokens, space_->hidden);
+  embed(batch);
   if (!finite()) return -1;
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     run_layer(layers_[layer], batch);

@@ -1,5 +1,5 @@
 // The forward pass of a decoder: embedding, layers, head. Written once over Backend; what differs
-// between families is attention.h's options and the feed-forward part, dense.cpp or moe.cpp.
+// between families is in ModelConfig, and each kind of layer has a file of its own.
 #pragma once
 
 #include <memory>
@@ -8,30 +8,9 @@
 
 #include "model/backend.h"
 #include "model/config.h"
+#include "model/layer.h"
 
 namespace sluice::model {
-
-// h += feed_forward(norm(h)) without the sum and the norm. One layer's.
-class FeedForward {
- public:
-  virtual ~FeedForward() = default;
-  // x: the normalised rows; out: overwritten.
-  virtual void run(Backend& backend, Tensor x, Tensor out) = 0;
-  // The layer behind this one's, for guesses at its experts; nothing where there is none.
-  virtual void set_next(FeedForward* /*next*/) {}
-  // Tells the back-end which experts the workspace's hidden state would choose if the layers in
-  // between changed nothing. scratch: hidden_size columns, overwritten.
-  virtual void guess(Backend& /*backend*/, Tensor /*scratch*/) {}
-};
-
-// Activations that all layers share: a layer's are dead when the next begins.
-struct Workspace {
-  Tensor hidden{}, normed{}, delta{};                       // hidden_size
-  Tensor q{}, k{}, v{}, attended{};                         // heads · head_dim
-  Tensor gate{}, up{};                                      // the widest dense intermediate
-  Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
-  Tensor last{}, logits{};                                  // rows whose logits are wanted
-};
 
 // One thread; owns no weights. backend must outlive it.
 class Model {
@@ -58,20 +37,18 @@ class Model {
 
  private:
   struct Layer;
+  void embed(const Batch& batch);
   void run_layer(Layer& layer, const Batch& batch);
+  void add_to_hidden(Tensor delta);
 
   ModelConfig config_;
   Backend& backend_;
   std::unique_ptr<Workspace> space_;  // at one address: layers hold on to it
-  RopeTable rope_{};
-  Weight embedding_{}, norm_{}, head_{};
+  std::vector<RopeTable> ropes_;
+  Weight embedding_{};
+  Norm norm_;
+  Product head_;
   std::vector<Layer> layers_;
 };
-
-// Makers of the feed-forward parts: SwiGLU over dense matrices, and a router over experts.
-std::unique_ptr<FeedForward> dense_feed_forward(Backend& backend, uint32_t layer,
-                                                const Workspace& space);
-std::unique_ptr<FeedForward> sparse_feed_forward(const ModelConfig& config, Backend& backend,
-                                                 uint32_t layer, const Workspace& space);
 
 }  // namespace sluice::model

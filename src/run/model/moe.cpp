@@ -1,9 +1,10 @@
-// Mixtures of experts as qwen3_moe and mixtral have them: softmax over all experts, the top k of
-// them, each a SwiGLU, summed with their weights. In steps, so that a back-end that reads experts
-// from disk can begin with those that are there: route, request, products expert by expert, sum.
+// Mixtures of experts: a router's choice for each token, each expert a gated pair of matrices,
+// summed with their weights, and beside them experts that every token goes through. In steps, so
+// that a back-end that reads experts from disk can begin with those that are there: route, request,
+// shared experts, products expert by expert, sum.
 #include <algorithm>
 
-#include "model/attention.h"
+#include "model/layer.h"
 
 namespace sluice::model {
 namespace {
@@ -32,69 +33,74 @@ void plan_experts(std::span<const Choice> choices, uint32_t experts, uint32_t to
   }
 }
 
-// The parts under the names that their families have for them.
-struct Names {
-  std::string_view router, gate, up, down;
-};
-constexpr Names kQwenNames = {"mlp.gate.weight", "mlp.switch_mlp.gate_proj.weight",
-                              "mlp.switch_mlp.up_proj.weight", "mlp.switch_mlp.down_proj.weight"};
-constexpr Names kMixtralNames = {
-    "block_sparse_moe.gate.weight", "block_sparse_moe.switch_mlp.gate_proj.weight",
-    "block_sparse_moe.switch_mlp.up_proj.weight", "block_sparse_moe.switch_mlp.down_proj.weight"};
-
 class Sparse : public FeedForward {
  public:
-  Sparse(const ModelConfig& config, Backend& backend, uint32_t layer, const Workspace& space)
-      : space_(space),
-        epsilon_(config.rms_norm_eps),
-        rule_{.experts = static_cast<uint32_t>(config.dims.experts),
-              .top_k = config.experts_per_token,
-              .renormalize = config.norm_topk_prob} {
-    const Names& names = config.family == "mixtral" ? kMixtralNames : kQwenNames;
-    router_ = required(backend, layer_name(layer, names.router));
-    gate_ = required(backend, layer_name(layer, names.gate));
-    up_ = required(backend, layer_name(layer, names.up));
-    down_ = required(backend, layer_name(layer, names.down));
-    norm_ = required(backend, layer_name(layer, "post_attention_layernorm.weight"));
+  Sparse(const LayerContext& context, const Norm& norm)
+      : space_(context.space),
+        activation_(context.config.activation),
+        rule_(context.config.router),
+        norm_(norm) {
+    const ExpertNames& names = context.config.expert_names;
+    const auto expert = [&](std::string_view part, Tensor out) {
+      return context.product(fmt::format("{}.{}", names.experts, part), out);
+    };
+    router_ = context.product(names.router, space_.router_logits);
+    gate_ = expert("gate_proj", space_.slot_gate);
+    up_ = expert("up_proj", space_.slot_up);
+    down_ = expert("down_proj", space_.slots);
+    if (!names.correction.empty()) rule_.correction = context.weight(names.correction);
+    if (context.config.dims.shared_intermediate_size == 0) return;
+    shared_ = dense_feed_forward(context, names.shared, space_.shared);
+    if (!names.shared_gate.empty())
+      shared_gate_ = context.product(names.shared_gate, space_.shared_gate);
   }
 
   void run(Backend& backend, Tensor x, Tensor out) override {
     plan_experts(choose(backend, x), rule_.experts, rule_.top_k, next_slot_, plan_);
-    const Weight weights[] = {gate_, up_, down_};
+    const Weight weights[] = {gate_.weight, up_.weight, down_.weight};
     backend.request(weights, plan_.groups);
+    if (shared_ != nullptr) run_shared(backend, x);
     // Of several tokens together most experts are used anyway. out is free until the sum.
     if (next_ != nullptr && plan_.rows == 1 && backend.wants_guesses()) next_->guess(backend, out);
 
-    const Product gate_and_up[] = {{.weight = gate_, .out = space_.slot_gate},
-                                   {.weight = up_, .out = space_.slot_up}};
-    const Product down[] = {{.weight = down_, .out = space_.slots}};
+    const Product gate_and_up[] = {gate_, up_};
     for (auto groups = backend.next_experts(); !groups.empty(); groups = backend.next_experts()) {
       backend.expert_matmul(x, true, plan_, groups, gate_and_up);
-      backend.silu_mul_slots(space_.slot_gate, space_.slot_up, groups);
-      backend.expert_matmul(space_.slot_gate, false, plan_, groups, down);
+      backend.activate_slots(activation_, space_.slot_gate, space_.slot_up, groups);
+      backend.expert_matmul(space_.slot_gate, false, plan_, groups, {&down_, 1});
     }
     backend.weighted_sum(space_.slots, plan_, out);
+    if (shared_ != nullptr) backend.add(out, space_.shared_out);
   }
 
   void set_next(FeedForward* next) override { next_ = next; }
 
   void guess(Backend& backend, Tensor scratch) override {
-    backend.rms_norm(space_.hidden, norm_, epsilon_, scratch);
-    const Weight weights[] = {gate_, up_, down_};
+    norm_.run(backend, space_.hidden, scratch);
+    const Weight weights[] = {gate_.weight, up_.weight, down_.weight};
     backend.guess(weights, choose(backend, scratch));
   }
 
  private:
   std::span<const Choice> choose(Backend& backend, Tensor x) {
-    const Product router[] = {{.weight = router_, .out = space_.router_logits}};
-    backend.qmatmul(x, router);
+    backend.qmatmul(x, {&router_, 1});
     return backend.route(space_.router_logits, rule_);
   }
 
+  void run_shared(Backend& backend, Tensor x) {
+    shared_->run(backend, x, space_.shared_out);
+    if (shared_gate_.weight == Weight::kNone) return;
+    backend.qmatmul(x, {&shared_gate_, 1});
+    backend.sigmoid_mul(space_.shared_gate, space_.shared_out);
+  }
+
   const Workspace& space_;
-  const float epsilon_;
-  const RouterRule rule_;
-  Weight router_{}, gate_{}, up_{}, down_{}, norm_{};
+  const ActivationRule activation_;
+  RouterRule rule_;
+  const Norm norm_;
+  Product router_{}, gate_{}, up_{}, down_{};
+  std::unique_ptr<FeedForward> shared_;
+  Product shared_gate_{.weight = Weight::kNone};
   FeedForward* next_ = nullptr;
   ExpertPlan plan_;
   std::vector<uint32_t> next_slot_;  // of each expert, while the plan is made
@@ -102,9 +108,8 @@ class Sparse : public FeedForward {
 
 }  // namespace
 
-std::unique_ptr<FeedForward> sparse_feed_forward(const ModelConfig& config, Backend& backend,
-                                                 uint32_t layer, const Workspace& space) {
-  return std::make_unique<Sparse>(config, backend, layer, space);
+std::unique_ptr<FeedForward> sparse_feed_forward(const LayerContext& context, const Norm& norm) {
+  return std::make_unique<Sparse>(context, norm);
 }
 
 }  // namespace sluice::model

@@ -134,10 +134,4 @@ Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double thet
   return scaling;
 }
 
-RopeRule rope_rule(const RopeScaling& scaling, size_t context) {
-  auto frequencies = numerics::rope_frequencies(scaling, context);
-  SLUICE_CHECK(frequencies.has_value());  // read_rope tried it
-  return {RopeStyle::kHalf, *std::move(frequencies)};
-}
-
 }  // namespace sluice::model

@@ -1,5 +1,5 @@
-// Handles, scratch memory, and the operations on rows; products are in cpu_products.cpp, attention
-// and positions in cpu_attention.cpp.
+// Handles, scratch memory, and the operations on rows; products are in cpu_products.cpp, routers in
+// cpu_router.cpp, attention and positions in cpu_attention.cpp.
 #include "runtime/cpu_backend.h"
 
 #include <algorithm>
@@ -74,7 +74,7 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
   bytes.worker = ops_.attend_scratch_bytes(attention);
   for (uint32_t i = 0; i < weights_.entries().size(); ++i) {
     const WeightEntry& e = weights_.entries()[i];
-    if (e.rows < 2 || e.role == Role::kNorm || e.role == Role::kBias) continue;
+    if (e.role == Role::kNorm || e.role == Role::kBias) continue;
     const auto columns = static_cast<size_t>(e.columns);
     const Activations activations = activations_of(i);
     const size_t row = matmul_.prepared_bytes(e.format, activations, columns);
@@ -169,11 +169,68 @@ void CpuBackend::rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) {
            [&](size_t row) { ops_.rms_norm(from.row(row), scale, epsilon, to.row(row)); });
 }
 
-void CpuBackend::silu_mul(Tensor gate, Tensor up) {
+void CpuBackend::layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = from.rows;
+  const std::span<const float> scale = vector_of(weight);
+  const std::span<const float> shift =
+      bias == Weight::kNone ? std::span<const float>() : vector_of(bias);
+  for_rows(pool_, from.rows,
+           [&](size_t row) { ops_.layer_norm(from.row(row), scale, shift, epsilon, to.row(row)); });
+}
+
+void CpuBackend::scale(Tensor x, float factor) {
+  Buffer& to = buffer(x);
+  for_rows(pool_, to.rows, [&](size_t row) {
+    for (float& value : to.row(row)) value *= factor;
+  });
+}
+
+void CpuBackend::scale_add(Tensor x, float factor, Tensor y) {
+  Buffer& to = buffer(x);
+  const Buffer& from = buffer(y);
+  for_rows(pool_, to.rows, [&](size_t row) { ops_.scale_add(to.row(row), factor, from.row(row)); });
+}
+
+void CpuBackend::activate_row(const model::ActivationRule& rule, std::span<float> gate,
+                              std::span<const float> up) const {
+  switch (rule.kind) {
+    case model::Activation::kSilu: return ops_.silu_mul(gate, up, gate);
+    case model::Activation::kGeluTanh:
+      return ops_.gelu_mul(gate, up, kernels::GeluForm::kTanh, gate);
+    case model::Activation::kClampedSwiglu:
+      return ops_.swiglu_clamped(gate, up, rule.alpha, rule.limit, gate);
+  }
+}
+
+void CpuBackend::activate(const model::ActivationRule& rule, Tensor gate, Tensor up) {
   Buffer& to = buffer(gate);
   const Buffer& factor = buffer(up);
-  for_rows(pool_, to.rows,
-           [&](size_t row) { ops_.silu_mul(to.row(row), factor.row(row), to.row(row)); });
+  for_rows(pool_, to.rows, [&](size_t row) { activate_row(rule, to.row(row), factor.row(row)); });
+}
+
+void CpuBackend::sigmoid_mul(Tensor gate, Tensor x) {
+  Buffer& from = buffer(gate);
+  Buffer& to = buffer(x);
+  for_rows(pool_, to.rows, [&](size_t row) {
+    if (from.columns > 1) return ops_.sigmoid_mul(from.row(row), to.row(row), to.row(row));
+    ops_.sigmoid(from.row(row), from.row(row));
+    for (float& value : to.row(row)) value *= from.row(row)[0];
+  });
+}
+
+void CpuBackend::take_columns(Tensor x, size_t parts, size_t first, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = from.rows;
+  const size_t part = from.columns / parts, taken = to.columns / parts;
+  SLUICE_CHECK(first + taken <= part);
+  for_rows(pool_, from.rows, [&](size_t row) {
+    for (size_t i = 0; i < parts; ++i)
+      std::ranges::copy(from.row(row).subspan(i * part + first, taken),
+                        to.row(row).subspan(i * taken).begin());
+  });
 }
 
 std::span<const float> CpuBackend::read(Tensor x) {

@@ -50,8 +50,14 @@ class CpuBackend : public model::Backend {
   void embed(model::Weight table, std::span<const uint32_t> tokens, model::Tensor out) override;
   void gather(model::Tensor x, std::span<const uint32_t> rows, model::Tensor out) override;
   void add(model::Tensor x, model::Tensor y) override;
+  void scale(model::Tensor x, float factor) override;
+  void scale_add(model::Tensor x, float factor, model::Tensor y) override;
   void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override;
-  void silu_mul(model::Tensor gate, model::Tensor up) override;
+  void layer_norm(model::Tensor x, model::Weight weight, model::Weight bias, float epsilon,
+                  model::Tensor out) override;
+  void activate(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up) override;
+  void sigmoid_mul(model::Tensor gate, model::Tensor x) override;
+  void take_columns(model::Tensor x, size_t parts, size_t first, model::Tensor out) override;
   void qmatmul(model::Tensor x, std::span<const model::Product> products) override;
 
   void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override;
@@ -73,7 +79,7 @@ class CpuBackend : public model::Backend {
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
                      std::span<const model::Product> products) override;
-  void silu_mul_slots(model::Tensor gate, model::Tensor up,
+  void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup> groups) override;
   void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan, model::Tensor out) override;
 
@@ -128,6 +134,15 @@ class CpuBackend : public model::Backend {
   bool prepared_alike(uint32_t a, uint32_t b) const;
   void add_task(const numerics::WeightView& weight, uint32_t entry, const std::byte* prepared,
                 size_t tokens, const float* bias, float* y, size_t y_stride);
+  void activate_row(const model::ActivationRule& rule, std::span<float> gate,
+                    std::span<const float> up) const;
+  void choose_by_score(std::span<float> logits, const model::RouterRule& rule,
+                       std::span<model::Choice> out);
+  void choose_of_chosen(std::span<float> logits, const model::RouterRule& rule,
+                        std::span<model::Choice> out);
+  void choose_sparse_mixer(std::span<float> logits, const model::RouterRule& rule,
+                           std::span<model::Choice> out);
+  void drop_groups(std::span<float> scores, const model::RouterRule& rule);
   void multiply_windows(const model::Product& product, const Buffer& from);
   void run_tasks();
   void run_item(const Task& task, size_t item, size_t worker);
@@ -155,6 +170,7 @@ class CpuBackend : public model::Backend {
   std::vector<AttentionTile> tiles_;
   std::vector<model::Choice> choices_;
   std::vector<uint32_t> top_;
+  std::vector<float> scores_, group_scores_;  // of a row's experts, and of their groups
   std::span<KvSequence* const> sequences_;
   Status status_;
   // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.

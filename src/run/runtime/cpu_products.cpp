@@ -133,25 +133,6 @@ void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
   }
 }
 
-std::span<const model::Choice> CpuBackend::route(Tensor logits, const model::RouterRule& rule) {
-  Buffer& b = buffer(logits);
-  choices_.resize(b.rows * rule.top_k);
-  top_.resize(rule.top_k);
-  for (size_t row = 0; row < b.rows; ++row) {
-    const std::span<float> p = b.row(row);
-    ops_.softmax(p);
-    ops_.top_k(p, top_);
-    float sum = 1;
-    if (rule.renormalize) {
-      sum = 0;
-      for (const uint32_t expert : top_) sum += p[expert];
-    }
-    for (size_t rank = 0; rank < top_.size(); ++rank)
-      choices_[row * rule.top_k + rank] = {top_[rank], p[top_[rank]] / sum};
-  }
-  return choices_;
-}
-
 void CpuBackend::request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) {
   weights_.request(static_cast<uint32_t>(weights[0]), experts);
   slots_prepared_for_.reset();
@@ -207,13 +188,14 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
   run_tasks();
 }
 
-void CpuBackend::silu_mul_slots(Tensor gate, Tensor up, std::span<const ExpertGroup> groups) {
+void CpuBackend::activate_slots(const model::ActivationRule& rule, Tensor gate, Tensor up,
+                                std::span<const ExpertGroup> groups) {
   Buffer& to = buffer(gate);
   const Buffer& factor = buffer(up);
   for (const ExpertGroup& group : groups)
     for_rows(pool_, group.slots, [&](size_t i) {
       const size_t slot = group.first_slot + i;
-      ops_.silu_mul(to.row(slot), factor.row(slot), to.row(slot));
+      activate_row(rule, to.row(slot), factor.row(slot));
     });
 }
 

@@ -52,7 +52,7 @@ ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& c
     if (looked_up) continue;
     info.read_bytes_token += entry.experts == 1
                                  ? entry.bytes()
-                                 : entry.bytes() / entry.experts * config.experts_per_token;
+                                 : entry.bytes() / entry.experts * config.router.top_k;
   }
   info.storage =
       std::ranges::max_element(by_storage, {}, [](const auto& pair) { return pair.second; })->first;
@@ -105,7 +105,7 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
                 context, options.sessions_max);
   state.need.kv = *kv_bytes;
   state.info.context = context;
-  state.info.rope_length = numerics::rope_length(config.rope, context);
+  state.info.rope_length = model::rope_length(config, context);
   state.info.kv_bytes_token = limits.kv.token_bytes();
   if (state.info.context_model != 0 && context > state.info.context_model)
     state.info.notes.push_back(
@@ -163,7 +163,7 @@ Status EngineOpener::choose_weights(Engine::State& state) {
   const EngineOptions& options = state.options;
   MemoryNeed& need = state.need;
   ResidencyNeeds needs{.tied = config.tied,
-                       .experts_per_token = config.experts_per_token,
+                       .experts_per_token = config.router.top_k,
                        .window_bytes = options.window_bytes};
   SLUICE_TRY(state.weights->arrange(needs));
   MemoryBound bound = memory_bound(need, options.memory_bytes_max);

@@ -74,7 +74,7 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
 }
 
 bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
-  return bytes >= kDirectBytesMin && part.from == part.into;
+  return bytes >= kDirectBytesMin && part.from == part.into && !part.add_one;
 }
 
 // Cuts a transfer into pieces, at heads where rows are permuted within heads.
@@ -124,7 +124,7 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
   const bool plain = format.quant.mode == numerics::QuantMode::kFloat;
   const bool vector = module.shape.size() == 1;
   const DType stored = format.dtype;
-  if (plain) format.dtype = vector ? DType::kF32 : resident_type(stored);
+  if (plain) format.dtype = vector || module.filters ? DType::kF32 : resident_type(stored);
 
   WeightEntry entry{
       .name = module.tensor_name(),
@@ -146,6 +146,7 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
     part.pieces = module.rows() / entry.rows;
     part.from = plain ? stored : DType::kU8;
     part.into = plain ? format.dtype : DType::kU8;
+    part.add_one = module.recipe.add_one;
     uint64_t row = 0;
     for (const RowSource& source : module.recipe.sources) {
       const StoredTensor& tensor = tensors[source.tensor];
@@ -217,6 +218,7 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
                      .head_rows = source.head_rows,
                      .from = part.from,
                      .into = part.into,
+                     .add_one = part.add_one,
                      // Else another source's rows lie in them.
                      .whole_pages = pages && from == first && to == end && source.head_rows == 0},
                     out);
@@ -242,11 +244,12 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
                                         static_cast<size_t>(t.row_bytes));
     const std::span<std::byte> out(t.to + target * t.to_row_bytes,
                                    static_cast<size_t>(t.to_row_bytes));
-    if (t.from == t.into) {
+    if (t.from == t.into && !t.add_one) {
       std::ranges::copy(in, out.begin());
       continue;
     }
     numerics::decode_elements(t.from, in, buffers.values);
+    if (t.add_one) numerics::add_one(t.from, buffers.values);
     numerics::encode_elements(t.into, buffers.values, out);
   }
   return {};

@@ -29,11 +29,13 @@ struct WeightPart {
   uint64_t columns = 0;  // of a row of the file
   uint64_t pieces = 1;   // rows of the file that make one: a permuted vector's elements
   numerics::DType from{}, into{};
+  bool add_one = false;           // to the values, in the source's type
   std::vector<FileRows> sources;  // all rows in order, counted as in the file
 };
 
 // Stacked experts are one after another: expert e is rows [e·R, (e+1)·R), R = rows / experts.
-// Vectors (norms, biases) are one row of f32.
+// Vectors (norms, biases) are one row of f32; filters of convolutions a row of f32 for each
+// channel.
 struct WeightEntry {
   std::string name;  // of the tensor in the model's own terms: "model.norm.weight"
   families::Role role = families::Role::kOther;
@@ -74,9 +76,10 @@ struct WeightTransfer {
   std::byte* to = nullptr;
   uint64_t to_row_bytes = 0, columns = 0, head_rows = 0;
   numerics::DType from{}, into{};
+  bool add_one = false;
   bool whole_pages = false;  // the pages around it in memory may be overwritten with the file's
   uint64_t bytes() const { return rows * row_bytes; }
-  bool staged() const { return head_rows > 0 || from != into; }
+  bool staged() const { return head_rows > 0 || from != into || add_one; }
 };
 // All that brings placed rows to the buffer at base, in pieces.
 void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::byte* base,

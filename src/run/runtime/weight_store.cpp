@@ -39,7 +39,8 @@ Result<std::unique_ptr<WeightStore>> WeightStore::plan(
     const io::StoredTensor& source =
         store->checkpoint_->tensors[module.recipe.sources.front().tensor];
     const numerics::DType resident = entry.format.dtype;
-    if (source.packing == nullptr && module.shape.size() > 1 && resident != source.info.dtype)
+    if (source.packing == nullptr && module.shape.size() > 1 && !module.filters &&
+        resident != source.info.dtype)
       ++decoded[{source.info.dtype, resident}];
     store->by_name_.emplace(entry.name, static_cast<uint32_t>(store->entries_.size()));
     store->entries_.push_back(std::move(entry));

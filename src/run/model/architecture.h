@@ -1,0 +1,59 @@
+// What a family's forward pass does otherwise than llama's: one file per architecture, each with a
+// function that fills in ModelConfig, and the table of them. The readers below are those that
+// several families share; label is config.json's, for messages.
+#pragma once
+
+#include <string_view>
+
+#include "model/config.h"
+
+namespace sluice::model {
+
+struct Architecture {
+  std::string_view family;  // model_type
+  // out holds names, sizes, one LayerConfig per layer with sparse set, the scale 1/√head_dim, and
+  // for sparse models the number of experts.
+  // Errors: kUnsupported for settings that it does not know, kCorrupt for impossible ones.
+  Status (*configure)(const Json& config, const std::string& label, ModelConfig& out);
+};
+
+// Null for families that have no forward pass.
+const Architecture* find_architecture(std::string_view model_type);
+// All of them, for messages: "llama, mistral, …".
+std::string architecture_names();
+
+extern const Architecture kLlama;
+extern const Architecture kMistral;
+extern const Architecture kMixtral;
+extern const Architecture kQwen2;
+extern const Architecture kQwen3;
+extern const Architecture kQwen3Moe;
+
+// ---- single values, or a fallback where the key is missing ----
+
+Result<uint64_t> integer_or(const Json& json, std::string_view key, int64_t low, int64_t high,
+                            uint64_t fallback, const std::string& label);
+Result<bool> flag_or(const Json& json, std::string_view key, bool fallback,
+                     const std::string& label);
+// Finite, and above zero.
+Result<float> factor_or(const Json& json, std::string_view key, float fallback,
+                        const std::string& label);
+
+// ---- what decoders have in common ----
+
+// rms_norm_eps, hidden_act (silu), and one rope table. theta_default: where rope_theta is missing.
+Status read_decoder(const Json& json, const std::string& label, double theta_default,
+                    ModelConfig& out);
+// Appends the rope table of the configuration's own keys.
+Status read_rope_table(const Json& json, const std::string& label, double theta_default,
+                       ModelConfig& out);
+// The layers that layer_types calls sliding_attention see window tokens; where there is no such
+// list, the layers from first on do.
+Status read_windows(const Json& json, const std::string& label, uint32_t window, uint64_t first,
+                    ModelConfig& out);
+// sliding_window; 0 where it is missing.
+Result<uint32_t> read_window(const Json& json, const std::string& label);
+// num_experts_per_tok, into router.top_k; nothing for dense models.
+Status read_experts_per_token(const Json& json, const std::string& label, ModelConfig& out);
+
+}  // namespace sluice::model

@@ -1,0 +1,45 @@
+#include "model/layer.h"
+
+namespace sluice::model {
+
+Weight required(Backend& backend, std::string_view name) {
+  const Weight weight = backend.weight(name);
+  SLUICE_CHECK(weight != Weight::kNone);
+  return weight;
+}
+
+Norm::Norm(const ModelConfig& config, Backend& backend, std::string_view path)
+    : kind_(config.norm),
+      weight_(required(backend, fmt::format("{}.weight", path))),
+      bias_(backend.weight(fmt::format("{}.bias", path))),
+      epsilon_(config.rms_norm_eps) {}
+
+void Norm::run(Backend& backend, Tensor x, Tensor out) const {
+  switch (kind_) {
+    case NormKind::kRms: return backend.rms_norm(x, weight_, epsilon_, out);
+    case NormKind::kLayer: return backend.layer_norm(x, weight_, bias_, epsilon_, out);
+  }
+}
+
+void Norm::run_heads(Backend& backend, Tensor x, size_t heads) const {
+  backend.rms_norm_heads(x, heads, weight_, epsilon_);
+}
+
+Weight LayerContext::weight(std::string_view parameter) const {
+  return required(backend, config.layer_name(layer, parameter));
+}
+
+Weight LayerContext::weight_or_none(std::string_view parameter) const {
+  return backend.weight(config.layer_name(layer, parameter));
+}
+
+Product LayerContext::product(std::string_view path, Tensor out) const {
+  return {weight(fmt::format("{}.weight", path)), weight_or_none(fmt::format("{}.bias", path)),
+          out};
+}
+
+Norm LayerContext::norm(std::string_view path) const {
+  return {config, backend, config.layer_name(layer, path)};
+}
+
+}  // namespace sluice::model

@@ -1,0 +1,95 @@
+// The two halves of a decoder's layer, which mix tokens and work on each by itself, and what their
+// makers need: settings, names, weights, and the activations that all layers share.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "model/backend.h"
+#include "model/config.h"
+
+namespace sluice::model {
+
+// h += mixer(norm(h)) without the sum and the norm. One layer's.
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+  // x: the normalised rows of the batch; out: overwritten.
+  virtual void run(Backend& backend, const Batch& batch, Tensor x, Tensor out) = 0;
+};
+
+// h += feed_forward(norm(h)) without the sum and the norm. One layer's.
+class FeedForward {
+ public:
+  virtual ~FeedForward() = default;
+  // x: the normalised rows; out: overwritten.
+  virtual void run(Backend& backend, Tensor x, Tensor out) = 0;
+  // The layer behind this one's, for guesses at its experts; nothing where there is none.
+  virtual void set_next(FeedForward* /*next*/) {}
+  // Tells the back-end which experts the workspace's hidden state would choose if the layers in
+  // between changed nothing. scratch: hidden_size columns, overwritten.
+  virtual void guess(Backend& /*backend*/, Tensor /*scratch*/) {}
+};
+
+// Of a feed-forward part of that width: gate and up, and both where they come out of one matrix.
+struct GatedSpace {
+  size_t width = 0;
+  Tensor gate{}, up{}, both{};
+};
+
+// Activations that all layers share: a layer's are dead when the next begins.
+struct Workspace {
+  Tensor hidden{}, normed{}, delta{};                       // hidden_size
+  Tensor q{}, k{}, v{}, attended{};                         // heads · head_dim
+  Tensor qkv{};                                             // where they are one matrix
+  GatedSpace dense{}, shared{};                             // of dense layers, of shared experts
+  Tensor shared_out{}, shared_gate{};                       // hidden_size, 1
+  Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
+  Tensor last{}, logits{};                                  // rows whose logits are wanted
+};
+
+// backend.weight(name), which must be there.
+Weight required(Backend& backend, std::string_view name);
+
+// A norm with its weights: path + ".weight", and ".bias" where the model brings one.
+class Norm {
+ public:
+  Norm() = default;
+  Norm(const ModelConfig& config, Backend& backend, std::string_view path);
+  void run(Backend& backend, Tensor x, Tensor out) const;  // out may be x
+  // Each of a row's heads by itself.
+  void run_heads(Backend& backend, Tensor x, size_t heads) const;
+
+ private:
+  NormKind kind_ = NormKind::kRms;
+  Weight weight_ = Weight::kNone, bias_ = Weight::kNone;
+  float epsilon_ = 0;
+};
+
+// What the makers of a layer's halves are given. Everything but layer outlives the layer.
+struct LayerContext {
+  const ModelConfig& config;
+  Backend& backend;
+  const Workspace& space;
+  std::span<const RopeTable> ropes;  // as config.ropes
+  uint32_t layer = 0;
+
+  const LayerConfig& settings() const { return config.layers[layer]; }
+  // Of this layer's parameter, such as "self_attn.q_proj.weight".
+  Weight weight(std::string_view parameter) const;           // must be there
+  Weight weight_or_none(std::string_view parameter) const;   // kNone where the model has none
+  Product product(std::string_view path, Tensor out) const;  // with its bias where there is one
+  Norm norm(std::string_view path) const;
+};
+
+std::unique_ptr<Mixer> attention_mixer(const LayerContext& context);
+
+// down(activation(gate·x) ⊙ up·x) over dense matrices under path, such as "mlp".
+std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std::string_view path,
+                                                const GatedSpace& space);
+// A router over experts, and shared experts where the family has them. norm: the one whose output
+// the layer's feed-forward part gets.
+std::unique_ptr<FeedForward> sparse_feed_forward(const LayerContext& context, const Norm& norm);
+
+}  // namespace sluice::model

@@ -1,0 +1,17 @@
+// Mistral: llama, with a window in all layers where the configuration names one.
+#include "model/architecture.h"
+
+namespace sluice::model {
+namespace {
+
+Status configure(const Json& config, const std::string& label, ModelConfig& out) {
+  SLUICE_TRY(read_decoder(config, label, 1e4, out));
+  SLUICE_ASSIGN(const uint32_t window, read_window(config, label));
+  return read_windows(config, label, window, 0, out);
+}
+
+}  // namespace
+
+constinit const Architecture kMistral = {"mistral", configure};
+
+}  // namespace sluice::model

@@ -1,0 +1,114 @@
+// The CPU back-end's routers: from a row's logits to its experts and their weights, in f32.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "runtime/cpu_backend.h"
+
+namespace sluice::runtime {
+
+using model::Choice;
+using model::RouterRule;
+using model::RouterScore;
+
+namespace {
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+// Keeps the sum of sigmoids, which may all be 0, from dividing by nothing.
+constexpr float kSumEpsilon = 1e-20f;
+
+}  // namespace
+
+// All experts but those of the best groups.
+void CpuBackend::drop_groups(std::span<float> scores, const RouterRule& rule) {
+  const size_t size = scores.size() / rule.groups;
+  group_scores_.resize(rule.groups);
+  top_.resize(std::min<size_t>(rule.group_best, size));
+  for (size_t group = 0; group < rule.groups; ++group) {
+    const std::span<const float> members = scores.subspan(group * size, size);
+    ops_.top_k(members, top_);
+    group_scores_[group] = 0;
+    for (const uint32_t member : top_) group_scores_[group] += members[member];
+  }
+  top_.resize(rule.groups_kept);
+  ops_.top_k(group_scores_, top_);
+  for (size_t group = 0; group < rule.groups; ++group)
+    if (std::ranges::find(top_, group) == top_.end())
+      std::ranges::fill(scores.subspan(group * size, size), kLowest);
+}
+
+void CpuBackend::choose_by_score(std::span<float> logits, const RouterRule& rule,
+                                 std::span<Choice> out) {
+  const bool sigmoid = rule.score == RouterScore::kSigmoid;
+  const bool adjusted = rule.correction != model::Weight::kNone || rule.groups > 1;
+  scores_.assign(logits.begin(), logits.end());
+  if (sigmoid)
+    ops_.sigmoid(logits, logits);
+  else
+    ops_.softmax(logits);
+  // Large logits have one sigmoid: where nothing is added to it, they themselves decide.
+  if (adjusted || !sigmoid) std::ranges::copy(logits, scores_.begin());
+  if (rule.correction != model::Weight::kNone) ops_.add(scores_, vector_of(rule.correction));
+  if (rule.groups > 1) drop_groups(scores_, rule);
+  top_.resize(rule.top_k);
+  ops_.top_k(scores_, top_);
+  float sum = 1;
+  if (rule.renormalize) {
+    sum = 0;
+    for (const uint32_t expert : top_) sum += logits[expert];
+    if (sigmoid) sum += kSumEpsilon;
+  }
+  for (size_t rank = 0; rank < top_.size(); ++rank)
+    out[rank] = {top_[rank], logits[top_[rank]] / sum};
+}
+
+void CpuBackend::choose_of_chosen(std::span<float> logits, const RouterRule& rule,
+                                  std::span<Choice> out) {
+  top_.resize(rule.top_k);
+  ops_.top_k(logits, top_);
+  scores_.resize(rule.top_k);
+  for (size_t rank = 0; rank < top_.size(); ++rank) scores_[rank] = logits[top_[rank]];
+  ops_.softmax(scores_);
+  for (size_t rank = 0; rank < top_.size(); ++rank) out[rank] = {top_[rank], scores_[rank]};
+}
+
+// Phi-3.5-MoE's: an expert's weight is its share of a softmax over those that come near it, and
+// those chosen before it are left out.
+void CpuBackend::choose_sparse_mixer(std::span<float> logits, const RouterRule& rule,
+                                     std::span<Choice> out) {
+  top_.resize(rule.top_k);
+  ops_.top_k(logits, top_);
+  scores_.resize(logits.size());
+  for (size_t rank = 0; rank < top_.size(); ++rank) {
+    const float largest = logits[top_[rank]];
+    for (size_t expert = 0; expert < logits.size(); ++expert) {
+      const float logit = logits[expert];
+      const float bound = 2 * rule.jitter * std::max(std::abs(logit), largest);
+      const bool near = largest - logit <= bound;
+      scores_[expert] = near ? logit : kLowest;
+    }
+    for (size_t earlier = 0; earlier < rank; ++earlier) scores_[top_[earlier]] = kLowest;
+    scores_[top_[rank]] = largest;
+    ops_.softmax(scores_);
+    out[rank] = {top_[rank], scores_[top_[rank]]};
+  }
+}
+
+std::span<const Choice> CpuBackend::route(model::Tensor logits, const RouterRule& rule) {
+  Buffer& b = buffer(logits);
+  choices_.resize(b.rows * rule.top_k);
+  for (size_t row = 0; row < b.rows; ++row) {
+    const std::span<Choice> out = std::span(choices_).subspan(row * rule.top_k, rule.top_k);
+    switch (rule.score) {
+      case RouterScore::kSoftmax:
+      case RouterScore::kSigmoid: choose_by_score(b.row(row), rule, out); break;
+      case RouterScore::kSoftmaxOfChosen: choose_of_chosen(b.row(row), rule, out); break;
+      case RouterScore::kSparseMixer: choose_sparse_mixer(b.row(row), rule, out); break;
+    }
+    if (rule.scale != 1)
+      for (Choice& choice : out) choice.weight *= rule.scale;
+  }
+  return choices_;
+}
+
+}  // namespace sluice::runtime
