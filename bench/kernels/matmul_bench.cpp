@@ -102,17 +102,20 @@ void multiply(benchmark::State& state, const MatmulTable& table, Case c) {
 }
 
 void read_memory(benchmark::State& state) {
-  const size_t size = wanted_bytes() / 256 * 256;
+  const size_t size = wanted_bytes() / 64 * 64;
   const std::byte* bytes = shared_bytes(size);
   for (auto _ : state) {
-    // Wide enough for the compiler's own vectors: scalar loads do not keep up with memory.
-    uint64_t sums[32] = {};
-    for (size_t i = 0; i < size; i += sizeof sums)
-      for (size_t j = 0; j < 32; ++j) {
-        uint64_t word;
-        std::memcpy(&word, bytes + i + j * 8, 8);
-        sums[j] ^= word;
-      }
+    // As vectors, several sums: one word at a time does not keep up with memory.
+    typedef uint64_t Vector __attribute__((vector_size(16), may_alias));
+    Vector a{}, b{}, c{}, d{};
+    for (size_t i = 0; i < size; i += 64) {
+      const auto* at = reinterpret_cast<const Vector*>(bytes + i);
+      a ^= at[0];
+      b ^= at[1];
+      c ^= at[2];
+      d ^= at[3];
+    }
+    Vector sums = a ^ b ^ c ^ d;
     benchmark::DoNotOptimize(sums);
   }
   state.counters["GB/s"] = {

@@ -314,15 +314,15 @@ int main(int argc, char** argv) {
   const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device()();
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  for (const SimdLevel level : offered_simd_levels(detect_cpu())) {
-    const MatmulTable& table = kernels::matmul_table(level);
-    const int before = failures;
-    std::mt19937_64 random(seed);
-    check_coded(table, random);
-    check_floats(table, random);
-    check_poison(table, random);
-    std::printf("%s: %s\n", std::string(simd_level_name(table.level())).c_str(),
-                failures == before ? "the model's bits" : "FAILED");
-  }
+  for (const SimdLevel level : offered_simd_levels(detect_cpu()))
+    for (const MatmulTable& table : kernels::matmul_tables(level)) {
+      const int before = failures;
+      std::mt19937_64 random(seed);
+      check_coded(table, random);
+      check_floats(table, random);
+      check_poison(table, random);
+      std::printf("%s: %s\n", std::string(simd_level_name(table.level())).c_str(),
+                  failures == before ? "the model's bits" : "FAILED");
+    }
   return failures == 0 ? 0 : 1;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/kernel_table.h"
@@ -141,15 +142,22 @@ void matmul_decoded(SimdLevel level, const RawMatmulOps& ops, const WeightView& 
   }
 }
 
-MatmulTable make_table(SimdLevel level, const RawMatmulOps* ops) {
-  return ops == nullptr ? MatmulTable(SimdLevel::kScalar, nullptr) : MatmulTable(level, ops);
-}
-
-// The first processors with AVX-512 lack its byte products.
-MatmulTable widest_table() {
-  const RawMatmulOps* ops = avx512_matmul_ops();
-  return ops == nullptr ? make_table(SimdLevel::kAvx2, avx2_matmul_ops())
-                        : make_table(SimdLevel::kAvx512, ops);
+// What lies within a set: the first processors with AVX-512 lack its byte products, and the next
+// ones its byte permutations. The fastest first.
+std::vector<MatmulTable> make_tables(SimdLevel level) {
+  std::vector<MatmulTable> tables;
+  const auto add = [&](SimdLevel of, const RawMatmulOps* ops) {
+    if (ops != nullptr) tables.emplace_back(of, ops);
+  };
+  if (level == SimdLevel::kAvx512) {
+    add(level, avx512_vbmi_matmul_ops());
+    add(level, avx512_matmul_ops());
+    if (tables.empty()) add(SimdLevel::kAvx2, avx2_matmul_ops());
+  }
+  if (level == SimdLevel::kAvx2) add(level, avx2_matmul_ops());
+  if (level == SimdLevel::kNeon) add(level, neon_matmul_ops());
+  if (tables.empty()) tables.emplace_back(SimdLevel::kScalar, nullptr);
+  return tables;
 }
 
 }  // namespace
@@ -211,11 +219,11 @@ void MatmulTable::matmul(const WeightView& w, Activations activations, const std
     matmul_decoded(level_, *ops_, w, row_begin, m);
 }
 
-const MatmulTable& matmul_table(SimdLevel level) {
-  static const MatmulTable kScalar(SimdLevel::kScalar, nullptr);
-  static const MatmulTable kNeon = make_table(SimdLevel::kNeon, neon_matmul_ops());
-  static const MatmulTable kAvx2 = make_table(SimdLevel::kAvx2, avx2_matmul_ops());
-  static const MatmulTable kAvx512 = widest_table();
+std::span<const MatmulTable> matmul_tables(SimdLevel level) {
+  static const std::vector<MatmulTable> kScalar = make_tables(SimdLevel::kScalar);
+  static const std::vector<MatmulTable> kNeon = make_tables(SimdLevel::kNeon);
+  static const std::vector<MatmulTable> kAvx2 = make_tables(SimdLevel::kAvx2);
+  static const std::vector<MatmulTable> kAvx512 = make_tables(SimdLevel::kAvx512);
   switch (level) {
     case SimdLevel::kNeon: return kNeon;
     case SimdLevel::kAvx2: return kAvx2;
@@ -224,5 +232,7 @@ const MatmulTable& matmul_table(SimdLevel level) {
   }
   return kScalar;
 }
+
+const MatmulTable& matmul_table(SimdLevel level) { return matmul_tables(level).front(); }
 
 }  // namespace sluice::kernels

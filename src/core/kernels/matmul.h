@@ -76,5 +76,8 @@ class MatmulTable {
 
 // level must be one that the processor offers (detect_cpu, parse_simd_level).
 const MatmulTable& matmul_table(SimdLevel level);
+// All that this processor can run of that level, of which the first is matmul_table(level): for
+// tests, because one processor would never try the others. Not empty.
+std::span<const MatmulTable> matmul_tables(SimdLevel level);
 
 }  // namespace sluice::kernels

@@ -81,6 +81,7 @@ struct RawMatmulOps {
 const RawMatmulOps* neon_matmul_ops();      // of these two the one that the processor runs
 const RawMatmulOps* neon_dot_matmul_ops();  // only where NEON was built
 const RawMatmulOps* avx2_matmul_ops();
-const RawMatmulOps* avx512_matmul_ops();
+const RawMatmulOps* avx512_matmul_ops();       // where the processor has VNNI
+const RawMatmulOps* avx512_vbmi_matmul_ops();  // and VBMI
 
 }  // namespace sluice::kernels

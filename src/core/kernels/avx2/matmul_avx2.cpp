@@ -3,6 +3,7 @@
 
 #define SLUICE_ISA avx2
 #include "kernels/avx2/matmul_partial.h"
+#include "kernels/avx2/matmul_streams.h"
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

@@ -2,6 +2,7 @@
 #include "kernels/raw_matmul.h"
 
 #define SLUICE_ISA avx512
+#include "kernels/avx2/matmul_streams.h"
 #include "kernels/avx512/matmul_partial.h"
 #include "kernels/generic/matmul_kernels.h"
 

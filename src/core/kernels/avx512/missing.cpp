@@ -9,5 +9,6 @@ const RawOps* avx512_ops() { return nullptr; }
 const RawFpOps* avx512_fp_ops() { return nullptr; }
 const RawLayerOps* avx512_layer_ops() { return nullptr; }
 const RawMatmulOps* avx512_matmul_ops() { return nullptr; }
+const RawMatmulOps* avx512_vbmi_matmul_ops() { return nullptr; }
 
 }  // namespace sluice::kernels

@@ -1,0 +1,16 @@
+// The products compiled for avx512 with its byte products (VNNI) and byte permutations (VBMI).
+#include "kernels/raw_matmul.h"
+
+#define SLUICE_ISA avx512vbmi
+#include "kernels/avx512/matmul_partial.h"
+#include "kernels/avx512/matmul_streams.h"
+#include "kernels/generic/matmul_kernels.h"
+
+namespace sluice::kernels {
+
+const RawMatmulOps* avx512_vbmi_matmul_ops() {
+  const bool there = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+  return there ? &avx512vbmi::kMatmulOps : nullptr;
+}
+
+}  // namespace sluice::kernels
