@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2",
-            "qwen3_next", "qwen3_5", "qwen3_5_moe")
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
+            "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
+            "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -28,13 +29,22 @@ CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
+    "deepseek_v32": "DeepseekV32ForCausalLM",
+    "glm4_moe_lite": "Glm4MoeLiteForCausalLM",
+    "glm_moe_dsa": "GlmMoeDsaForCausalLM",
     "kimi_k2": "DeepseekV3ForCausalLM",
+    "kimi_k25": "KimiK25ForConditionalGeneration",
     "qwen3_next": "Qwen3NextForCausalLM",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
 }
-DEEPSEEK = ("deepseek_v3", "kimi_k2")
+# Latent attention; of these, with an indexer, and with a layer for several tokens by default.
+DEEPSEEK = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
+            "kimi_k25")
+INDEXED = ("deepseek_v32", "glm_moe_dsa")
+PREDICTING = ("deepseek_v32", "glm4_moe_lite", "glm_moe_dsa")
 HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")  # linear attention beside gated attention
 # Their numbers are in text_config, and their language model is one part of several.
 NESTED = ("qwen3_5", "qwen3_5_moe")
@@ -99,7 +109,21 @@ def make_config(family, dtype="bf16", tied=False, **dims):
                       moe_layer_freq=1, n_group=1, topk_group=1, norm_topk_prob=True,
                       routed_scaling_factor=2.5, scoring_func="sigmoid", topk_method="noaux_tc",
                       num_key_value_heads=config["num_attention_heads"],
-                      num_nextn_predict_layers=0, qk_head_dim=160)
+                      num_nextn_predict_layers=int(family in PREDICTING), qk_head_dim=160)
+    if family == "deepseek_v2":  # which mlx_lm loads with yarn scaling only
+        config.update(topk_method="greedy", scoring_func="softmax", norm_topk_prob=False,
+                      routed_scaling_factor=1.0,
+                      rope_scaling=dict(type="yarn", factor=4.0, mscale=0.707, mscale_all_dim=0.707,
+                                        beta_fast=32, beta_slow=1,
+                                        original_max_position_embeddings=32))
+    if family in INDEXED:
+        config.update(index_head_dim=64, index_n_heads=4, index_topk=24)
+    if family == "glm_moe_dsa":
+        config.update(indexer_rope_interleave=True,
+                      rope_parameters=dict(rope_theta=10000.0, rope_type="default"))
+        del config["rope_theta"], config["rope_scaling"]
+    if family in ("glm4_moe_lite", "glm_moe_dsa"):
+        config.update(rms_norm_eps=1e-5)
     if family in HYBRIDS:
         config.update(num_hidden_layers=4, full_attention_interval=4, linear_num_key_heads=2,
                       linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=32,
@@ -113,7 +137,18 @@ def make_config(family, dtype="bf16", tied=False, **dims):
                                                quant_method="fp8",
                                                weight_block_size=[FP8_BLOCK, FP8_BLOCK]))
     config.update(dims)
+    if family == "kimi_k25":
+        return kimi_of_several_parts(config)
     return nested(config) if family in NESTED else config
+
+
+def kimi_of_several_parts(config):
+    """Kimi K2 as the language model of a model that sees."""
+    text = dict(config, architectures=["DeepseekV3ForCausalLM"], model_type="kimi_k2")
+    return dict(architectures=config["architectures"], model_type="kimi_k25", text_config=text,
+                bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"],
+                dtype=config["torch_dtype"], tie_word_embeddings=config["tie_word_embeddings"],
+                vision_config=dict(hidden_size=64, model_type="moonvit"))
 
 
 def nested(config):
@@ -169,15 +204,24 @@ def latent_attention(config, prefix):
     if config["attention_bias"]:
         tensors += [("kv_a_proj_with_mqa.bias", (kv_rank + rope,)), ("o_proj.bias", (h,))]
         tensors += [("q_a_proj.bias", (q_rank,))] if q_rank else []
+    if config["model_type"] in INDEXED:
+        width, count = config["index_head_dim"], config["index_n_heads"]
+        tensors += [("indexer.wq_b.weight", (count * width, q_rank)),
+                    ("indexer.wk.weight", (width, h)), ("indexer.k_norm.weight", (width,)),
+                    ("indexer.k_norm.bias", (width,)),
+                    ("indexer.weights_proj.weight", (count, h))]
     return [(f"{prefix}self_attn.{name}", shape) for name, shape in tensors]
 
 
 def deepseek_experts(config, prefix):
     h, m, experts = (config[k] for k in ("hidden_size", "moe_intermediate_size",
                                          "n_routed_experts"))
-    tensors = [("gate.weight", (experts, h)), ("gate.e_score_correction_bias", (experts,))]
+    tensors = [("gate.weight", (experts, h))]
+    if config["model_type"] != "deepseek_v2":
+        tensors.append(("gate.e_score_correction_bias", (experts,)))
     owners = [(f"experts.{expert}", m) for expert in range(experts)]
-    owners.append(("shared_experts", m * config["n_shared_experts"]))
+    if config["n_shared_experts"]:
+        owners.append(("shared_experts", m * config["n_shared_experts"]))
     for owner, width in owners:
         tensors += [(f"{owner}.gate_proj.weight", (width, h)),
                     (f"{owner}.up_proj.weight", (width, h)),
@@ -282,12 +326,19 @@ def tensor_list(config):
     family = config["model_type"]
     if family in HYBRIDS:
         return hybrid_tensors(config)
+    if family == "kimi_k25":
+        tensors = [(f"language_model.{name}", shape) for name, shape in tensor_list(text_of(config))]
+        return tensors + [("vision_tower.patch_embed.proj.weight", (64, 3, 14, 14)),
+                          ("vision_tower.encoder.blocks.0.wqkv.weight", (192, 64)),
+                          ("mm_projector.proj.0.weight", (config["text_config"]["hidden_size"], 64)),
+                          ("mm_projector.proj.0.bias", (config["text_config"]["hidden_size"],))]
     h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = config.get("head_dim") or h // config["num_attention_heads"]
     q = config["num_attention_heads"] * head_dim
     kv = config["num_key_value_heads"] * head_dim
     tensors = [("model.embed_tokens.weight", (v, h))]
-    for layer in range(config["num_hidden_layers"]):
+    predicting = config.get("num_nextn_predict_layers", 0)
+    for layer in range(config["num_hidden_layers"] + predicting):
         prefix = f"model.layers.{layer}."
         attention = [("q_proj", (q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
                      ("o_proj", (h, q))]
@@ -324,6 +375,11 @@ def tensor_list(config):
                     tensors.append((f"{prefix}mlp.{name}.bias", shape[:1]))
         tensors.append((f"{prefix}input_layernorm.weight", (h,)))
         tensors.append((f"{prefix}post_attention_layernorm.weight", (h,)))
+        if layer >= config["num_hidden_layers"]:
+            tensors += [(f"{prefix}{name}", shape) for name, shape in
+                        [("eh_proj.weight", (h, 2 * h)), ("enorm.weight", (h,)),
+                         ("hnorm.weight", (h,)), ("shared_head.norm.weight", (h,)),
+                         ("shared_head.head.weight", (v, h)), ("embed_tokens.weight", (v, h))]]
     tensors.append(("model.norm.weight", (h,)))
     if not config["tie_word_embeddings"]:
         tensors.append(("lm_head.weight", (v, h)))

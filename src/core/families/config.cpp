@@ -47,6 +47,18 @@ class Reader {
     std::sort(values.begin(), values.end());
     return values;
   }
+  std::vector<std::string> texts_or_none(std::string_view key) {
+    std::vector<std::string> values;
+    if (!has(key)) return values;
+    const Json* array = keep(json_array(config_, key, label_), static_cast<const Json*>(nullptr));
+    if (array == nullptr) return values;
+    for (const Json& element : *array) {
+      const Json holder{{key, element}};
+      values.push_back(keep(json_string(holder, key, label_), std::string()));
+    }
+    return values;
+  }
+  const std::string& label() const { return label_; }
   void refuse(Error error) {
     if (status_) status_ = std::unexpected(std::move(error));
   }
@@ -135,12 +147,51 @@ Status check_layer_types(const Json& config, const std::string& label, const Mod
   return {};
 }
 
-void read_deepseek_experts(Reader& reader, ModelDims& dims) {
+void read_indexer(Reader& reader, ModelDims& dims) {
+  dims.index_heads = reader.integer("index_n_heads", 1, kHeadsMax);
+  dims.index_head_dim = reader.integer("index_head_dim", 1, kHeadsMax);
+  if (dims.q_lora_rank == 0)
+    reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: an indexer is known for queries of low rank only, and q_lora_rank "
+                     "is null",
+                     reader.label())});
+  const std::vector<std::string> types = reader.texts_or_none("indexer_types");
+  if (std::ranges::any_of(types, [](const std::string& type) { return type != "full"; }))
+    reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: layers share an indexer (indexer_types), which stock mlx_lm does "
+                     "not know",
+                     reader.label())});
+}
+
+// transformers 5 lists the kind of every layer; mlx_lm knows the number of the first sparse one.
+void read_first_sparse_layer(Reader& reader, ModelDims& dims, Json& additions) {
+  const std::vector<std::string> types = reader.texts_or_none("mlp_layer_types");
+  if (types.empty() || reader.has("first_k_dense_replace"))
+    dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
+  else
+    dims.first_sparse_layer =
+        static_cast<uint64_t>(std::ranges::find(types, std::string("sparse")) - types.begin());
+  for (uint64_t layer = 0; layer < types.size(); ++layer) {
+    const bool sparse = dims.sparse_layer(layer);
+    if (types.size() == dims.layers && types[layer] == (sparse ? "sparse" : "dense")) continue;
+    return reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: mlp_layer_types should be {} layers, \"dense\" up to a first one and "
+                     "\"sparse\" from there on, which is all that stock mlx_lm knows",
+                     reader.label(), dims.layers)});
+  }
+  if (!reader.has("first_k_dense_replace"))
+    additions["first_k_dense_replace"] = dims.first_sparse_layer;
+}
+
+void read_deepseek_experts(Reader& reader, ModelDims& dims, Json& additions) {
   dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
   const uint64_t shared = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
-  dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
   dims.sparse_step = reader.integer_or("moe_layer_freq", 1, kLayersMax, 1);
   dims.sparse_offset = 0;
+  read_first_sparse_layer(reader, dims, additions);
   dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
   dims.shared_intermediate_size = dims.expert_intermediate_size * shared;
 }
@@ -258,6 +309,10 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kLinearValueHeadDim: return linear_value_head_dim;
     case Dim::kLinearConvKernelDim: return linear_conv_kernel_dim;
     case Dim::kOne: return 1;
+    case Dim::kKvBRows: return heads * (qk_nope_head_dim + v_head_dim);
+    case Dim::kIndexHeads: return index_heads;
+    case Dim::kIndexHeadDim: return index_head_dim;
+    case Dim::kIndexQRows: return index_heads * index_head_dim;
   }
   SLUICE_CHECK(false);
 }
@@ -282,10 +337,11 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
     reader.refuse({ErrorCode::kCorrupt,
                    fmt::format("{}: head_dim {} is odd, so its rows cannot have been interleaved",
                                label, dims.head_dim)});
+  if (family.has_indexer) read_indexer(reader, dims);
   dims.attention_bias = reader.flag_or("attention_bias", false);
   dims.mlp_bias = reader.flag_or("mlp_bias", false);
   if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
-  if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims);
+  if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims, additions);
   if (family.experts == ExpertKeys::kQwenShared) {
     read_qwen_experts(reader, dims, additions);
     read_shared_expert(reader, dims);

@@ -33,6 +33,11 @@ enum class Dim : uint8_t {
   kQkNopeHeadDim,
   kVHeadDim,
   kValueColumns,  // num_attention_heads · v_head_dim
+  kKvBRows,       // num_attention_heads · (qk_nope_head_dim + v_head_dim)
+  // Of the indexer that chooses tokens for attention.
+  kIndexHeads,
+  kIndexHeadDim,
+  kIndexQRows,  // index_n_heads · index_head_dim
   // Linear attention (Gated DeltaNet). Key heads · key_head_dim: KD; value heads likewise: VD.
   kGatedQRows,           // 2 · num_attention_heads · head_dim: each head's queries, then its gates
   kLinearQkvRows,        // 2 KD + VD
@@ -152,6 +157,7 @@ struct Family {
   std::span<const OtherPart> other_parts{};  // left out with a note
   Unconverted unconverted = Unconverted::kNever;
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
+  bool has_indexer = false;       // index_n_heads and index_head_dim
 };
 
 // The known families, by model_type; null for others.
@@ -163,8 +169,13 @@ extern const Family kMixtral;
 extern const Family kQwen2;
 extern const Family kQwen3;
 extern const Family kQwen3Moe;
+extern const Family kDeepseekV2;
 extern const Family kDeepseekV3;
+extern const Family kDeepseekV32;
+extern const Family kGlm4MoeLite;
+extern const Family kGlmMoeDsa;
 extern const Family kKimiK2;
+extern const Family kKimiK25;
 extern const Family kQwen3Next;
 extern const Family kQwen3_5;
 extern const Family kQwen3_5Moe;
@@ -184,6 +195,7 @@ struct ModelDims {
   std::vector<uint64_t> mlp_only_layers;       // sorted
   uint64_t q_lora_rank = 0, kv_lora_rank = 0;  // 0: not of low rank
   uint64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
+  uint64_t index_heads = 0, index_head_dim = 0;
   bool attention_bias = false, mlp_bias = false;
   // Linear attention in all layers but every full_attention_interval-th; 0: every layer attends.
   uint64_t full_attention_interval = 0;

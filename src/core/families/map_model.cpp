@@ -493,17 +493,22 @@ Result<std::vector<io::TensorInfo>> missing_tensors(const Checkpoint& checkpoint
 
 const Family* find_family(std::string_view model_type) {
   static constexpr const Family* kFamilies[] = {
-      &kLlama,       //
-      &kMistral,     //
-      &kMixtral,     //
-      &kQwen2,       //
-      &kQwen3,       //
-      &kQwen3Moe,    //
-      &kDeepseekV3,  //
-      &kKimiK2,      //
-      &kQwen3Next,   //
-      &kQwen3_5,     //
-      &kQwen3_5Moe,  //
+      &kLlama,        //
+      &kMistral,      //
+      &kMixtral,      //
+      &kQwen2,        //
+      &kQwen3,        //
+      &kQwen3Moe,     //
+      &kDeepseekV2,   //
+      &kDeepseekV3,   //
+      &kDeepseekV32,  //
+      &kGlm4MoeLite,  //
+      &kGlmMoeDsa,    //
+      &kKimiK2,       //
+      &kKimiK25,      //
+      &kQwen3Next,    //
+      &kQwen3_5,      //
+      &kQwen3_5Moe,   //
   };
   for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
