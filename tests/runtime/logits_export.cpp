@@ -1,5 +1,5 @@
 // Writes the logits of every given token as raw f32, for mlx_lm_test.py.
-//   runtime_logits_export MODEL OUT CHUNK auto|f32|i8 TOKEN...
+//   runtime_logits_export MODEL OUT CHUNK auto|f32|i8 transformers|mlx TOKEN...
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -19,8 +19,9 @@ Status run(const std::vector<std::string>& arguments) {
   options.simd = detect_cpu().simd;
   options.chunk_tokens = std::stoul(arguments[2]);
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments[3]));
+  SLUICE_ASSIGN(options.compat, runtime::parse_compat(arguments[4]));
   std::vector<uint32_t> tokens;
-  for (size_t i = 4; i < arguments.size(); ++i)
+  for (size_t i = 5; i < arguments.size(); ++i)
     tokens.push_back(static_cast<uint32_t>(std::stoul(arguments[i])));
   ThreadPool pool(2);
   NullLog log;
@@ -43,7 +44,7 @@ Status run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  if (arguments.size() < 5) return 2;
+  if (arguments.size() < 6) return 2;
   const Status status = run(arguments);
   if (status) return 0;
   std::fprintf(stderr, "%s\n", status.error().message.c_str());

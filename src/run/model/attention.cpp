@@ -15,8 +15,7 @@ class Attention : public Mixer {
         qk_norm_(context.config.qk_norm),
         rule_{.layer = context.layer,
               .heads = static_cast<uint32_t>(context.config.dims.heads),
-              .kv_heads = static_cast<uint32_t>(context.config.dims.kv_heads),
-              .head_dim = static_cast<uint32_t>(context.config.dims.head_dim),
+              .kv = context.settings().kv,
               .scale = context.config.attention_scale,
               .window = context.settings().window},
         uses_rope_(context.settings().uses_rope) {
@@ -38,7 +37,7 @@ class Attention : public Mixer {
     normalise(backend);
     if (uses_rope_) {
       backend.rope(space_.q, rule_.heads, rope_, batch);
-      backend.rope(space_.k, rule_.kv_heads, rope_, batch);
+      backend.rope(space_.k, rule_.kv.heads, rope_, batch);
     }
     backend.store_kv(rule_, space_.k, space_.v, batch);
     backend.attention(rule_, space_.q, batch, space_.attended);
@@ -50,8 +49,8 @@ class Attention : public Mixer {
   void project(Backend& backend, Tensor x) {
     backend.qmatmul(x, std::span(projections_, fused_ ? 1 : 3));
     if (!fused_) return;
-    const size_t q = size_t{rule_.heads} * rule_.head_dim;
-    const size_t kv = size_t{rule_.kv_heads} * rule_.head_dim;
+    const size_t q = size_t{rule_.heads} * rule_.kv.key_dim;
+    const size_t kv = size_t{rule_.kv.heads} * rule_.kv.key_dim;
     backend.take_columns(space_.qkv, 1, 0, space_.q);
     backend.take_columns(space_.qkv, 1, q, space_.k);
     backend.take_columns(space_.qkv, 1, q + kv, space_.v);
@@ -62,7 +61,7 @@ class Attention : public Mixer {
       case QkNorm::kNone: return;
       case QkNorm::kHead:
         q_norm_.run_heads(backend, space_.q, rule_.heads);
-        k_norm_.run_heads(backend, space_.k, rule_.kv_heads);
+        k_norm_.run_heads(backend, space_.k, rule_.kv.heads);
         return;
       case QkNorm::kRow:
         q_norm_.run(backend, space_.q, space_.q);

@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <algorithm>
+
 namespace sluice::model {
 
 // h += mixer(norm(h)); h += feed_forward(norm(h)).
@@ -27,6 +29,21 @@ void add_attention_space(const ModelConfig& config, Backend& backend, Workspace&
   space.attended = backend.tensor(q);
 }
 
+void add_latent_space(const ModelConfig& config, Backend& backend, LatentSpace& space) {
+  const families::ModelDims& dims = config.dims;
+  const size_t key = dims.kv_lora_rank + dims.qk_rope_head_dim;
+  if (dims.q_lora_rank > 0) space.q_low = backend.tensor(dims.q_lora_rank);
+  space.q = backend.tensor(dims.heads * (dims.qk_nope_head_dim + dims.qk_rope_head_dim));
+  space.key = backend.tensor(key);
+  space.query = backend.tensor(dims.heads * key);
+  space.attended = backend.tensor(dims.heads * dims.kv_lora_rank);
+  space.values = backend.tensor(dims.heads * dims.v_head_dim);
+  if (config.index_top_k == 0) return;
+  space.index_query = backend.tensor(dims.index_heads * dims.index_head_dim);
+  space.index_key = backend.tensor(dims.index_head_dim);
+  space.index_weights = backend.tensor(dims.index_heads);
+}
+
 void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& space) {
   const families::ModelDims& dims = config.dims;
   const size_t top_k = config.router.top_k;
@@ -46,7 +63,12 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   space.hidden = backend.tensor(dims.hidden_size);
   space.normed = backend.tensor(dims.hidden_size);
   space.delta = backend.tensor(dims.hidden_size);
-  add_attention_space(config, backend, space);
+  const auto mixes_by = [&](MixerKind kind) {
+    return std::ranges::any_of(config.layers,
+                               [=](const LayerConfig& layer) { return layer.mixer == kind; });
+  };
+  if (mixes_by(MixerKind::kAttention)) add_attention_space(config, backend, space);
+  if (mixes_by(MixerKind::kLatentAttention)) add_latent_space(config, backend, space.latent);
   bool dense = false;
   for (const LayerConfig& layer : config.layers) dense |= !layer.sparse;
   if (dense) space.dense = make_gated_space(config, backend, dims.intermediate_size);
@@ -59,6 +81,7 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
 std::unique_ptr<Mixer> make_mixer(const LayerContext& context) {
   switch (context.settings().mixer) {
     case MixerKind::kAttention: return attention_mixer(context);
+    case MixerKind::kLatentAttention: return latent_attention_mixer(context);
   }
   SLUICE_CHECK(false);
 }

@@ -65,13 +65,18 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
   ScratchBytes bytes;
   for (const Buffer& buffer : buffers_)
     bytes.values += buffer_rows(buffer, limits) * buffer.columns * sizeof(float);
-  const kernels::AttentionShape attention{.key_type = limits.kv.type,
-                                          .value_type = limits.kv.type,
-                                          .group = limits.heads / limits.kv.kv_heads,
-                                          .key_dim = limits.kv.head_dim,
-                                          .value_dim = limits.kv.head_dim,
-                                          .scale = 1};
-  bytes.worker = ops_.attend_scratch_bytes(attention);
+  for (const model::KvDims& dims : limits.kv.layers) {
+    bytes.worker = std::max(bytes.worker, dims.key_dim * sizeof(float));  // a decoded key
+    if (dims.heads == 0 || dims.value_dim == 0) continue;
+    const kernels::AttentionShape attention{
+        .key_type = limits.kv.type,
+        .value_type = limits.kv.type,
+        .group = std::min(kHeadsTogether, limits.heads / dims.heads),
+        .key_dim = dims.key_dim,
+        .value_dim = dims.value_dim,
+        .scale = 1};
+    bytes.worker = std::max(bytes.worker, ops_.attend_scratch_bytes(attention));
+  }
   for (uint32_t i = 0; i < weights_.entries().size(); ++i) {
     const WeightEntry& e = weights_.entries()[i];
     if (e.role == Role::kNorm || e.role == Role::kBias) continue;
@@ -82,11 +87,14 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
     bytes.prepared = std::max(bytes.prepared, row * rows);
     if (e.experts > 1) bytes.slot_prepared = std::max(bytes.slot_prepared, row * rows);
     bytes.worker =
-        std::max(bytes.worker, matmul_.scratch_bytes(e.format, activations, columns, limits.rows));
+        std::max({bytes.worker, matmul_.scratch_bytes(e.format, activations, columns, limits.rows),
+                  columns * sizeof(float)});  // a decoded row
   }
   bytes.worker = align_up(bytes.worker, io::kDirectAlignment);
-  const size_t spans = limits.context / kKvBlockTokens + 2;
+  const size_t spans = limits.selected_max + limits.context / kKvBlockTokens + 2;
   bytes.other = pool_.threads() * spans * sizeof(kernels::KvSpan);
+  bytes.other += limits.rows * limits.selected_max * sizeof(uint32_t);
+  if (limits.selected_max > 0) bytes.other += limits.context * (sizeof(float) + sizeof(uint32_t));
   for (const Rope& rope : ropes_)
     bytes.other += 2 * limits.rows * rope.frequencies() * sizeof(float);
   return bytes;
@@ -116,7 +124,13 @@ void CpuBackend::allocate(const StepLimits& limits) {
     rope.sin.resize(rope.cos.size());
   }
   spans_.resize(pool_.threads());
-  for (auto& spans : spans_) spans.reserve(limits.context / kKvBlockTokens + 2);
+  for (auto& spans : spans_)
+    spans.reserve(limits.selected_max + limits.context / kKvBlockTokens + 2);
+  selected_.resize(limits.rows * limits.selected_max);
+  if (limits.selected_max > 0) {
+    key_scores_.resize(limits.context);
+    candidates_.reserve(limits.context);
+  }
   choices_.reserve(limits.rows * copies_max_);
 }
 
@@ -167,6 +181,15 @@ void CpuBackend::rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) {
   const std::span<const float> scale = vector_of(weight);
   for_rows(pool_, from.rows,
            [&](size_t row) { ops_.rms_norm(from.row(row), scale, epsilon, to.row(row)); });
+}
+
+void CpuBackend::rms_norm_first(Tensor x, Weight weight, float epsilon) {
+  const Buffer& b = buffer(x);
+  const std::span<const float> scale = vector_of(weight);
+  for_rows(pool_, b.rows, [&](size_t row) {
+    const auto values = b.row(row).first(scale.size());
+    ops_.rms_norm(values, scale, epsilon, values);
+  });
 }
 
 void CpuBackend::layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) {

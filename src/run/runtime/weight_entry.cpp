@@ -73,15 +73,27 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
               path, tensor.info.name, storage_text(tensor));
 }
 
+bool is_expert(families::Role role) {
+  using families::Role;
+  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
+}
+
+// Plain elements can be transposed while they are brought, all columns of a source's rows at once.
+bool can_transpose(const StoredTensor& tensor, const RowSource& source) {
+  return tensor.packing == nullptr && dtype_info(tensor.info.dtype).block_elements == 1 &&
+         tensor.info.shape.size() == 2 && tensor.info.shape[1] == source.rows;
+}
+
 bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
   return bytes >= kDirectBytesMin && part.from == part.into && !part.add_one;
 }
 
-// Cuts a transfer into pieces, at heads where rows are permuted within heads.
+// Cuts a transfer into pieces, at heads where rows are rearranged within heads.
 void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
   uint64_t rows_max = std::max<uint64_t>(
       1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) / whole.row_bytes);
   if (whole.head_rows > 0) rows_max = align_up(rows_max, whole.head_rows);
+  if (whole.transposed_rows > 0) rows_max = align_up(rows_max, whole.transposed_rows);
   for (uint64_t row = 0; row < whole.rows; row += rows_max) {
     WeightTransfer piece = whole;
     piece.rows = std::min(rows_max, whole.rows - row);
@@ -101,7 +113,8 @@ uint64_t WeightEntry::row_unit() const {
   uint64_t unit = 1;
   for (const WeightPart& part : parts)
     for (const FileRows& source : part.sources)
-      if (source.head_rows > 0) unit = std::lcm(unit, source.head_rows);
+      if (source.head_rows > 0 || source.transposed)
+        unit = std::lcm(unit, source.transposed ? source.rows : source.head_rows);
   return unit;
 }
 
@@ -117,9 +130,12 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
                   "module must be stored alike",
                   checkpoint.path, first.info.name, storage_text(first),
                   tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
-    if (source.order == RowOrder::kTransposed)
-      return fail(ErrorCode::kUnsupported, "{}: {} would have to be transposed while it is loaded",
-                  checkpoint.path, tensors[source.tensor].info.name);
+    if (source.order == RowOrder::kTransposed && !can_transpose(tensors[source.tensor], source))
+      return fail(
+          ErrorCode::kUnsupported,
+          "{}: {} is stored as {} and would have to be transposed, which cannot be done while "
+          "it is loaded; `sluice fit` makes a model of it that can be run",
+          checkpoint.path, tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
   }
   const bool plain = format.quant.mode == numerics::QuantMode::kFloat;
   const bool vector = module.shape.size() == 1;
@@ -131,7 +147,7 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
       .role = module.role,
       .layer = module.layer,
       .format = format,
-      .experts = module.experts(),
+      .experts = is_expert(module.role) ? module.experts() : 1,
       .rows = vector ? 1 : module.rows(),
       .columns = vector ? module.shape[0] : module.columns(),
       .storage = plain ? std::string(dtype_info(format.dtype).name) : storage_text(first),
@@ -151,12 +167,16 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
     for (const RowSource& source : module.recipe.sources) {
       const StoredTensor& tensor = tensors[source.tensor];
       const uint64_t begin = plain ? tensor.offset : tensor.packing->parts[index].offset;
+      const bool transposed = source.order == RowOrder::kTransposed;
+      const uint64_t source_row_bytes =
+          transposed ? row_bytes_of(stored, source.rows) : part.file_row_bytes;
       part.sources.push_back(
           {.file = plain ? tensor.file : tensor.packing->parts[index].file,
-           .offset = begin + source.first_row * part.file_row_bytes,
+           .offset = begin + source.first_row * source_row_bytes,
            .first_row = row,
            .rows = source.rows,
-           .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0});
+           .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0,
+           .transposed = transposed});
       row += source.rows;
     }
     entry.parts.push_back(std::move(part));
@@ -216,15 +236,41 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
                      .to_row_bytes = part.row_bytes,
                      .columns = part.columns,
                      .head_rows = source.head_rows,
+                     .transposed_rows = source.transposed ? source.rows : 0,
                      .from = part.from,
                      .into = part.into,
                      .add_one = part.add_one,
                      // Else another source's rows lie in them.
-                     .whole_pages = pages && from == first && to == end && source.head_rows == 0},
+                     .whole_pages = pages && from == first && to == end && source.head_rows == 0 &&
+                                    !source.transposed},
                     out);
     }
   }
 }
+
+namespace {
+
+// staging holds, block after block, columns rows of transposed_rows elements; out gets
+// transposed_rows rows of columns elements for each.
+void transpose(const WeightTransfer& t, TransferBuffers& buffers) {
+  const auto rows = static_cast<size_t>(t.transposed_rows),
+             columns = static_cast<size_t>(t.columns);
+  const size_t block_bytes = rows * static_cast<size_t>(t.row_bytes);
+  std::vector<float>& values = buffers.values;
+  values.resize(rows * columns + columns);
+  const std::span<float> whole(values.data(), rows * columns),
+      row(values.data() + whole.size(), columns);
+  std::byte* to = t.to;
+  for (size_t at = 0; at < buffers.staging.size(); at += block_bytes) {
+    numerics::decode_elements(t.from, std::span(buffers.staging).subspan(at, block_bytes), whole);
+    for (size_t r = 0; r < rows; ++r, to += t.to_row_bytes) {
+      for (size_t c = 0; c < columns; ++c) row[c] = whole[c * rows + r];
+      numerics::encode_elements(t.into, row, {to, static_cast<size_t>(t.to_row_bytes)});
+    }
+  }
+}
+
+}  // namespace
 
 Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
                     TransferBuffers& buffers) {
@@ -233,6 +279,10 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
   if (!t.staged()) return source.read_at(t.offset, {t.to, bytes});
   buffers.staging.resize(bytes);
   SLUICE_TRY(source.read_at(t.offset, buffers.staging));
+  if (t.transposed_rows > 0) {
+    transpose(t, buffers);
+    return {};
+  }
   buffers.values.resize(static_cast<size_t>(t.columns));
   for (uint64_t row = 0; row < t.rows; ++row) {
     uint64_t target = row;
