@@ -117,6 +117,7 @@ TEST(Reference, LatentAttention) {
   check(test::tiny_latent({.layers = 3}, "deepseek_v2").build());
   check(test::tiny_latent({}, "deepseek_v32").build());
   check(test::tiny_latent({}, "glm_moe_dsa").build());
+  check(test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight").build(), 20);
   test::ModelBuilder glm = test::tiny_latent({.dtype = numerics::DType::kF32}, "glm4_moe_lite");
   glm.config().erase("rope_scaling");
   glm.config()["norm_topk_prob"] = false;

@@ -106,6 +106,7 @@ std::vector<std::shared_ptr<const io::Checkpoint>> models() {
           test::tiny_latent({.layers = 3}).build(),
           test::tiny_latent({.layers = 2}, "deepseek_v2").build(),
           test::tiny_latent({.layers = 2}, "deepseek_v32").build(),
+          test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight").build(),
           test::tiny_gguf().build()};
 }
 

@@ -113,19 +113,17 @@ TEST(WeightStore, KeysOfHeadsAreTransposed) {
   }
 }
 
-TEST(WeightStore, BlocksAreNotTransposed) {
-  test::ModelBuilder model = test::tiny_latent();
-  const numerics::Shape shape = {4 * 56, 64};
-  model.add_bytes("model.layers.0.self_attn.kv_b_proj.weight", DType::kQ4_0, shape,
-                  std::vector<std::byte>(*numerics::tensor_bytes(DType::kQ4_0, shape)));
-  const auto checkpoint = model.build();
-  const auto map = families::map_model(*checkpoint, "");
-  ASSERT_TRUE(map.has_value()) << map.error().message;
-  const auto store = WeightStore::plan(checkpoint, *map);
-  ASSERT_FALSE(store.has_value());
-  EXPECT_EQ(store.error().code, ErrorCode::kUnsupported);
-  EXPECT_THAT(store.error().message, HasSubstr("kv_b_proj.weight is stored as Q4_0"));
-  EXPECT_THAT(store.error().message, HasSubstr("transposed"));
+// What cannot be transposed stays as it is, once.
+TEST(WeightStore, BlocksOfHeadsStayWhole) {
+  const Loaded l = load(test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight"));
+  const std::string attention = "model.layers.1.self_attn.";
+  const uint32_t entry = *l.store->find(attention + "kv_b_proj.weight");
+  EXPECT_EQ(l.store->entries()[entry].storage, "Q4_0");
+  EXPECT_EQ(l.store->entries()[entry].rows, 4u * 56);
+  EXPECT_EQ(row(*l.store, attention + "kv_b_proj.weight", 100),
+            source_row(*l.checkpoint, attention + "kv_b_proj.weight", 100));
+  EXPECT_FALSE(l.store->find(attention + "embed_q.weight").has_value());
+  EXPECT_FALSE(l.store->find(attention + "unembed_out.weight").has_value());
 }
 
 TEST(WeightStore, TypesWithoutProductsAreDecoded) {

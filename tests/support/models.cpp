@@ -374,6 +374,15 @@ ModelBuilder tiny_latent(const TinyOptions& options, const std::string& model_ty
   return model;
 }
 
+ModelBuilder with_blocks(ModelBuilder model, const std::string& parameter) {
+  for (int l = 0; l < model.config()["num_hidden_layers"]; ++l) {
+    const std::string name = layer_name("model.layers.", l) + parameter;
+    const Shape shape = model.shape(name);
+    Filler(model, {.seed = 7 + static_cast<uint64_t>(l)}).blocks(name, shape);
+  }
+  return model;
+}
+
 ModelBuilder tiny_gguf(const TinyOptions& options) {
   ModelBuilder model(base_config("llama", options), io::SourceKind::kGguf);
   Filler fill(model, options);

@@ -38,6 +38,10 @@ std::string_view role_name(Role role) {
   SLUICE_CHECK(false);
 }
 
+bool is_expert(Role role) {
+  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
+}
+
 uint64_t OutputModule::rows() const {
   if (filters) return shape[0];
   uint64_t rows = by_element ? shape.back() : 1;

@@ -36,6 +36,7 @@ enum class Role : uint8_t {
   kOther,
 };
 std::string_view role_name(Role role);  // "embedding", "attention_q", …
+bool is_expert(Role role);              // of several experts stacked
 
 // How consecutive output rows map to rows of one source tensor.
 enum class RowOrder : uint8_t {

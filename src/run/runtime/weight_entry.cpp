@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 #include "base/checked.h"
 #include "io/aligned_buffer.h"
@@ -73,11 +74,6 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
               path, tensor.info.name, storage_text(tensor));
 }
 
-bool is_expert(families::Role role) {
-  using families::Role;
-  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
-}
-
 // Plain elements can be transposed while they are brought, all columns of a source's rows at once.
 bool can_transpose(const StoredTensor& tensor, const RowSource& source) {
   return tensor.packing == nullptr && dtype_info(tensor.info.dtype).block_elements == 1 &&
@@ -118,6 +114,36 @@ uint64_t WeightEntry::row_unit() const {
   return unit;
 }
 
+std::vector<OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
+                                          const families::ModelMap& map) {
+  std::vector<OutputModule> kept;
+  std::unordered_set<uint32_t> whole;  // tensors
+  const auto made_of_whole = [&](const OutputModule& module) {
+    return std::ranges::all_of(module.recipe.sources,
+                               [&](const RowSource& s) { return whole.contains(s.tensor); });
+  };
+  for (const OutputModule& module : map.modules) {
+    if (made_of_whole(module)) continue;
+    const RowSource& source = module.recipe.sources.front();
+    const StoredTensor& tensor = checkpoint.tensors[source.tensor];
+    if (module.role != families::Role::kAttentionK || source.order != RowOrder::kTransposed ||
+        can_transpose(tensor, source)) {
+      kept.push_back(module);
+      continue;
+    }
+    const numerics::Shape& shape = tensor.info.shape;
+    whole.insert(source.tensor);
+    kept.push_back({.path = tensor.info.name,
+                    .parameter = "",
+                    .role = module.role,
+                    .layer = module.layer,
+                    .shape = shape,
+                    .quantizable = true,
+                    .recipe = {.sources = {{.tensor = source.tensor, .rows = shape[0]}}}});
+  }
+  return kept;
+}
+
 Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputModule& module) {
   const auto& tensors = checkpoint.tensors;
   const StoredTensor& first = tensors[module.recipe.sources.front().tensor];
@@ -147,7 +173,7 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
       .role = module.role,
       .layer = module.layer,
       .format = format,
-      .experts = is_expert(module.role) ? module.experts() : 1,
+      .experts = families::is_expert(module.role) ? module.experts() : 1,
       .rows = vector ? 1 : module.rows(),
       .columns = vector ? module.shape[0] : module.columns(),
       .storage = plain ? std::string(dtype_info(format.dtype).name) : storage_text(first),

@@ -54,6 +54,12 @@ struct WeightEntry {
   uint64_t row_unit() const;
 };
 
+// The modules as products take them. A head's keys whose rows are columns of a packed tensor, or of
+// one of blocks, cannot be brought as such: the tensor is kept as it is, under its own name, and
+// whoever multiplies by it does so transposed. What else is made of it alone is not kept twice.
+std::vector<families::OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
+                                                    const families::ModelMap& map);
+
 // kUnsupported for storage that products cannot read.
 Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint,
                                const families::OutputModule& module);

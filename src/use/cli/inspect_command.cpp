@@ -118,7 +118,7 @@ Result<Inspection> inspect(Context& context, const OpenedModel& model) {
     ++role.modules;
     role.elements += module.elements();
     result.parameters += module.elements();
-    result.experts = std::max(result.experts, module.experts());
+    if (is_expert(module.role)) result.experts = std::max(result.experts, module.experts());
   }
   for (const io::StoredTensor& tensor : model.checkpoint->tensors) {
     Size& dtype = result.dtypes[io::storage_text(tensor)];
