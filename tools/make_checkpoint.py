@@ -21,7 +21,8 @@ import numpy as np
 
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
             "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
-            "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe")
+            "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe",
+            "gpt_oss")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -39,6 +40,7 @@ CLASSES = {
     "qwen3_next": "Qwen3NextForCausalLM",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "gpt_oss": "GptOssForCausalLM",
 }
 # Latent attention; of these, with an indexer, and with a layer for several tokens by default.
 DEEPSEEK = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
@@ -54,7 +56,10 @@ DTYPES = {
     "f32": ("F32", "float32", 4),
     # Linears of layers as 8-bit floats with a scale per block of 128 by 128; others as bf16.
     "fp8": ("F8_E4M3", "bfloat16", 1),
+    # Experts as blocks of 4-bit floats with an exponent each, as gpt-oss is published; others bf16.
+    "mxfp4": ("U8", "bfloat16", 1),
 }
+MXFP4_BLOCK = 32
 FP8_BLOCK = 128
 POOL_ELEMENTS = 16 * 1024 * 1024
 WRITE_ELEMENTS = 4 * 1024 * 1024
@@ -132,11 +137,25 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
                       shared_expert_intermediate_size=128, decoder_sparse_step=1,
                       mlp_only_layers=[], norm_topk_prob=True)
+    if family == "gpt_oss":
+        config.update(attention_bias=True, head_dim=64, intermediate_size=128, num_local_experts=4,
+                      num_experts_per_tok=2, experts_per_token=2, sliding_window=16,
+                      rms_norm_eps=1e-5, rope_theta=150000, swiglu_limit=7.0,
+                      rope_scaling=dict(beta_fast=32.0, beta_slow=1.0, factor=32.0,
+                                        original_max_position_embeddings=4096, rope_type="yarn",
+                                        truncate=False))
+    if dtype == "mxfp4":
+        config.update(quantization_config=dict(
+            modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                    "model.embed_tokens", "lm_head"], quant_method="mxfp4"))
     if dtype == "fp8":
         config.update(quantization_config=dict(activation_scheme="dynamic", fmt="e4m3",
                                                quant_method="fp8",
                                                weight_block_size=[FP8_BLOCK, FP8_BLOCK]))
     config.update(dims)
+    if family == "gpt_oss" and "layer_types" not in config:
+        config["layer_types"] = [("sliding_attention", "full_attention")[layer % 2]
+                                 for layer in range(config["num_hidden_layers"])]
     if family == "kimi_k25":
         return kimi_of_several_parts(config)
     return nested(config) if family in NESTED else config
@@ -301,12 +320,31 @@ def hybrid_tensors(config):
                     ("model.visual.blocks.0.attn.qkv.weight", (192, 64)),
                     ("model.visual.merger.norm.weight", (64,))]
     return tensors
+def gpt_oss_experts(config, prefix):
+    """Fused and [in, out], gate and up by turns; typed_tensors turns them round for MXFP4."""
+    h, i, experts = (config[k] for k in ("hidden_size", "intermediate_size", "num_local_experts"))
+    return [(f"{prefix}mlp.{name}", shape) for name, shape in (
+        ("router.weight", (experts, h)), ("router.bias", (experts,)),
+        ("experts.gate_up_proj", (experts, h, 2 * i)),
+        ("experts.gate_up_proj_bias", (experts, 2 * i)),
+        ("experts.down_proj", (experts, i, h)), ("experts.down_proj_bias", (experts, h)))]
+
+
+def mxfp4_tensors(name, shape):
+    experts, columns, rows = shape
+    blocks = (experts, rows, columns // MXFP4_BLOCK)
+    return [(f"{name}_blocks", (*blocks, MXFP4_BLOCK // 2), "mxfp4"),
+            (f"{name}_scales", blocks, "mxfp4")]
 
 
 def typed_tensors(config, dtype):
     """(name, shape, dtype) of every stored tensor."""
     tensors = []
     for name, shape in tensor_list(config):
+        if dtype == "mxfp4":
+            tensors += (mxfp4_tensors(name, shape) if name.endswith(("gate_up_proj", "down_proj"))
+                        else [(name, shape, "bf16")])
+            continue
         nested_f32 = ("linear_attn.A_log", "linear_attn.norm.weight")
         if name.endswith("e_score_correction_bias") or (
                 config["model_type"] in NESTED and name.endswith(nested_f32)):
@@ -353,7 +391,10 @@ def tensor_list(config):
         if family.startswith("qwen3"):
             tensors.append((f"{prefix}self_attn.q_norm.weight", (head_dim,)))
             tensors.append((f"{prefix}self_attn.k_norm.weight", (head_dim,)))
-        if is_sparse(config, layer) and family in DEEPSEEK:
+        if family == "gpt_oss":
+            tensors.append((f"{prefix}self_attn.sinks", (config["num_attention_heads"],)))
+            tensors += gpt_oss_experts(config, prefix)
+        elif is_sparse(config, layer) and family in DEEPSEEK:
             tensors += deepseek_experts(config, prefix)
         elif family == "mixtral":
             moe = f"{prefix}block_sparse_moe."
@@ -427,6 +468,9 @@ class Generator:
             return [codes.astype(np.uint8).tobytes()]
         if name.endswith("scale_inv"):
             return [to_bytes(self.random.uniform(1e-4, 2e-3, shape).astype(np.float32), dtype)]
+        if dtype == "mxfp4":
+            low, high = (119, 124) if name.endswith("_scales") else (0, 256)
+            return [self.random.integers(low, high, shape).astype(np.uint8).tobytes()]
         noise = self.random.standard_t(5, size=shape).astype(np.float32)
         if name.endswith("A_log"):
             return [to_bytes(np.log(self.random.uniform(1e-2, 16, shape)).astype(np.float32), dtype)]
@@ -434,7 +478,7 @@ class Generator:
             return [to_bytes(0.1 * noise, dtype)]
         if name.endswith("norm.weight"):
             return [to_bytes(1 + 0.1 * noise, dtype)]
-        if len(shape) == 1:
+        if len(shape) == 1 or name.endswith("bias"):
             return [to_bytes(0.1 * noise, dtype)]
         values = noise * np.float32(1 / math.sqrt(shape[-1]))
         if self.edge_rows:
@@ -546,7 +590,8 @@ def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, 
     folder.mkdir(parents=True)
     config = make_config(family, dtype, tied, **dims)
     tensors = typed_tensors(config, dtype)
-    pooled = dtype != "fp8" and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS
+    pooled = (dtype not in ("fp8", "mxfp4")
+              and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS)
     generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS)
     write_weights(folder, tensors, shards, generator)
     write_json(folder / "config.json", config)

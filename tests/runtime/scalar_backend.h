@@ -243,7 +243,7 @@ class ScalarBackend : public model::Backend {
       for (const model::ExpertGroup& group : groups)
         for (size_t slot = group.first_slot; slot < group.first_slot + group.slots; ++slot)
           rows[slot] = multiply(product, group.expert * height, height,
-                                at(x)[x_by_row ? plan.slot_row[slot] : slot]);
+                                at(x)[x_by_row ? plan.slot_row[slot] : slot], group.expert);
       at(product.out) = rows;
     }
   }
@@ -288,10 +288,11 @@ class ScalarBackend : public model::Backend {
     numerics::decode_row(view, row, values);
     return {values.begin(), values.end()};
   }
-  Row multiply(const model::Product& product, size_t first, size_t count, const Row& x) const {
+  Row multiply(const model::Product& product, size_t first, size_t count, const Row& x,
+               size_t bias_row = 0) const {
     Row y;
     const Row bias =
-        product.bias == model::Weight::kNone ? Row(count, 0) : weight_row(product.bias, 0);
+        product.bias == model::Weight::kNone ? Row(count, 0) : weight_row(product.bias, bias_row);
     for (size_t r = 0; r < count; ++r) {
       const Row w = weight_row(product.weight, first + r);
       double sum = bias[r];
@@ -393,29 +394,28 @@ class ScalarBackend : public model::Backend {
     const double factor = 1 / std::sqrt(sum / static_cast<double>(count) + epsilon);
     for (size_t i = 0; i < count; ++i) row[first + i] *= factor * scale[i];
   }
-  static void attend(const model::AttentionRule& rule, size_t head, size_t position, const Row& q,
-                     const KeysAndValues& kv, const std::vector<size_t>* selected, Row& out) {
+  void attend(const model::AttentionRule& rule, size_t head, size_t position, const Row& q,
+              const KeysAndValues& kv, const std::vector<size_t>* selected, Row& out) const {
     const size_t d = rule.kv.key_dim, dv = rule.kv.value_dim;
     const size_t kv_head = head / (rule.heads / rule.kv.heads);
     const Matrix& values = rule.kv.values_in_keys ? kv.first : kv.second;
     const size_t value = kv_head * (rule.kv.values_in_keys ? d : dv);
-    const size_t first =
-        rule.window > 0 && position >= rule.window ? position + 1 - rule.window : 0;
-    Row weights;
+    std::vector<std::pair<size_t, double>> weights;
     double total = 0;
-    for (size_t p = first; p <= position; ++p) {
-      if (selected != nullptr && std::ranges::find(*selected, p) == selected->end()) {
-        weights.push_back(0);
-        continue;
-      }
+    if (rule.sinks != model::Weight::kNone) total = std::exp(weight_row(rule.sinks, 0)[head]);
+    for (size_t p = 0; p <= position; ++p) {
+      if (selected != nullptr && std::ranges::find(*selected, p) == selected->end()) continue;
+      if (rule.window > 0 && position - p >= rule.window) continue;
+      if (rule.chunk > 0 && p / rule.chunk != position / rule.chunk) continue;
       double score = 0;
       for (size_t i = 0; i < d; ++i) score += q[head * d + i] * kv.first[p][kv_head * d + i];
-      weights.push_back(std::exp(score * rule.scale));
-      total += weights.back();
+      score *= rule.scale;
+      if (rule.softcap > 0) score = rule.softcap * std::tanh(score / rule.softcap);
+      weights.emplace_back(p, std::exp(score));
+      total += weights.back().second;
     }
-    for (size_t p = first; p <= position; ++p)
-      for (size_t i = 0; i < dv; ++i)
-        out[head * dv + i] += weights[p - first] / total * values[p][value + i];
+    for (const auto& [p, weight] : weights)
+      for (size_t i = 0; i < dv; ++i) out[head * dv + i] += weight / total * values[p][value + i];
   }
 
   const WeightStore& weights_;

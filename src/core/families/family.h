@@ -74,6 +74,15 @@ enum class Part : uint8_t {
   kSecondHalf,  // of each expert
   kHeadKeys,    // of kv_b_proj: each head's first qk_nope_head_dim rows, transposed
   kHeadValues,  // of kv_b_proj: each head's other v_head_dim rows
+  kEvenRows,    // of a tensor whose rows are those of two modules by turns
+  kOddRows,
+  // Of a stack of [in, out] matrices, each to be transposed: all columns, the first or the second
+  // half of them, or every other one.
+  kColumns,
+  kFirstColumns,
+  kSecondColumns,
+  kEvenColumns,
+  kOddColumns,
 };
 
 // One way in which a source may store a module. {L} in a name is the layer. A name with {E} is one
@@ -179,6 +188,7 @@ extern const Family kKimiK25;
 extern const Family kQwen3Next;
 extern const Family kQwen3_5;
 extern const Family kQwen3_5Moe;
+extern const Family kGptOss;
 
 // The label of errors about text_config()'s keys: config_label, and where inside it they are.
 std::string text_config_label(const io::Checkpoint& checkpoint);

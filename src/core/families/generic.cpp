@@ -40,7 +40,6 @@ constexpr std::string_view kRearranged[] = {
     "gpt2",
     "gpt_bigcode",
     "gpt_neox",
-    "gpt_oss",
     "gptj",
     "granitemoe",
     "granitemoehybrid",

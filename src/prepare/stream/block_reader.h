@@ -48,7 +48,8 @@ struct ModuleSource {
   uint32_t part_count = 1;
   uint64_t columns_per_scale = 1;  // of a block's row, for 8-bit floats in blocks
   bool transposed = false;
-  bool add_one = false;  // to the stored values (Recipe::add_one)
+  bool has_gaps = false;  // rows of others lie between the module's
+  bool add_one = false;   // to the stored values (Recipe::add_one)
 
   uint64_t row_bytes() const { return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2]; }
   // Row r of a part of a block of that many rows.
@@ -68,7 +69,7 @@ void append_block_ranges(const io::Checkpoint& checkpoint, const families::Outpu
                          const ModuleSource& source, const Block& block,
                          std::vector<families::RowRun>& runs, std::vector<ByteRange>& out);
 
-// Whether rows have to be repeated or transposed to make a block of what was read.
+// Whether rows have to be repeated, left out or transposed to make a block of what was read.
 bool needs_arranging(const ModuleSource& source);
 // ranges: the bytes of the block's ranges; out: the block's. runs is scratch memory.
 void arrange_block(const io::Checkpoint& checkpoint, const families::OutputModule& module,

@@ -64,14 +64,17 @@ struct KvDims {
 };
 
 // Query head h attends with KV head h / (heads / kv.heads) to keys at positions p of its sequence
-// with p ≤ own position, and own position − p < window where there is one. A query has key_dim
-// elements, a head of the result value_dim.
+// with p ≤ own position, own position − p < window where there is one, and in the same chunk of
+// positions where there are chunks. A query has key_dim elements, a head of the result value_dim.
 struct AttentionRule {
   uint32_t layer = 0;  // whose cache
   uint32_t heads = 0;
   KvDims kv;
   float scale = 1;
-  uint32_t window = 0;  // 0: none
+  uint32_t window = 0;           // 0: none
+  uint32_t chunk = 0;            // 0: none
+  float softcap = 0;             // c > 0: scores become c · tanh(score / c)
+  Weight sinks = Weight::kNone;  // [heads] scores that take part in the softmax and give nothing
   // Rows that see more keys than that look at those alone that select_keys() chose; 0: at all.
   uint32_t selected_max = 0;
 };
@@ -217,7 +220,8 @@ class Backend {
   // all were given, or reading failed, which the engine finds out after the step.
   virtual std::span<const ExpertGroup> next_experts() = 0;
   // out has a row per slot; x one per slot too, or one per row of the step when x_by_row, which is
-  // the same in all calls for one request. Only the slots of the given groups are computed.
+  // the same in all calls for one request. Only the slots of the given groups are computed. A bias
+  // has a row per expert.
   virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                              std::span<const ExpertGroup> groups,
                              std::span<const Product> products) = 0;

@@ -32,7 +32,17 @@ AttentionShape shape_of(const AttentionRule& rule, kernels::KvType type, size_t 
           .key_dim = rule.kv.key_dim,
           .value_dim = rule.kv.value_dim,
           .scale = rule.scale,
-          .window = rule.window};
+          .softcap = rule.softcap,
+          .window = rule.window,
+          .chunk = rule.chunk};
+}
+
+// The first position that a token there sees, and every later token in the same or a later place.
+size_t first_seen(const AttentionRule& rule, size_t position) {
+  size_t first = 0;
+  if (rule.window > 0 && position >= rule.window) first = position + 1 - rule.window;
+  if (rule.chunk > 0) first = std::max(first, position / rule.chunk * rule.chunk);
+  return first;
 }
 
 // Each head of a row, by itself, or its first elements by themselves and the rest likewise.
@@ -231,12 +241,12 @@ void CpuBackend::attend_tile(const AttentionRule& rule, const AttentionTile& til
   const Segment& segment = batch.segments[tile.segment];
   const KvSequence& sequence = *sequences_[static_cast<uint32_t>(segment.sequence)];
   const KvPool& pool = sequence.pool();
-  const AttentionShape shape = shape_of(rule, pool.shape().type, slice.heads);
+  AttentionShape shape = shape_of(rule, pool.shape().type, slice.heads);
+  if (rule.sinks != model::Weight::kNone)
+    shape.sinks = vector_of(rule.sinks).data() + slice.first_head;
 
   const size_t end = tile.position + tile.tokens;
-  const size_t seen_from =
-      rule.window > 0 && tile.position >= rule.window ? tile.position + 1 - rule.window : 0;
-  size_t first_key = seen_from / kKvBlockTokens * kKvBlockTokens;
+  size_t first_key = first_seen(rule, tile.position) / kKvBlockTokens * kKvBlockTokens;
   std::vector<kernels::KvSpan>& spans = spans_[worker];
   spans.clear();
   if (tile.selected) {

@@ -135,6 +135,7 @@ class CpuBackend : public model::Backend {
 
   Buffer& buffer(model::Tensor tensor) { return buffers_[static_cast<uint32_t>(tensor)]; }
   std::span<const float> vector_of(model::Weight weight) const;
+  const float* expert_bias(model::Weight bias, uint32_t expert) const;  // null where there is none
   kernels::Activations activations_of(uint32_t entry) const;
   size_t buffer_rows(const Buffer& buffer, const StepLimits& limits) const;
   struct ScratchBytes {

@@ -235,6 +235,13 @@ std::span<const ExpertGroup> CpuBackend::next_experts() {
   return {};
 }
 
+// Biases are few beside the matrices and stay under every policy.
+const float* CpuBackend::expert_bias(Weight bias, uint32_t expert) const {
+  if (bias == Weight::kNone) return nullptr;
+  const numerics::WeightView rows = weights_.view(static_cast<uint32_t>(bias));
+  return reinterpret_cast<const float*>(rows.weight) + expert * rows.columns;
+}
+
 // The rows of a group lie together in out; x's prepared rows are brought together first where they
 // belong to rows of the step, for all experts of the request at once.
 void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
@@ -263,12 +270,12 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
       return expert_matmul(x, x_by_row, plan, groups,
                            products.subspan(static_cast<size_t>(&product - products.data())));
     }
-    SLUICE_CHECK(product.bias == Weight::kNone);
     Buffer& to = buffer(product.out);
     to.rows = plan.slot_row.size();
     for (const ExpertGroup& group : groups)
       add_task(weights_.expert(entry, group.expert), entry, prepared + group.first_slot * bytes,
-               group.slots, nullptr, to.row(group.first_slot).data(), to.columns);
+               group.slots, expert_bias(product.bias, group.expert),
+               to.row(group.first_slot).data(), to.columns);
   }
   run_tasks();
 }

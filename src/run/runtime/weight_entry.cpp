@@ -86,14 +86,15 @@ bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
 
 // Cuts a transfer into pieces, at heads where rows are rearranged within heads.
 void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
-  uint64_t rows_max = std::max<uint64_t>(
-      1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) / whole.row_bytes);
+  uint64_t rows_max =
+      std::max<uint64_t>(1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) /
+                                (whole.row_bytes * whole.stride));
   if (whole.head_rows > 0) rows_max = align_up(rows_max, whole.head_rows);
   if (whole.transposed_rows > 0) rows_max = align_up(rows_max, whole.transposed_rows);
   for (uint64_t row = 0; row < whole.rows; row += rows_max) {
     WeightTransfer piece = whole;
     piece.rows = std::min(rows_max, whole.rows - row);
-    piece.offset += row * whole.row_bytes;
+    piece.offset += row * whole.row_bytes * whole.stride;
     piece.to += row * whole.to_row_bytes;
     out.push_back(piece);
   }
@@ -164,9 +165,10 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
           checkpoint.path, tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
   }
   const bool plain = format.quant.mode == numerics::QuantMode::kFloat;
+  const bool bias = module.role == families::Role::kBias;
   const bool vector = module.shape.size() == 1;
   const DType stored = format.dtype;
-  if (plain) format.dtype = vector || module.filters ? DType::kF32 : resident_type(stored);
+  if (plain) format.dtype = vector || bias || module.filters ? DType::kF32 : resident_type(stored);
 
   WeightEntry entry{
       .name = module.tensor_name(),
@@ -174,8 +176,8 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
       .layer = module.layer,
       .format = format,
       .experts = families::is_expert(module.role) ? module.experts() : 1,
-      .rows = vector ? 1 : module.rows(),
-      .columns = vector ? module.shape[0] : module.columns(),
+      .rows = vector ? 1 : (bias ? module.shape[0] : module.rows()),
+      .columns = vector || bias ? module.shape.back() : module.columns(),
       .storage = plain ? std::string(dtype_info(format.dtype).name) : storage_text(first),
       .parts = {}};
   const uint32_t parts = plain ? 1 : first.packing->part_count;
@@ -202,7 +204,8 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
            .first_row = row,
            .rows = source.rows,
            .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0,
-           .transposed = transposed});
+           .transposed = transposed,
+           .stride = source.stride});
       row += source.rows;
     }
     entry.parts.push_back(std::move(part));
@@ -220,7 +223,7 @@ PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t row
       const auto source = std::ranges::find_if(
           part.sources, [&](const FileRows& s) { return first_row < s.first_row + s.rows; });
       const uint64_t offset =
-          source->offset + (first_row - source->first_row) * part.file_row_bytes;
+          source->offset + (first_row - source->first_row) * source->stride * part.file_row_bytes;
       at = align_up(at, io::kDirectAlignment) + offset % io::kDirectAlignment;
     }
     placed.begin[i] = at;
@@ -255,20 +258,22 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
       const uint64_t to = std::min(end, source.first_row + source.rows);
       if (from >= to) continue;
       append_pieces({.file = source.file,
-                     .offset = source.offset + (from - source.first_row) * part.file_row_bytes,
+                     .offset = source.offset +
+                               (from - source.first_row) * source.stride * part.file_row_bytes,
                      .row_bytes = part.file_row_bytes,
                      .rows = to - from,
                      .to = base + placed.begin[i] + (from - first) * part.row_bytes,
                      .to_row_bytes = part.row_bytes,
                      .columns = part.columns,
                      .head_rows = source.head_rows,
+                     .stride = source.stride,
                      .transposed_rows = source.transposed ? source.rows : 0,
                      .from = part.from,
                      .into = part.into,
                      .add_one = part.add_one,
                      // Else another source's rows lie in them.
                      .whole_pages = pages && from == first && to == end && source.head_rows == 0 &&
-                                    !source.transposed},
+                                    !source.transposed && source.stride == 1},
                     out);
     }
   }
@@ -316,7 +321,7 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
       const uint64_t in_head = row % t.head_rows;
       target = row - in_head + in_head / 2 + in_head % 2 * (t.head_rows / 2);
     }
-    const std::span<const std::byte> in(buffers.staging.data() + row * t.row_bytes,
+    const std::span<const std::byte> in(buffers.staging.data() + row * t.stride * t.row_bytes,
                                         static_cast<size_t>(t.row_bytes));
     const std::span<std::byte> out(t.to + target * t.to_row_bytes,
                                    static_cast<size_t>(t.to_row_bytes));
