@@ -21,6 +21,7 @@ constexpr const Architecture* kArchitectures[] = {
     &kGlmMoeDsa,    //
     &kKimiK2,       //
     &kKimiK25,      //
+    &kGptOss,       //
 };
 
 Status read_activation(const Json& json, const std::string& label) {

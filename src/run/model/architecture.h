@@ -35,6 +35,7 @@ extern const Architecture kGlm4MoeLite;
 extern const Architecture kGlmMoeDsa;
 extern const Architecture kKimiK2;
 extern const Architecture kKimiK25;
+extern const Architecture kGptOss;
 
 // ---- single values, or a fallback where the key is missing ----
 

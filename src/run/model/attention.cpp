@@ -1,6 +1,6 @@
 // Grouped-query attention: biases where the model brings them, norms of q and k where the family
-// says so, rotation of all or some dimensions, sliding windows. q, k and v are matrices of their
-// own or the rows of one.
+// says so, rotation of all or some dimensions, sliding windows, chunks, and sinks where the model
+// brings them. q, k and v are matrices of their own or the rows of one.
 #include "model/layer.h"
 
 namespace sluice::model {
@@ -17,7 +17,9 @@ class Attention : public Mixer {
               .heads = static_cast<uint32_t>(context.config.dims.heads),
               .kv = context.settings().kv,
               .scale = context.config.attention_scale,
-              .window = context.settings().window},
+              .window = context.settings().window,
+              .chunk = context.settings().chunk,
+              .sinks = context.weight_or_none("self_attn.sinks")},
         uses_rope_(context.settings().uses_rope) {
     if (uses_rope_) rope_ = context.ropes[context.settings().rope];
     if (fused_) {

@@ -26,6 +26,7 @@ enum class MixerKind : uint8_t {
 struct LayerConfig {
   MixerKind mixer = MixerKind::kAttention;
   uint32_t window = 0;       // tokens that attention sees; 0: the whole context
+  uint32_t chunk = 0;        // attention sees the same chunk of so many positions alone; 0: none
   bool uses_rope = true;     // positions are turned into q and k
   uint32_t rope = 0;         // by this one of the model's tables
   bool sparse = false;       // experts instead of one feed-forward part
