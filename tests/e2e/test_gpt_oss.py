@@ -110,6 +110,25 @@ class GptOss(support.TestCase):
         self.assertTrue(sluice_json("verify", source, ours)["passed"])
         support.load_stock(ours)
 
+    def test_mxfp4_is_exact_in_affine_groups(self):
+        """For those who cannot read fp modes: five bits hold every value."""
+        source = self.source(dtype="mxfp4")
+        outs = []
+        for format in (("--bits", 5, "--group-size", 32), ("--mode", "mxfp4")):
+            outs.append(source.with_name(f"{source.name}-{format[1]}"))
+            sluice("quantize", source, *format, "-o", outs[-1], "--quiet")
+            self.assertTrue(sluice_json("verify", source, outs[-1])["passed"])
+        found = settings(outs[0])
+        experts = [path for path in found if "experts" in path]
+        self.assertEqual({found[path] for path in experts}, {("affine", 5, 32)})
+        plan = read_json(outs[0] / "sluice.json")["plan"]
+        lossless = {t["path"] for t in plan["tensors"] if t["encoder"] == "lossless"}
+        self.assertEqual(lossless, set(experts))
+        affine, fp = map(decoded_folder, outs)
+        for path in experts:
+            np.testing.assert_array_equal(affine[f"{path}.weight"], fp[f"{path}.weight"])
+        support.load_stock(outs[0])
+
     def test_fit_keeps_what_costs_nothing(self):
         source = self.source(dtype="mxfp4")
         ours = source.with_name(f"{source.name}-fit")

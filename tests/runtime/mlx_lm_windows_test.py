@@ -50,11 +50,15 @@ class Windows(support.TestCase):
         self.assertNotIn("read from disk", notes)
         size = support.weight_bytes(folder)
         streamed = 0
-        for share in (0.65, 0.8, 0.95):
-            part, notes = export(folder, ids, 7, f"--weights={int(size * share)}")
+        for share in (0.5, 0.65, 0.8, 0.95):
+            try:
+                part, notes = export(folder, ids, 7, f"--weights={int(size * share)}")
+            except AssertionError as refused:  # less than two tokens' experts
+                self.assertIn("takes at least", str(refused))
+                continue
             streamed += "read from disk" in notes
             np.testing.assert_array_equal(part, whole)
-        self.assertGreater(streamed, 1)
+        self.assertGreater(streamed, 0)
 
     def source(self, family, name, dtype="bf16", **settings):
         folder = self.folder / name
@@ -87,6 +91,30 @@ class Windows(support.TestCase):
                              num_hidden_layers=3, sliding_window=17,
                              layer_types=["full_attention", *["sliding_attention"] * 2])
         self.check(source)
+
+
+    def test_gemma3(self):
+        for number, (family, settings) in enumerate((
+                ("gemma3_text", {}), ("gemma3_text", dict(tied=True, sliding_window=17)),
+                ("gemma3", dict(tied=True, num_hidden_layers=4, sliding_window_pattern=3,
+                                rope_scaling=dict(rope_type="linear", factor=8.0))))):
+            with self.subTest(family, **settings):
+                source = self.source(family, f"{number} {family}", **settings)
+                self.check(source)
+                self.check(self.converted(source, 4, 64))
+
+    def test_llama4(self):
+        """Experts come fused and turned, so that both run what stock mlx_lm makes of them."""
+        for number, settings in enumerate((
+                {}, dict(interleave_moe_layer_step=2, use_qk_norm=False, rope_scaling=None),
+                dict(attention_bias=True, attention_chunk_size=17, floor_scale=5, num_hidden_layers=8,
+                     num_attention_heads=6, attn_temperature_tuning=False))):
+            with self.subTest(**settings):
+                source = self.source("llama4", f"{number} llama4", **settings)
+                self.check(self.converted(source))
+                folder = self.converted(source, 4, 32)
+                self.check(folder)
+                self.check_streaming(folder)
 
 
 if __name__ == "__main__":

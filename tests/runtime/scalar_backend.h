@@ -24,6 +24,10 @@ class ScalarBackend : public model::Backend {
     const auto entry = weights_.find(name);
     return entry ? model::Weight{*entry} : model::Weight::kNone;
   }
+  model::Weight weight_plus_one(std::string_view name) override {
+    plus_one_.push_back(*weights_.find(name));
+    return model::Weight{kPlusOne | static_cast<uint32_t>(plus_one_.size() - 1)};
+  }
   model::Tensor tensor(size_t columns, size_t) override { return new_tensor(columns); }
   model::Tensor logits_tensor(size_t columns) override { return new_tensor(columns); }
   model::RopeTable rope_table(const model::RopeRule& rule) override {
@@ -76,6 +80,19 @@ class ScalarBackend : public model::Backend {
   void scale_add(model::Tensor x, float factor, model::Tensor y) override {
     for (size_t r = 0; r < at(x).size(); ++r)
       for (size_t i = 0; i < at(x)[r].size(); ++i) at(x)[r][i] += factor * at(y)[r][i];
+  }
+  void softcap(model::Tensor x, float cap) override {
+    for (Row& row : at(x))
+      for (double& value : row) value = cap * std::tanh(value / cap);
+  }
+  void scale_by_position(model::Tensor x, const model::PositionScale& rule,
+                         const model::Batch& batch) override {
+    for (const model::Segment& s : batch.segments)
+      for (size_t i = 0; i < s.rows; ++i) {
+        const double position = static_cast<double>(s.first_position + i);
+        const double steps = std::floor((position + 1) / rule.interval);
+        for (double& value : at(x)[s.first_row + i]) value *= 1 + rule.factor * std::log1p(steps);
+      }
   }
   void activate(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up) override {
     for (size_t r = 0; r < at(gate).size(); ++r)
@@ -139,7 +156,8 @@ class ScalarBackend : public model::Backend {
               at(x)[r][h * (columns_of(x) / heads) + first + i];
   }
   void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override {
-    const Row scale = weight_row(weight, 0);
+    const bool unweighted = weight == model::Weight::kNone;
+    const Row scale = unweighted ? Row(at(x)[0].size() / heads, 1) : weight_row(weight, 0);
     for (Row& row : at(x))
       for (size_t h = 0; h < heads; ++h)
         normalise(row, h * row.size() / heads, row.size() / heads, scale, epsilon);
@@ -229,6 +247,15 @@ class ScalarBackend : public model::Backend {
   std::span<const model::ExpertGroup> next_experts() override {
     return std::exchange(requested_, {});
   }
+  void scale_slots(model::Tensor x, const model::ExpertPlan& plan, model::Tensor out) override {
+    Matrix rows(plan.slot_row.size());
+    for (size_t i = 0; i < plan.choice_slot.size(); ++i) {
+      Row& row = rows[plan.choice_slot[i]];
+      row = at(x)[plan.slot_row[plan.choice_slot[i]]];
+      for (double& value : row) value *= plan.choice_weight[i];
+    }
+    at(out) = rows;
+  }
   void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup>) override {
     activate(rule, gate, up);
@@ -282,11 +309,17 @@ class ScalarBackend : public model::Backend {
   size_t rows_of(model::Weight weight) const {
     return weights_.entries()[static_cast<uint32_t>(weight)].rows;
   }
+  static constexpr uint32_t kPlusOne = 1u << 31;
   Row weight_row(model::Weight weight, size_t row) const {
-    const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
+    const auto handle = static_cast<uint32_t>(weight);
+    const bool plus_one = (handle & kPlusOne) != 0;
+    const uint32_t entry = plus_one ? plus_one_[handle & ~kPlusOne] : handle;
+    const numerics::WeightView view = weights_.view(entry);
     std::vector<float> values(view.columns);
     numerics::decode_row(view, row, values);
-    return {values.begin(), values.end()};
+    Row found(values.begin(), values.end());
+    for (double& value : found) value += plus_one;
+    return found;
   }
   Row multiply(const model::Product& product, size_t first, size_t count, const Row& x,
                size_t bias_row = 0) const {
@@ -419,6 +452,7 @@ class ScalarBackend : public model::Backend {
   }
 
   const WeightStore& weights_;
+  std::vector<uint32_t> plus_one_;  // entries
   std::vector<Matrix> tensors_;
   std::vector<size_t> columns_;  // of each
   std::vector<model::RopeRule> ropes_;

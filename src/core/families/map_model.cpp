@@ -173,6 +173,8 @@ class Mapper {
 
 bool Mapper::exists(const ModuleRule& rule, int index) const {
   const auto layer = static_cast<uint64_t>(std::max(index, 0));
+  const bool borrows = layer >= dims_.first_borrowing_layer;
+  const bool wide = borrows && dims_.first_borrowing_layer > 0 && dims_.double_wide_mlp;
   switch (rule.when) {
     case When::kAlways: return true;
     case When::kUntied: return !tied_;
@@ -188,6 +190,14 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
     case When::kFullAttention: return !dims_.linear_layer(layer);
     case When::kFullAttentionBias: return dims_.attention_bias && !dims_.linear_layer(layer);
     case When::kLinearAttention: return dims_.linear_layer(layer);
+    case When::kWindowed: return !dims_.global_layer(layer);
+    case When::kGlobal: return dims_.global_layer(layer);
+    case When::kWindowedKv: return !dims_.global_layer(layer) && !borrows;
+    case When::kGlobalKv: return dims_.global_layer(layer) && !borrows;
+    case When::kGlobalV: return dims_.global_layer(layer) && !borrows && !dims_.keys_are_values;
+    case When::kNarrowMlp: return !wide;
+    case When::kWideMlp: return wide;
+    case When::kLayerInputs: return dims_.layer_input_size > 0;
   }
   SLUICE_CHECK(false);
 }
@@ -559,6 +569,10 @@ const Family* find_family(std::string_view model_type) {
       &kQwen3_5,      //
       &kQwen3_5Moe,   //
       &kGptOss,       //
+      &kGemma3,       //
+      &kGemma3Text,   //
+      &kGemma4,       //
+      &kLlama4,       //
   };
   for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
@@ -588,6 +602,7 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
     map.family = family->name;
     SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied).run(map));
     add_keys(checkpoint.config, additions, map.config_additions);
+    if (family->vocab_beside_text) map.config_additions["vocab_size"] = dims.vocab_size;
   } else {
     SLUICE_ASSIGN(map, map_generic(checkpoint, model_type));
   }

@@ -290,25 +290,31 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
   }
 }
 
-std::optional<numerics::QuantFormat> lossless_format(const ModuleSource& source,
-                                                     numerics::DType model_dtype) {
+std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
+                                                    numerics::DType model_dtype) {
+  if (source.add_one) return {};
   if (source.packing != nullptr) {
-    const bool moves =
-        source.packing->kind == PackingKind::kMlx &&
-        (is_fp(source.packing->format) || source.packing->parts[1].dtype == model_dtype);
-    return moves ? std::optional(source.packing->format) : std::nullopt;
+    const Packing& packing = *source.packing;
+    if (packing.kind != PackingKind::kMlx) return {};
+    if (packing.format.mode == numerics::QuantMode::kMxfp4)
+      return {packing.format, numerics::kMxfp4AsAffine};
+    if (is_fp(packing.format) || packing.parts[1].dtype == model_dtype) return {packing.format};
+    return {};
   }
-  if (const auto format = numerics::lossless_fp(source.dtype)) return format;
-  return model_dtype == numerics::DType::kF16 ? numerics::lossless_affine(source.dtype)
-                                              : std::nullopt;
+  auto format = numerics::lossless_fp(source.dtype);
+  if (!format && model_dtype == numerics::DType::kF16)
+    format = numerics::lossless_affine(source.dtype);
+  return format ? std::vector{*format} : std::vector<numerics::QuantFormat>();
 }
 
-bool always_lossless(const ModuleSource& source) {
-  return source.packing != nullptr && source.packing->kind == PackingKind::kMlx;
+bool always_lossless(const ModuleSource& source, const numerics::QuantFormat& format) {
+  return source.packing != nullptr && source.packing->kind == PackingKind::kMlx &&
+         source.packing->format == format;
 }
 
 bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-              uint64_t r, const numerics::AffineRow& out) {
+              uint64_t r, const numerics::QuantFormat& format, numerics::DType model_dtype,
+              const numerics::AffineRow& out) {
   if (source.packing == nullptr) {
     const std::span<const std::byte> in = source.part_row(block, rows, 0, r);
     return numerics::lossless_fp(source.dtype)
@@ -316,6 +322,8 @@ bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint
                : numerics::move_lossless(source.dtype, in, out);
   }
   const numerics::ConstAffineRow in = affine_row(source, block, rows, r);
+  if (format != source.packing->format)
+    return numerics::mxfp4_to_affine({in.weight, in.scales}, model_dtype, out);
   std::ranges::copy(in.weight, out.weight.begin());
   std::ranges::copy(in.scales, out.scales.begin());
   std::ranges::copy(in.biases, out.biases.begin());

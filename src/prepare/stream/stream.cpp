@@ -113,7 +113,9 @@ Status Job::describe(uint32_t index) {
   SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
   const uint64_t block_bytes =
       std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
-  const uint64_t unit_bytes = source.transposed ? kTransposedUnitBytes : kUnitBytes;
+  const uint64_t unit_bytes = source.transposed
+                                  ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_)
+                                  : kUnitBytes / (source.has_gaps ? 2 : 1);
   const auto per_unit =
       static_cast<uint32_t>(std::clamp<uint64_t>(unit_bytes / block_bytes, 1, kUnitBlocksMax));
   work_.push_back({index, source, per_unit, unit_total_});

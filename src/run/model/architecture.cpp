@@ -22,6 +22,9 @@ constexpr const Architecture* kArchitectures[] = {
     &kKimiK2,       //
     &kKimiK25,      //
     &kGptOss,       //
+    &kGemma3,       //
+    &kGemma3Text,   //
+    &kLlama4,       //
 };
 
 Status read_activation(const Json& json, const std::string& label) {
@@ -94,7 +97,15 @@ Status read_decoder(const Json& json, const std::string& label, double theta_def
 
 Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out) {
   SLUICE_TRY(read_activation(json, label));
-  SLUICE_ASSIGN(const double epsilon, json_number(json, "rms_norm_eps", label));
+  return read_epsilon(json, label, std::nullopt, out);
+}
+
+Status read_epsilon(const Json& json, const std::string& label, std::optional<double> fallback,
+                    ModelConfig& out) {
+  double epsilon = fallback.value_or(0);
+  if (!fallback || json_find(json, "rms_norm_eps") != nullptr) {
+    SLUICE_ASSIGN(epsilon, json_number(json, "rms_norm_eps", label));
+  }
   if (!(epsilon >= 0 && epsilon < 1))
     return fail(ErrorCode::kCorrupt, "{}: rms_norm_eps should lie in [0, 1), found {}", label,
                 epsilon);

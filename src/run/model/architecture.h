@@ -36,6 +36,9 @@ extern const Architecture kGlmMoeDsa;
 extern const Architecture kKimiK2;
 extern const Architecture kKimiK25;
 extern const Architecture kGptOss;
+extern const Architecture kGemma3;
+extern const Architecture kGemma3Text;
+extern const Architecture kLlama4;
 
 // ---- single values, or a fallback where the key is missing ----
 
@@ -54,6 +57,9 @@ Status read_decoder(const Json& json, const std::string& label, double theta_def
                     ModelConfig& out);
 // The first two of these, for families whose rope tables are of their own.
 Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out);
+// rms_norm_eps, which must be there where no fallback is given.
+Status read_epsilon(const Json& json, const std::string& label, std::optional<double> fallback,
+                    ModelConfig& out);
 // Appends the rope table of the configuration's own keys.
 Status read_rope_table(const Json& json, const std::string& label, double theta_default,
                        ModelConfig& out);

@@ -19,8 +19,11 @@ class Attention : public Mixer {
               .scale = context.config.attention_scale,
               .window = context.settings().window,
               .chunk = context.settings().chunk,
+              .softcap = context.config.attention_softcap,
               .sinks = context.weight_or_none("self_attn.sinks")},
-        uses_rope_(context.settings().uses_rope) {
+        uses_rope_(context.settings().uses_rope),
+        unweighted_eps_(context.config.qk_norm_eps),
+        query_scale_(context.config.query_scale) {
     if (uses_rope_) rope_ = context.ropes[context.settings().rope];
     if (fused_) {
       projections_[0] = context.product("self_attn.qkv_proj", space_.qkv);
@@ -29,7 +32,7 @@ class Attention : public Mixer {
       projections_[1] = context.product("self_attn.k_proj", space_.k);
       projections_[2] = context.product("self_attn.v_proj", space_.v);
     }
-    if (qk_norm_ == QkNorm::kNone) return;
+    if (qk_norm_ == QkNorm::kNone || qk_norm_ == QkNorm::kRotated) return;
     q_norm_ = context.norm("self_attn.q_norm");
     k_norm_ = context.norm("self_attn.k_norm");
   }
@@ -37,10 +40,10 @@ class Attention : public Mixer {
   void run(Backend& backend, const Batch& batch, Tensor x, Tensor out) override {
     project(backend, x);
     normalise(backend);
-    if (uses_rope_) {
-      backend.rope(space_.q, rule_.heads, rope_, batch);
-      backend.rope(space_.k, rule_.kv.heads, rope_, batch);
-    }
+    if (uses_rope_)
+      rotate(backend, batch);
+    else if (query_scale_.factor > 0)
+      backend.scale_by_position(space_.q, query_scale_, batch);
     backend.store_kv(rule_, space_.k, space_.v, batch);
     backend.attention(rule_, space_.q, batch, space_.attended);
     output_.out = out;
@@ -60,7 +63,8 @@ class Attention : public Mixer {
 
   void normalise(Backend& backend) {
     switch (qk_norm_) {
-      case QkNorm::kNone: return;
+      case QkNorm::kNone:
+      case QkNorm::kRotated: return;
       case QkNorm::kHead:
         q_norm_.run_heads(backend, space_.q, rule_.heads);
         k_norm_.run_heads(backend, space_.k, rule_.kv.heads);
@@ -72,6 +76,14 @@ class Attention : public Mixer {
     }
   }
 
+  void rotate(Backend& backend, const Batch& batch) {
+    backend.rope(space_.q, rule_.heads, rope_, batch);
+    backend.rope(space_.k, rule_.kv.heads, rope_, batch);
+    if (qk_norm_ != QkNorm::kRotated) return;
+    backend.rms_norm_heads(space_.q, rule_.heads, Weight::kNone, unweighted_eps_);
+    backend.rms_norm_heads(space_.k, rule_.kv.heads, Weight::kNone, unweighted_eps_);
+  }
+
   const Workspace& space_;
   const bool fused_;  // one matrix: the rows of q, then k, then v
   Product projections_[3];
@@ -81,6 +93,8 @@ class Attention : public Mixer {
   const AttentionRule rule_;
   const bool uses_rope_;
   RopeTable rope_{};
+  const float unweighted_eps_;  // QkNorm::kRotated
+  const PositionScale query_scale_;
 };
 
 }  // namespace

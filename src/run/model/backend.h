@@ -107,6 +107,13 @@ struct ActivationRule {
   float alpha = 0, limit = 0;
 };
 
+// Queries that grow with their distance from the beginning: times 1 + factor · ln(1 + ⌊(position +
+// 1) / interval⌋).
+struct PositionScale {
+  float factor = 0;
+  uint32_t interval = 1;
+};
+
 // How a router's logits become scores.
 enum class RouterScore : uint8_t {
   kSoftmax,          // over all experts
@@ -161,6 +168,8 @@ class Backend {
 
   // By the parameter's name, such as "model.norm.weight"; kNone when the model has no such.
   virtual Weight weight(std::string_view name) = 0;
+  // A vector of weights to which 1 is added; it must be there.
+  virtual Weight weight_plus_one(std::string_view name) = 0;
   // Room for the rows of a step, times copies, of that many f32 columns.
   virtual Tensor tensor(size_t columns, size_t copies = 1) = 0;
   // The same for rows whose logits are computed together, which may be fewer.
@@ -170,9 +179,11 @@ class Backend {
   // ---- rows ----
   virtual void embed(Weight table, std::span<const uint32_t> tokens, Tensor out) = 0;
   virtual void gather(Tensor x, std::span<const uint32_t> rows, Tensor out) = 0;
-  virtual void add(Tensor x, Tensor y) = 0;                                       // x += y
-  virtual void scale(Tensor x, float factor) = 0;                                 // x *= factor
-  virtual void scale_add(Tensor x, float factor, Tensor y) = 0;                   // x += factor · y
+  virtual void add(Tensor x, Tensor y) = 0;                      // x += y
+  virtual void scale(Tensor x, float factor) = 0;                // x *= factor
+  virtual void scale_add(Tensor x, float factor, Tensor y) = 0;  // x += factor · y
+  virtual void softcap(Tensor x, float cap) = 0;                 // x = cap · tanh(x / cap), cap > 0
+  virtual void scale_by_position(Tensor x, const PositionScale& rule, const Batch& batch) = 0;
   virtual void rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) = 0;  // out may be x
   // The same; bias may be kNone.
   virtual void layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) = 0;
@@ -193,6 +204,7 @@ class Backend {
   // Elements [first, first + count) of each head of x become those from out_first on of out's.
   virtual void copy_heads(Tensor x, size_t heads, size_t first, size_t count, Tensor out,
                           size_t out_first) = 0;
+  // weight: one head's, for all alike; kNone counts as ones.
   virtual void rms_norm_heads(Tensor x, size_t heads, Weight weight, float epsilon) = 0;
   virtual void rope(Tensor x, size_t heads, RopeTable table, const Batch& batch) = 0;
   // Appends each row's keys and values to its sequence in that layer.
@@ -225,6 +237,8 @@ class Backend {
   virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                              std::span<const ExpertGroup> groups,
                              std::span<const Product> products) = 0;
+  // out[slot] = weight · x[row] of the choice that the slot is for.
+  virtual void scale_slots(Tensor x, const ExpertPlan& plan, Tensor out) = 0;
   // activate() of the slots of these groups.
   virtual void activate_slots(const ActivationRule& rule, Tensor gate, Tensor up,
                               std::span<const ExpertGroup> groups) = 0;

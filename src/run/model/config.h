@@ -40,16 +40,18 @@ struct RopeConfig {
   uint32_t first = 0;  // dimension of a head that turns
 };
 
-// Whether q and k are normalised before they are rotated, and over what.
+// Whether q and k are normalised, before they are rotated but where said, and over what.
 enum class QkNorm : uint8_t {
   kNone,
-  kHead,  // each head by itself, with one weight of head_dim
-  kRow,   // all heads together
+  kHead,     // each head by itself, with one weight of head_dim
+  kRow,      // all heads together
+  kRotated,  // each head by itself and without weights, in layers that rotate, behind that
 };
 
 enum class NormKind : uint8_t {
   kRms,
-  kLayer,  // mean taken off too; with a bias where the model brings one
+  kRmsLessOne,  // of weights that are kept less one
+  kLayer,       // mean taken off too; with a bias where the model brings one
 };
 
 // The parts of a sparse layer under the names that a family has for them; empty where it has none.
@@ -77,8 +79,11 @@ struct ModelConfig {
   NormKind norm = NormKind::kRms;
   float rms_norm_eps = 0;
   QkNorm qk_norm = QkNorm::kNone;
-  float attention_scale = 1;  // of the scores
-  float latent_norm_eps = 0;  // of latent attention's norms of low-rank vectors
+  float qk_norm_eps = 0;        // of QkNorm::kRotated
+  float attention_scale = 1;    // of the scores
+  float attention_softcap = 0;  // c > 0: scores become c · tanh(score / c)
+  PositionScale query_scale;    // of layers that do not rotate
+  float latent_norm_eps = 0;    // of latent attention's norms of low-rank vectors
   // Where an indexer chooses what a layer of latent attention looks at: how many tokens, what it
   // keeps of each, its norm, and its table among ropes.
   uint32_t index_top_k = 0;  // 0: all of them
@@ -90,6 +95,12 @@ struct ModelConfig {
   float embedding_multiplier = 1;
   float residual_multiplier = 1;  // of what a layer adds
   float logits_multiplier = 1;
+  float logits_softcap = 0;
+  // Norms behind both halves of a layer too: post_attention_layernorm is the one behind attention,
+  // and pre_feedforward_layernorm and post_feedforward_layernorm are the other half's.
+  bool sandwich_norms = false;
+  std::string_view dense_path = "mlp";  // of dense layers' feed-forward part
+  bool scales_expert_input = false;     // by the router's weight, instead of the output
 
   RouterRule router;  // top_k 0: the model has no experts
   ExpertNames expert_names;

@@ -56,6 +56,7 @@ struct Workspace {
   GatedSpace dense{}, shared{};                             // of dense layers, of shared experts
   Tensor shared_out{}, shared_gate{};                       // hidden_size, 1
   Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
+  Tensor slot_input{};                                      // the same, where it is scaled
   Tensor last{}, logits{};                                  // rows whose logits are wanted
 };
 

@@ -4,9 +4,10 @@
 
 namespace sluice::model {
 
-// h += mixer(norm(h)); h += feed_forward(norm(h)).
+// h += mixer(norm(h)); h += feed_forward(norm(h)); norms behind the halves where there are some.
 struct Model::Layer {
-  Norm input_norm, post_attention_norm;
+  Norm mixer_norm, feed_forward_norm;
+  std::optional<Norm> behind_mixer, behind_feed_forward;
   std::unique_ptr<Mixer> mixer;
   std::unique_ptr<FeedForward> feed_forward;
 };
@@ -51,6 +52,7 @@ void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& sp
   space.slot_gate = backend.tensor(dims.expert_intermediate_size, top_k);
   space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
   space.slots = backend.tensor(dims.hidden_size, top_k);
+  if (config.scales_expert_input) space.slot_input = backend.tensor(dims.hidden_size, top_k);
   if (dims.shared_intermediate_size == 0) return;
   space.shared = make_gated_space(config, backend, dims.shared_intermediate_size);
   space.shared_out = backend.tensor(dims.hidden_size);
@@ -101,13 +103,21 @@ Model::Model(const ModelConfig& config, Backend& backend, size_t context)
     ropes_.push_back(backend.rope_table(rope_rule(rope, context)));
   LayerContext parts{config_, backend_, *space_, ropes_};
   for (; parts.layer < config_.layers.size(); ++parts.layer) {
-    Layer layer{.input_norm = parts.norm("input_layernorm"),
-                .post_attention_norm = parts.norm("post_attention_layernorm"),
+    const bool sandwich = config.sandwich_norms;
+    Layer layer{.mixer_norm = parts.norm("input_layernorm"),
+                .feed_forward_norm =
+                    parts.norm(sandwich ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
+                .behind_mixer = {},
+                .behind_feed_forward = {},
                 .mixer = make_mixer(parts),
                 .feed_forward = nullptr};
+    if (sandwich) {
+      layer.behind_mixer = parts.norm("post_attention_layernorm");
+      layer.behind_feed_forward = parts.norm("post_feedforward_layernorm");
+    }
     layer.feed_forward = parts.settings().sparse
-                             ? sparse_feed_forward(parts, layer.post_attention_norm)
-                             : dense_feed_forward(parts, "mlp", space_->dense);
+                             ? sparse_feed_forward(parts, layer.feed_forward_norm)
+                             : dense_feed_forward(parts, config.dense_path, space_->dense);
     layers_.push_back(std::move(layer));
   }
   for (size_t layer = 1; layer < layers_.size(); ++layer)
@@ -131,11 +141,13 @@ void Model::add_to_hidden(Tensor delta) {
 
 void Model::run_layer(Layer& layer, const Batch& batch) {
   const Workspace& s = *space_;
-  layer.input_norm.run(backend_, s.hidden, s.normed);
+  layer.mixer_norm.run(backend_, s.hidden, s.normed);
   layer.mixer->run(backend_, batch, s.normed, s.delta);
+  if (layer.behind_mixer) layer.behind_mixer->run(backend_, s.delta, s.delta);
   add_to_hidden(s.delta);
-  layer.post_attention_norm.run(backend_, s.hidden, s.normed);
+  layer.feed_forward_norm.run(backend_, s.hidden, s.normed);
   layer.feed_forward->run(backend_, s.normed, s.delta);
+  if (layer.behind_feed_forward) layer.behind_feed_forward->run(backend_, s.delta, s.delta);
   add_to_hidden(s.delta);
 }
 
@@ -150,6 +162,7 @@ std::span<const float> Model::logits(std::span<const uint32_t> rows) {
   norm_.run(backend_, s.last, s.last);
   backend_.qmatmul(s.last, {&head_, 1});
   if (config_.logits_multiplier != 1) backend_.scale(s.logits, config_.logits_multiplier);
+  if (config_.logits_softcap > 0) backend_.softcap(s.logits, config_.logits_softcap);
   return backend_.read(s.logits);
 }
 

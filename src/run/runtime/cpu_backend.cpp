@@ -27,6 +27,20 @@ Weight CpuBackend::weight(std::string_view name) {
   return entry ? Weight{*entry} : Weight::kNone;
 }
 
+Weight CpuBackend::weight_plus_one(std::string_view name) {
+  const auto entry = weights_.find(name);
+  SLUICE_CHECK(entry.has_value() && weights_.entries()[*entry].vector());
+  plus_one_.push_back({.entry = *entry, .values = {}});
+  if (limits_.rows > 0) fill(plus_one_.back());
+  return Weight{kPlusOne | static_cast<uint32_t>(plus_one_.size() - 1)};
+}
+
+void CpuBackend::fill(PlusOne& vector) const {
+  const std::span<const float> stored = vector_of(Weight{vector.entry});
+  vector.values.assign(stored.begin(), stored.end());
+  for (float& value : vector.values) value += 1;
+}
+
 Tensor CpuBackend::tensor(size_t columns, size_t copies) {
   copies_max_ = std::max(copies_max_, copies);
   buffers_.push_back({.columns = columns, .copies = copies, .values = {}});
@@ -97,6 +111,8 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
   if (limits.selected_max > 0) bytes.other += limits.context * (sizeof(float) + sizeof(uint32_t));
   for (const Rope& rope : ropes_)
     bytes.other += 2 * limits.rows * rope.frequencies() * sizeof(float);
+  for (const PlusOne& vector : plus_one_)
+    bytes.other += static_cast<size_t>(weights_.entries()[vector.entry].columns) * sizeof(float);
   return bytes;
 }
 
@@ -108,6 +124,7 @@ uint64_t CpuBackend::scratch_bytes(const StepLimits& limits) const {
 
 void CpuBackend::allocate(const StepLimits& limits) {
   limits_ = limits;
+  for (PlusOne& vector : plus_one_) fill(vector);
   const ScratchBytes bytes = scratch_parts(limits);
   values_ = std::make_unique_for_overwrite<float[]>(bytes.values / sizeof(float));
   float* next = values_.get();
@@ -138,8 +155,11 @@ std::span<std::byte> CpuBackend::scratch(size_t worker) {
   return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
 }
 
-// Vectors are small and stay under every policy.
+// Vectors are small and stay under every policy. None is an empty one.
 std::span<const float> CpuBackend::vector_of(Weight weight) const {
+  if (weight == Weight::kNone) return {};
+  if ((static_cast<uint32_t>(weight) & kPlusOne) != 0)
+    return plus_one_[static_cast<uint32_t>(weight) & ~kPlusOne].values;
   const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
   SLUICE_DCHECK(view.rows == 1);
   return {reinterpret_cast<const float*>(view.weight), view.columns};
@@ -214,6 +234,22 @@ void CpuBackend::scale_add(Tensor x, float factor, Tensor y) {
   Buffer& to = buffer(x);
   const Buffer& from = buffer(y);
   for_rows(pool_, to.rows, [&](size_t row) { ops_.scale_add(to.row(row), factor, from.row(row)); });
+}
+
+void CpuBackend::softcap(Tensor x, float cap) {
+  Buffer& to = buffer(x);
+  for_rows(pool_, to.rows, [&](size_t row) { ops_.softcap(to.row(row), cap); });
+}
+
+void CpuBackend::scale_by_position(Tensor x, const model::PositionScale& rule,
+                                   const model::Batch& batch) {
+  Buffer& to = buffer(x);
+  for (const model::Segment& segment : batch.segments)
+    for_rows(pool_, segment.rows, [&](size_t i) {
+      const uint64_t steps = (uint64_t{segment.first_position} + i + 1) / rule.interval;
+      const double grown = 1 + double{rule.factor} * std::log(1 + static_cast<double>(steps));
+      for (float& value : to.row(segment.first_row + i)) value *= static_cast<float>(grown);
+    });
 }
 
 void CpuBackend::activate_row(const model::ActivationRule& rule, std::span<float> gate,

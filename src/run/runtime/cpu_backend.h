@@ -47,6 +47,7 @@ class CpuBackend : public model::Backend {
   void begin(const model::Batch& batch, std::span<KvSequence* const> sequences);
 
   model::Weight weight(std::string_view name) override;
+  model::Weight weight_plus_one(std::string_view name) override;
   model::Tensor tensor(size_t columns, size_t copies) override;
   model::Tensor logits_tensor(size_t columns) override;
   model::RopeTable rope_table(const model::RopeRule& rule) override;
@@ -56,6 +57,9 @@ class CpuBackend : public model::Backend {
   void add(model::Tensor x, model::Tensor y) override;
   void scale(model::Tensor x, float factor) override;
   void scale_add(model::Tensor x, float factor, model::Tensor y) override;
+  void softcap(model::Tensor x, float cap) override;
+  void scale_by_position(model::Tensor x, const model::PositionScale& rule,
+                         const model::Batch& batch) override;
   void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override;
   void rms_norm_first(model::Tensor x, model::Weight weight, float epsilon) override;
   void layer_norm(model::Tensor x, model::Weight weight, model::Weight bias, float epsilon,
@@ -89,6 +93,7 @@ class CpuBackend : public model::Backend {
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
                      std::span<const model::Product> products) override;
+  void scale_slots(model::Tensor x, const model::ExpertPlan& plan, model::Tensor out) override;
   void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup> groups) override;
   void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan, model::Tensor out) override;
@@ -107,6 +112,14 @@ class CpuBackend : public model::Backend {
     std::span<float> values;
     std::span<float> row(size_t i) const { return values.subspan(i * columns, columns); }
   };
+  // A vector of weights plus one; its handle has kPlusOne set. Filled when weights are there.
+  struct PlusOne {
+    uint32_t entry = 0;
+    std::vector<float> values;
+  };
+  static constexpr uint32_t kPlusOne = 1u << 31;
+  void fill(PlusOne& vector) const;
+
   struct Rope {
     model::RopeRule rule;
     size_t frequencies() const { return rule.frequencies.inv_freq.size(); }
@@ -187,6 +200,7 @@ class CpuBackend : public model::Backend {
   const ActivationChoice activations_;
   ThreadPool& pool_;
 
+  std::vector<PlusOne> plus_one_;
   std::vector<Buffer> buffers_;
   std::vector<Rope> ropes_;
   size_t copies_max_ = 1;  // of a tensor: chosen experts of a row

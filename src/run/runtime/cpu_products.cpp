@@ -280,6 +280,17 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
   run_tasks();
 }
 
+void CpuBackend::scale_slots(Tensor x, const ExpertPlan& plan, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = plan.slot_row.size();
+  for_rows(pool_, plan.choice_slot.size(), [&](size_t choice) {
+    const size_t slot = plan.choice_slot[choice];
+    const std::span<const float> row = from.row(plan.slot_row[slot]);
+    for (size_t i = 0; i < row.size(); ++i) to.row(slot)[i] = plan.choice_weight[choice] * row[i];
+  });
+}
+
 void CpuBackend::activate_slots(const model::ActivationRule& rule, Tensor gate, Tensor up,
                                 std::span<const ExpertGroup> groups) {
   Buffer& to = buffer(gate);

@@ -28,12 +28,22 @@ QuantFormat unless_published(const OpenedModel& model, const OutputModule& modul
                              const QuantFormat& wanted) {
   if (json_find(model.checkpoint->config, "quantization") != nullptr) return wanted;
   const auto source = stream::describe_source(*model.checkpoint, module);
-  if (!source || !always_lossless(*source)) return wanted;
-  const auto stored = lossless_format(*source, model.map.dtype);
-  if (!stored || !can_encode(*stored, module.shape)) return wanted;
+  if (!source) return wanted;
+  const std::vector<QuantFormat> lossless = lossless_formats(*source, model.map.dtype);
+  if (lossless.empty() || !always_lossless(*source, lossless[0])) return wanted;
+  const QuantFormat& stored = lossless[0];
+  const bool as_good = std::ranges::find(lossless, wanted) != lossless.end();
   const bool smaller = bits_per_weight(wanted, module, model.map.dtype) <
-                       bits_per_weight(*stored, module, model.map.dtype);
-  return smaller ? wanted : *stored;
+                       bits_per_weight(stored, module, model.map.dtype);
+  return as_good || smaller || !can_encode(stored, module.shape) ? wanted : stored;
+}
+
+// Rows of MLX's own packing always move; of mxfp4 into affine groups all do that a model could
+// have.
+bool moves(const stream::ModuleSource& source, const QuantFormat& format, numerics::DType dtype) {
+  if (source.packing == nullptr) return false;
+  const std::vector<QuantFormat> lossless = lossless_formats(source, dtype);
+  return std::ranges::find(lossless, format) != lossless.end();
 }
 
 QuantFormat possible_format(const OutputModule& module, QuantFormat wanted) {
@@ -103,8 +113,7 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     if (quantized) {
       SLUICE_ASSIGN(const stream::ModuleSource source,
                     stream::describe_source(*model.checkpoint, module));
-      if (always_lossless(source) && lossless_format(source, model.map.dtype) == tensor.format)
-        tensor.encoder = Encoder::kLossless;
+      if (moves(source, tensor.format, model.map.dtype)) tensor.encoder = Encoder::kLossless;
     }
     tensor.bytes =
         numerics::encoded_bytes(
