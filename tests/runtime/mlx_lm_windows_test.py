@@ -6,6 +6,7 @@ do not fit into memory. Argument: the logits_export program."""
 import os
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
@@ -23,11 +24,11 @@ YARN = dict(beta_fast=32.0, beta_slow=1.0, factor=32.0, original_max_position_em
             rope_type="yarn")
 
 
-def export(folder, ids, chunk, *options):
+def export(folder, ids, chunk, *options, compat="mlx"):
     """(logits, what was printed)."""
     out = Path(folder) / "logits.f32"
-    result = subprocess.run([EXPORT, *options, folder, out, str(chunk), "f32", *map(str, ids)],
-                            capture_output=True, text=True)
+    result = subprocess.run([EXPORT, *options, folder, out, str(chunk), "f32", compat,
+                             *map(str, ids)], capture_output=True, text=True)
     if result.returncode != 0:
         raise AssertionError(result.stderr)
     return np.fromfile(out, np.float32).reshape(len(ids), -1), result.stdout
@@ -115,6 +116,49 @@ class Windows(support.TestCase):
                 folder = self.converted(source, 4, 32)
                 self.check(folder)
                 self.check_streaming(folder)
+
+
+    def check_departure(self, folder, stock, published):
+        """Logits of stock mlx_lm, and of the published formula, from which it departs."""
+        ids = self.ids(folder)
+        self.assertGreater(relative_difference(stock, published), 20 * TOLERANCE)
+        for compat, expected in (("mlx", stock), ("transformers", published)):
+            for chunk in (512, 7):
+                found, _ = export(folder, ids, chunk, compat=compat)
+                self.assertLessEqual(relative_difference(found, expected), TOLERANCE, compat)
+
+    def test_yarn_of_parts_of_dimensions(self):
+        """truncate false, which stock mlx_lm does not read."""
+        import mlx.core as mx
+
+        yarn = dict(YARN, original_max_position_embeddings=512, truncate=False)
+        folder = self.source("gpt_oss", "gpt_oss yarn", dtype="mxfp4", rope_scaling=yarn)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        dims, base = 64, 150000.0
+        low, high = (dims * np.log(512 / (2 * np.pi * turns)) / (2 * np.log(base))
+                     for turns in (32, 1))
+        pairs = np.arange(dims // 2)
+        ramp = np.clip((pairs - low) / (high - low), 0, 1)
+        frequencies = base ** (-2 * pairs / dims) * (1 - ramp + ramp / 32)
+        for layer in model.layers:
+            layer.self_attn.rope._freqs = mx.array(1 / frequencies, dtype=mx.float32)
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_epsilon_of_rotated_heads(self):
+        """rms_norm_eps, for which stock mlx_lm has a number of its own in Llama 4."""
+        import mlx.core as mx
+
+        folder = self.converted(self.source("llama4", "llama4 epsilon", rms_norm_eps=0.3))
+        ids, model = self.ids(folder), load_stock(folder)
+        stock, rms_norm = support.logits(model, ids), mx.fast.rms_norm
+
+        def published(x, weight, eps):
+            return rms_norm(x, weight, 0.3 if weight is None else eps)
+
+        with unittest.mock.patch.object(mx.fast, "rms_norm", published):
+            expected = support.logits(model, ids)
+        self.check_departure(folder, stock, expected)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ Status configure(const Json& config, const std::string& label, ModelConfig& out)
     if (layer.uses_rope) layer.chunk = static_cast<uint32_t>(chunk);
   SLUICE_ASSIGN(const bool normalises, flag_or(config, "use_qk_norm", true, label));
   if (normalises) out.qk_norm = QkNorm::kRotated;
-  out.qk_norm_eps = out.rms_norm_eps;
+  // Stock mlx_lm has a figure of its own.
+  out.qk_norm_eps = out.compat == Compat::kMlx ? 1e-6f : out.rms_norm_eps;
   SLUICE_ASSIGN(const bool tunes, tunes_temperature(config, label));
   if (tunes) {
     SLUICE_ASSIGN(out.query_scale.factor, factor_or(config, "attn_scale", 0.1f, label));
