@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3", "kimi_k2",
-            "qwen3_next", "qwen3_5", "qwen3_5_moe")
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
+            "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
+            "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe",
+            "gpt_oss", "gemma3_text", "gemma3", "gemma4", "llama4")
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -28,23 +30,41 @@ CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
+    "deepseek_v32": "DeepseekV32ForCausalLM",
+    "glm4_moe_lite": "Glm4MoeLiteForCausalLM",
+    "glm_moe_dsa": "GlmMoeDsaForCausalLM",
     "kimi_k2": "DeepseekV3ForCausalLM",
+    "kimi_k25": "KimiK25ForConditionalGeneration",
     "qwen3_next": "Qwen3NextForCausalLM",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
     "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "gpt_oss": "GptOssForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "gemma4": "Gemma4ForConditionalGeneration",
+    "llama4": "Llama4ForConditionalGeneration",
 }
-DEEPSEEK = ("deepseek_v3", "kimi_k2")
+# Latent attention; of these, with an indexer, and with a layer for several tokens by default.
+DEEPSEEK = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
+            "kimi_k25")
+INDEXED = ("deepseek_v32", "glm_moe_dsa")
+PREDICTING = ("deepseek_v32", "glm4_moe_lite", "glm_moe_dsa")
 HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")  # linear attention beside gated attention
 # Their numbers are in text_config, and their language model is one part of several.
 NESTED = ("qwen3_5", "qwen3_5_moe")
+GEMMA = ("gemma3_text", "gemma3")
 DTYPES = {
     "bf16": ("BF16", "bfloat16", 2),
     "f16": ("F16", "float16", 2),
     "f32": ("F32", "float32", 4),
     # Linears of layers as 8-bit floats with a scale per block of 128 by 128; others as bf16.
     "fp8": ("F8_E4M3", "bfloat16", 1),
+    # Experts as blocks of 4-bit floats with an exponent each, as gpt-oss is published; others bf16.
+    "mxfp4": ("U8", "bfloat16", 1),
 }
+MXFP4_BLOCK = 32
 FP8_BLOCK = 128
 POOL_ELEMENTS = 16 * 1024 * 1024
 WRITE_ELEMENTS = 4 * 1024 * 1024
@@ -99,7 +119,21 @@ def make_config(family, dtype="bf16", tied=False, **dims):
                       moe_layer_freq=1, n_group=1, topk_group=1, norm_topk_prob=True,
                       routed_scaling_factor=2.5, scoring_func="sigmoid", topk_method="noaux_tc",
                       num_key_value_heads=config["num_attention_heads"],
-                      num_nextn_predict_layers=0, qk_head_dim=160)
+                      num_nextn_predict_layers=int(family in PREDICTING), qk_head_dim=160)
+    if family == "deepseek_v2":  # which mlx_lm loads with yarn scaling only
+        config.update(topk_method="greedy", scoring_func="softmax", norm_topk_prob=False,
+                      routed_scaling_factor=1.0,
+                      rope_scaling=dict(type="yarn", factor=4.0, mscale=0.707, mscale_all_dim=0.707,
+                                        beta_fast=32, beta_slow=1,
+                                        original_max_position_embeddings=32))
+    if family in INDEXED:
+        config.update(index_head_dim=64, index_n_heads=4, index_topk=24)
+    if family == "glm_moe_dsa":
+        config.update(indexer_rope_interleave=True,
+                      rope_parameters=dict(rope_theta=10000.0, rope_type="default"))
+        del config["rope_theta"], config["rope_scaling"]
+    if family in ("glm4_moe_lite", "glm_moe_dsa"):
+        config.update(rms_norm_eps=1e-5)
     if family in HYBRIDS:
         config.update(num_hidden_layers=4, full_attention_interval=4, linear_num_key_heads=2,
                       linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=32,
@@ -108,12 +142,65 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
                       shared_expert_intermediate_size=128, decoder_sparse_step=1,
                       mlp_only_layers=[], norm_topk_prob=True)
+    if family == "gpt_oss":
+        config.update(attention_bias=True, head_dim=64, intermediate_size=128, num_local_experts=4,
+                      num_experts_per_tok=2, experts_per_token=2, sliding_window=16,
+                      rms_norm_eps=1e-5, rope_theta=150000, swiglu_limit=7.0,
+                      rope_scaling=dict(beta_fast=32.0, beta_slow=1.0, factor=32.0,
+                                        original_max_position_embeddings=4096, rope_type="yarn",
+                                        truncate=False))
+    if family in GEMMA:
+        for key in ("hidden_act", "tie_word_embeddings"):
+            del config[key]
+        config.update(num_hidden_layers=3, head_dim=64, hidden_activation="gelu_pytorch_tanh",
+                      query_pre_attn_scalar=48, sliding_window=16, sliding_window_pattern=2,
+                      rope_theta=1000000.0, rope_local_base_freq=10000.0, rms_norm_eps=1e-6,
+                      attn_logit_softcapping=None, final_logit_softcapping=None)
+        config["tied"] = tied
+    if family == "gemma4":
+        config.update(num_hidden_layers=3, head_dim=32, global_head_dim=64,
+                      num_global_key_value_heads=1, attention_k_eq_v=True, enable_moe_block=True,
+                      num_experts=4, top_k_experts=2, moe_intermediate_size=128,
+                      num_kv_shared_layers=0, hidden_size_per_layer_input=0,
+                      vocab_size_per_layer_input=320, use_double_wide_mlp=False,
+                      hidden_activation="gelu_pytorch_tanh", final_logit_softcapping=30.0,
+                      sliding_window=16, tie_word_embeddings=True,
+                      layer_types=["sliding_attention", "full_attention", "sliding_attention"])
+        del config["hidden_act"]
+    if family == "llama4":
+        config.update(num_hidden_layers=5, head_dim=64, intermediate_size=128,
+                      intermediate_size_mlp=256, interleave_moe_layer_step=1, num_local_experts=4,
+                      num_experts_per_tok=1, attention_bias=False, attention_chunk_size=16,
+                      use_qk_norm=True, rms_norm_eps=1e-5, rope_theta=500000.0, floor_scale=8,
+                      attn_scale=0.1, attn_temperature_tuning=True, output_router_logits=False,
+                      rope_scaling=dict(factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0,
+                                        original_max_position_embeddings=32, rope_type="llama3"))
+    if dtype == "mxfp4":
+        config.update(quantization_config=dict(
+            modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                    "model.embed_tokens", "lm_head"], quant_method="mxfp4"))
     if dtype == "fp8":
         config.update(quantization_config=dict(activation_scheme="dynamic", fmt="e4m3",
                                                quant_method="fp8",
                                                weight_block_size=[FP8_BLOCK, FP8_BLOCK]))
     config.update(dims)
+    if family == "gpt_oss" and "layer_types" not in config:
+        config["layer_types"] = [("sliding_attention", "full_attention")[layer % 2]
+                                 for layer in range(config["num_hidden_layers"])]
+    if family == "kimi_k25":
+        return kimi_of_several_parts(config)
+    if family in ("gemma3", "gemma4", "llama4"):
+        return beside_vision(config)
     return nested(config) if family in NESTED else config
+
+
+def kimi_of_several_parts(config):
+    """Kimi K2 as the language model of a model that sees."""
+    text = dict(config, architectures=["DeepseekV3ForCausalLM"], model_type="kimi_k2")
+    return dict(architectures=config["architectures"], model_type="kimi_k25", text_config=text,
+                bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"],
+                dtype=config["torch_dtype"], tie_word_embeddings=config["tie_word_embeddings"],
+                vision_config=dict(hidden_size=64, model_type="moonvit"))
 
 
 def nested(config):
@@ -135,6 +222,20 @@ def nested(config):
                 text_config=text, tie_word_embeddings=config["tie_word_embeddings"],
                 transformers_version="5.7.0", image_token_id=300,
                 vision_config=dict(depth=1, hidden_size=64, model_type=config["model_type"]))
+
+
+def beside_vision(config):
+    """The same with its numbers in text_config, as transformers 4 writes it."""
+    text = {k: v for k, v in config.items()
+            if k not in ("architectures", "bos_token_id", "eos_token_id", "torch_dtype", "tied",
+                         "transformers_version")}
+    text["model_type"] += "_text"
+    whole = {k: config[k] for k in config if k not in text}
+    whole.update(model_type=config["model_type"], text_config=text,
+                 vision_config=dict(hidden_size=64, model_type=f"{config['model_type']}_vision"))
+    if config["model_type"] in ("gemma3", "gemma4"):
+        whole["vocab_size"] = config["vocab_size"]
+    return whole
 
 
 def text_of(config):
@@ -169,15 +270,24 @@ def latent_attention(config, prefix):
     if config["attention_bias"]:
         tensors += [("kv_a_proj_with_mqa.bias", (kv_rank + rope,)), ("o_proj.bias", (h,))]
         tensors += [("q_a_proj.bias", (q_rank,))] if q_rank else []
+    if config["model_type"] in INDEXED:
+        width, count = config["index_head_dim"], config["index_n_heads"]
+        tensors += [("indexer.wq_b.weight", (count * width, q_rank)),
+                    ("indexer.wk.weight", (width, h)), ("indexer.k_norm.weight", (width,)),
+                    ("indexer.k_norm.bias", (width,)),
+                    ("indexer.weights_proj.weight", (count, h))]
     return [(f"{prefix}self_attn.{name}", shape) for name, shape in tensors]
 
 
 def deepseek_experts(config, prefix):
     h, m, experts = (config[k] for k in ("hidden_size", "moe_intermediate_size",
                                          "n_routed_experts"))
-    tensors = [("gate.weight", (experts, h)), ("gate.e_score_correction_bias", (experts,))]
+    tensors = [("gate.weight", (experts, h))]
+    if config["model_type"] != "deepseek_v2":
+        tensors.append(("gate.e_score_correction_bias", (experts,)))
     owners = [(f"experts.{expert}", m) for expert in range(experts)]
-    owners.append(("shared_experts", m * config["n_shared_experts"]))
+    if config["n_shared_experts"]:
+        owners.append(("shared_experts", m * config["n_shared_experts"]))
     for owner, width in owners:
         tensors += [(f"{owner}.gate_proj.weight", (width, h)),
                     (f"{owner}.up_proj.weight", (width, h)),
@@ -257,12 +367,139 @@ def hybrid_tensors(config):
                     ("model.visual.blocks.0.attn.qkv.weight", (192, 64)),
                     ("model.visual.merger.norm.weight", (64,))]
     return tensors
+def gemma3_tensors(config):
+    text = text_of(config)
+    h, i, d = (text[k] for k in ("hidden_size", "intermediate_size", "head_dim"))
+    q, kv = text["num_attention_heads"] * d, text["num_key_value_heads"] * d
+    root = "" if text is config else "language_model."
+    tensors = [("model.embed_tokens.weight", (text["vocab_size"], h))]
+    for layer in range(text["num_hidden_layers"]):
+        members = [("self_attn.q_proj", (q, h)), ("self_attn.k_proj", (kv, h)),
+                   ("self_attn.v_proj", (kv, h)), ("self_attn.o_proj", (h, q)),
+                   ("self_attn.q_norm", (d,)), ("self_attn.k_norm", (d,)),
+                   ("mlp.gate_proj", (i, h)), ("mlp.down_proj", (h, i)), ("mlp.up_proj", (i, h)),
+                   ("input_layernorm", (h,)), ("post_attention_layernorm", (h,)),
+                   ("pre_feedforward_layernorm", (h,)), ("post_feedforward_layernorm", (h,))]
+        tensors += [(f"model.layers.{layer}.{name}.weight", shape) for name, shape in members]
+    tensors.append(("model.norm.weight", (h,)))
+    if not config["tied"]:
+        tensors.append(("lm_head.weight", (text["vocab_size"], h)))
+    tensors = [(root + name, shape) for name, shape in tensors]
+    if root:
+        tensors += [("vision_tower.vision_model.embeddings.patch_embedding.weight", (64, 3, 4, 4)),
+                    ("vision_tower.vision_model.post_layernorm.bias", (64,)),
+                    ("multi_modal_projector.mm_input_projection_weight", (64, h))]
+    return tensors
+
+
+def gemma4_tensors(config):
+    text = text_of(config)
+    h, layers, inputs = (text[k] for k in ("hidden_size", "num_hidden_layers",
+                                           "hidden_size_per_layer_input"))
+    borrowing = layers - text["num_kv_shared_layers"]
+    tensors = [("embed_tokens", (text["vocab_size"], h)), ("norm", (h,))]
+    if inputs:
+        tensors += [("embed_tokens_per_layer", (text["vocab_size_per_layer_input"], layers * inputs)),
+                    ("per_layer_model_projection", (layers * inputs, h)),
+                    ("per_layer_projection_norm", (inputs,))]
+    for layer in range(layers):
+        whole = text["layer_types"][layer] == "full_attention"
+        d = text["global_head_dim" if whole else "head_dim"]
+        same = text["attention_k_eq_v"] and whole
+        kv = d * text["num_global_key_value_heads" if same else "num_key_value_heads"]
+        q = d * text["num_attention_heads"]
+        wide = text["use_double_wide_mlp"] and layer >= borrowing
+        i = text["intermediate_size"] * (2 if wide else 1)
+        members = [("self_attn.q_proj", (q, h)), ("self_attn.k_proj", (kv, h)),
+                   ("self_attn.o_proj", (h, q)), ("self_attn.q_norm", (d,)),
+                   ("self_attn.k_norm", (d,)), ("mlp.gate_proj", (i, h)), ("mlp.down_proj", (h, i)),
+                   ("mlp.up_proj", (i, h)), ("input_layernorm", (h,)),
+                   ("post_attention_layernorm", (h,)), ("pre_feedforward_layernorm", (h,)),
+                   ("post_feedforward_layernorm", (h,))]
+        if not same:
+            members.append(("self_attn.v_proj", (kv, h)))
+        if inputs:
+            members += [("per_layer_input_gate", (inputs, h)), ("per_layer_projection", (h, inputs)),
+                        ("post_per_layer_input_norm", (h,))]
+        if text["enable_moe_block"]:
+            members += [("router.proj", (text["num_experts"], h)),
+                        ("post_feedforward_layernorm_1", (h,)),
+                        ("post_feedforward_layernorm_2", (h,)),
+                        ("pre_feedforward_layernorm_2", (h,))]
+        tensors += [(f"layers.{layer}.{name}", shape) for name, shape in members]
+    tensors = [(f"{name}.weight", shape) for name, shape in tensors]
+    for layer in range(layers):
+        members = [("layer_scalar", (1,))]
+        if text["enable_moe_block"]:
+            experts, m = text["num_experts"], text["moe_intermediate_size"]
+            members += [("router.scale", (h,)), ("router.per_expert_scale", (experts,)),
+                        ("experts.gate_up_proj", (experts, 2 * m, h)),
+                        ("experts.down_proj", (experts, h, m))]
+        tensors += [(f"layers.{layer}.{name}", shape) for name, shape in members]
+    tensors = [(f"model.language_model.{name}", shape) for name, shape in tensors]
+    return tensors + [("model.vision_tower.patch_embedder.input_proj.weight", (64, 48)),
+                      ("model.embed_vision.embedding_projection.weight", (h, 64)),
+                      ("model.audio_tower.output_proj.weight", (64, 64))]
+
+
+def llama4_tensors(config):
+    text = text_of(config)
+    h, i, d = (text[k] for k in ("hidden_size", "intermediate_size", "head_dim"))
+    q, kv = text["num_attention_heads"] * d, text["num_key_value_heads"] * d
+    experts, dense = text["num_local_experts"], text["intermediate_size_mlp"]
+    tensors = [("model.embed_tokens.weight", (text["vocab_size"], h))]
+
+    def mlp(owner, width):
+        return [(f"{owner}.gate_proj.weight", (width, h)), (f"{owner}.up_proj.weight", (width, h)),
+                (f"{owner}.down_proj.weight", (h, width))]
+
+    for layer in range(text["num_hidden_layers"]):
+        members = []
+        for name, shape in (("q", (q, h)), ("k", (kv, h)), ("v", (kv, h)), ("o", (h, q))):
+            members.append((f"self_attn.{name}_proj.weight", shape))
+            if text["attention_bias"]:
+                members.append((f"self_attn.{name}_proj.bias", shape[:1]))
+        if (layer + 1) % text["interleave_moe_layer_step"] == 0:
+            members += [("feed_forward.experts.gate_up_proj", (experts, h, 2 * i)),
+                        ("feed_forward.experts.down_proj", (experts, i, h)),
+                        ("feed_forward.router.weight", (experts, h))]
+            members += mlp("feed_forward.shared_expert", i)
+        else:
+            members += mlp("feed_forward", dense)
+        members += [("input_layernorm.weight", (h,)), ("post_attention_layernorm.weight", (h,))]
+        tensors += [(f"model.layers.{layer}.{name}", shape) for name, shape in members]
+    tensors += [("model.norm.weight", (h,)), ("lm_head.weight", (text["vocab_size"], h))]
+    tensors = [(f"language_model.{name}", shape) for name, shape in tensors]
+    return tensors + [("vision_model.class_embedding", (64,)),
+                      ("vision_model.patch_embedding.linear.weight", (64, 48)),
+                      ("multi_modal_projector.linear_1.weight", (h, 64))]
+
+
+def gpt_oss_experts(config, prefix):
+    """Fused and [in, out], gate and up by turns; typed_tensors turns them round for MXFP4."""
+    h, i, experts = (config[k] for k in ("hidden_size", "intermediate_size", "num_local_experts"))
+    return [(f"{prefix}mlp.{name}", shape) for name, shape in (
+        ("router.weight", (experts, h)), ("router.bias", (experts,)),
+        ("experts.gate_up_proj", (experts, h, 2 * i)),
+        ("experts.gate_up_proj_bias", (experts, 2 * i)),
+        ("experts.down_proj", (experts, i, h)), ("experts.down_proj_bias", (experts, h)))]
+
+
+def mxfp4_tensors(name, shape):
+    experts, columns, rows = shape
+    blocks = (experts, rows, columns // MXFP4_BLOCK)
+    return [(f"{name}_blocks", (*blocks, MXFP4_BLOCK // 2), "mxfp4"),
+            (f"{name}_scales", blocks, "mxfp4")]
 
 
 def typed_tensors(config, dtype):
     """(name, shape, dtype) of every stored tensor."""
     tensors = []
     for name, shape in tensor_list(config):
+        if dtype == "mxfp4":
+            tensors += (mxfp4_tensors(name, shape) if name.endswith(("gate_up_proj", "down_proj"))
+                        else [(name, shape, "bf16")])
+            continue
         nested_f32 = ("linear_attn.A_log", "linear_attn.norm.weight")
         if name.endswith("e_score_correction_bias") or (
                 config["model_type"] in NESTED and name.endswith(nested_f32)):
@@ -282,12 +519,25 @@ def tensor_list(config):
     family = config["model_type"]
     if family in HYBRIDS:
         return hybrid_tensors(config)
+    if family == "kimi_k25":
+        tensors = [(f"language_model.{name}", shape) for name, shape in tensor_list(text_of(config))]
+        return tensors + [("vision_tower.patch_embed.proj.weight", (64, 3, 14, 14)),
+                          ("vision_tower.encoder.blocks.0.wqkv.weight", (192, 64)),
+                          ("mm_projector.proj.0.weight", (config["text_config"]["hidden_size"], 64)),
+                          ("mm_projector.proj.0.bias", (config["text_config"]["hidden_size"],))]
+    if family in GEMMA:
+        return gemma3_tensors(config)
+    if family == "gemma4":
+        return gemma4_tensors(config)
+    if family == "llama4":
+        return llama4_tensors(config)
     h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = config.get("head_dim") or h // config["num_attention_heads"]
     q = config["num_attention_heads"] * head_dim
     kv = config["num_key_value_heads"] * head_dim
     tensors = [("model.embed_tokens.weight", (v, h))]
-    for layer in range(config["num_hidden_layers"]):
+    predicting = config.get("num_nextn_predict_layers", 0)
+    for layer in range(config["num_hidden_layers"] + predicting):
         prefix = f"model.layers.{layer}."
         attention = [("q_proj", (q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
                      ("o_proj", (h, q))]
@@ -302,7 +552,10 @@ def tensor_list(config):
         if family.startswith("qwen3"):
             tensors.append((f"{prefix}self_attn.q_norm.weight", (head_dim,)))
             tensors.append((f"{prefix}self_attn.k_norm.weight", (head_dim,)))
-        if is_sparse(config, layer) and family in DEEPSEEK:
+        if family == "gpt_oss":
+            tensors.append((f"{prefix}self_attn.sinks", (config["num_attention_heads"],)))
+            tensors += gpt_oss_experts(config, prefix)
+        elif is_sparse(config, layer) and family in DEEPSEEK:
             tensors += deepseek_experts(config, prefix)
         elif family == "mixtral":
             moe = f"{prefix}block_sparse_moe."
@@ -324,6 +577,11 @@ def tensor_list(config):
                     tensors.append((f"{prefix}mlp.{name}.bias", shape[:1]))
         tensors.append((f"{prefix}input_layernorm.weight", (h,)))
         tensors.append((f"{prefix}post_attention_layernorm.weight", (h,)))
+        if layer >= config["num_hidden_layers"]:
+            tensors += [(f"{prefix}{name}", shape) for name, shape in
+                        [("eh_proj.weight", (h, 2 * h)), ("enorm.weight", (h,)),
+                         ("hnorm.weight", (h,)), ("shared_head.norm.weight", (h,)),
+                         ("shared_head.head.weight", (v, h)), ("embed_tokens.weight", (v, h))]]
     tensors.append(("model.norm.weight", (h,)))
     if not config["tie_word_embeddings"]:
         tensors.append(("lm_head.weight", (v, h)))
@@ -371,6 +629,9 @@ class Generator:
             return [codes.astype(np.uint8).tobytes()]
         if name.endswith("scale_inv"):
             return [to_bytes(self.random.uniform(1e-4, 2e-3, shape).astype(np.float32), dtype)]
+        if dtype == "mxfp4":
+            low, high = (119, 124) if name.endswith("_scales") else (0, 256)
+            return [self.random.integers(low, high, shape).astype(np.uint8).tobytes()]
         noise = self.random.standard_t(5, size=shape).astype(np.float32)
         if name.endswith("A_log"):
             return [to_bytes(np.log(self.random.uniform(1e-2, 16, shape)).astype(np.float32), dtype)]
@@ -378,7 +639,7 @@ class Generator:
             return [to_bytes(0.1 * noise, dtype)]
         if name.endswith("norm.weight"):
             return [to_bytes(1 + 0.1 * noise, dtype)]
-        if len(shape) == 1:
+        if len(shape) == 1 or name.endswith("bias"):
             return [to_bytes(0.1 * noise, dtype)]
         values = noise * np.float32(1 / math.sqrt(shape[-1]))
         if self.edge_rows:
@@ -490,13 +751,15 @@ def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, 
     folder.mkdir(parents=True)
     config = make_config(family, dtype, tied, **dims)
     tensors = typed_tensors(config, dtype)
-    pooled = dtype != "fp8" and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS
-    generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS)
+    pooled = (dtype not in ("fp8", "mxfp4")
+              and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS)
+    generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS + GEMMA)
     write_weights(folder, tensors, shards, generator)
+    config.pop("tied", None)
     write_json(folder / "config.json", config)
-    text = text_of(config)
+    ids = config if "bos_token_id" in config else text_of(config)
     write_json(folder / "generation_config.json",
-               dict(bos_token_id=text["bos_token_id"], eos_token_id=text["eos_token_id"]))
+               dict(bos_token_id=ids["bos_token_id"], eos_token_id=ids["eos_token_id"]))
     write_tokenizer(folder)
     return config
 

@@ -190,10 +190,12 @@ class Stories(support.TestCase):
 
 class Refusals(support.TestCase):
     def test_models_that_do_not_run(self):
-        folder = self.folder / "deepseek"
-        support.make_checkpoint(folder, "deepseek_v3", seed=1)
+        folder = self.folder / "novel"
+        config = support.make_checkpoint(folder, "llama", seed=1)
+        config["model_type"] = "novel_thing"
+        (folder / "config.json").write_text(json.dumps(config))
         result = sluice("run", folder, "--raw", "-p", "x", expect=3)
-        self.assertIn("deepseek_v3", result.stderr)
+        self.assertIn("novel_thing", result.stderr)
         nothing = sluice("run", self.folder / "absent", "-p", "x", expect=3)
         self.assertIn("absent", nothing.stderr)
 

@@ -173,6 +173,20 @@ class UniformAgainstMlxLm(support.TestCase):
         self.compare(self.source("deepseek_v3", dtype="f32"), 3, 64, "float16")
         self.compare(self.source("kimi_k2"), 6, 128)
 
+    def test_families_of_latent_attention(self):
+        for number, (family, options) in enumerate([
+                ("deepseek_v2", {}),
+                ("deepseek_v2", dict(q_lora_rank=None, n_shared_experts=2, attention_bias=True)),
+                ("glm4_moe_lite", dict(num_nextn_predict_layers=2)),
+                ("glm4_moe_lite", dict(qk_nope_head_dim=192, num_hidden_layers=3)),
+                ("deepseek_v32", {}), ("deepseek_v32", dict(dtype="fp8", attention_bias=True)),
+                ("glm_moe_dsa", {}), ("kimi_k25", {}), ("kimi_k25", dict(dtype="f32"))]):
+            with self.subTest(family=family, **options):
+                source = self.source(family, shards=1 + number % 2, **options)
+                self.compare(source, (4, 3, 8, 6)[number % 4], 64)
+                if "dtype" not in options:
+                    self.compare_mode(source, "mxfp4")
+
     def test_layers_for_several_tokens_are_dropped(self):
         """The stock loader knows such a layer by the number that it has in DeepSeek V3."""
         source = self.source("deepseek_v3")

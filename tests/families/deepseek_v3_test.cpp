@@ -179,6 +179,77 @@ TEST(DeepseekV3, WhatStockMlxCannotLoadIsRefused) {
   EXPECT_THAT(refused(unsaid), HasSubstr("kv_lora_rank"));
 }
 
+TEST(DeepseekV2, KvBStaysWholeAndNothingIsCorrected) {
+  FakeCheckpoint fake = tiny("deepseek_v2");
+  fake.remove("model.layers.1.mlp.gate.e_score_correction_bias");
+  const ModelMap map = mapped(fake);
+  EXPECT_EQ(module_named(map, "model.layers.1.self_attn.kv_b_proj.weight").shape,
+            (Shape{kHeads * (kNope + kV), kRank}));
+  EXPECT_EQ(map.modules.size(), mapped(tiny()).modules.size() - 3);
+  EXPECT_THAT(refused(tiny("deepseek_v2")), HasSubstr("e_score_correction_bias"));
+}
+
+FakeCheckpoint indexed(const std::string& model_type) {
+  FakeCheckpoint fake = tiny(model_type);
+  fake.set("index_n_heads", 3).set("index_head_dim", 16);
+  for (int l = 0; l < 2; ++l) {
+    const std::string i = fmt::format("model.layers.{}.self_attn.indexer.", l);
+    fake.add(i + "wq_b.weight", {3 * 16, kQRank}).add(i + "wk.weight", {16, 64});
+    fake.add(i + "k_norm.weight", {16}).add(i + "k_norm.bias", {16});
+    fake.add(i + "weights_proj.weight", {3, 64});
+  }
+  return fake;
+}
+
+TEST(DeepseekV32, IndexersAreKept) {
+  for (const char* type : {"deepseek_v32", "glm_moe_dsa"}) {
+    const ModelMap map = mapped(indexed(type));
+    EXPECT_EQ(map.modules.size(), mapped(tiny()).modules.size() + 10);
+    EXPECT_TRUE(
+        module_named(map, "model.layers.0.self_attn.indexer.weights_proj.weight").quantizable);
+    EXPECT_FALSE(module_named(map, "model.layers.0.self_attn.indexer.k_norm.bias").quantizable);
+    EXPECT_THAT(refused(tiny(type)), HasSubstr("index_n_heads"));
+  }
+  FakeCheckpoint shared = indexed("glm_moe_dsa");
+  shared.set("indexer_types", {"full", "shared"});
+  EXPECT_THAT(refused(shared), HasSubstr("share an indexer"));
+  shared.set("indexer_types", {"full", "full"});
+  EXPECT_EQ(mapped(shared).layers, 2);
+}
+
+TEST(Glm4MoeLite, KindsOfLayersByTheirList) {
+  FakeCheckpoint fake = tiny("glm4_moe_lite");
+  fake.set("mlp_layer_types", {"dense", "sparse"});
+  EXPECT_TRUE(mapped(fake).config_additions.empty());
+  fake.unset("first_k_dense_replace");
+  EXPECT_EQ(mapped(fake).config_additions, (Json{{"first_k_dense_replace", 1}}));
+  for (const Json& wrong : {Json{"sparse", "dense"}, Json{"dense"}, Json{"dense", "moe"}}) {
+    fake.set("mlp_layer_types", wrong);
+    EXPECT_THAT(refused(fake), HasSubstr("mlp_layer_types should be 2 layers")) << wrong;
+  }
+  fake.set("mlp_layer_types", {1, 2});
+  EXPECT_THAT(refused(fake), HasSubstr("mlp_layer_types"));
+}
+
+TEST(KimiK25, TheLanguageModelUnderItsPrefix) {
+  FakeCheckpoint fake = tiny("kimi_k2").nest("kimi_k25", "language_model.");
+  fake.add("vision_tower.encoder.blocks.0.wqkv.weight", {12, 4});
+  fake.add("mm_projector.proj.0.bias", {64});
+  fake.add("language_model.model.layers.2.enorm.weight", {64});
+  const ModelMap map = mapped(fake);
+  EXPECT_EQ(map.family, "kimi_k25");
+  EXPECT_EQ(map.prefix, "language_model.");
+  EXPECT_EQ(map.dropped.size(), 3u);
+  EXPECT_EQ(map.modules.size(), mapped(tiny()).modules.size());
+  EXPECT_EQ(module_named(map, "language_model.model.layers.1.self_attn.embed_q.weight").shape,
+            (Shape{kHeads, kRank, kNope}));
+  module_named(map, "language_model.lm_head.weight");
+  ASSERT_EQ(map.notes.size(), 1u);
+  EXPECT_THAT(map.notes[0], HasSubstr("the vision part is left out: 2 tensors"));
+  fake.add("audio_tower.weight", {4});
+  EXPECT_THAT(refused(fake), HasSubstr("audio_tower.weight"));
+}
+
 TEST(OnlyLayers, KeepTheirModules) {
   const ModelMap map = mapped(tiny(), "1");
   EXPECT_EQ(map.only_layers, "1-1");

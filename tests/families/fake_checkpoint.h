@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "io/checkpoint.h"
 
@@ -31,6 +32,14 @@ class FakeCheckpoint {
   }
   FakeCheckpoint& unset(const std::string& key) {
     config_.erase(key);
+    return *this;
+  }
+  // As the language model of a model of several parts: its configuration under text_config, its
+  // tensors behind the prefix.
+  FakeCheckpoint& nest(const std::string& model_type, const std::string& prefix) {
+    config_ = {{"model_type", model_type}, {"text_config", config_}};
+    for (const auto& [name, info] : std::exchange(tensors_, {}))
+      add(prefix + name, info.shape, info.dtype);
     return *this;
   }
   io::TensorInfo& at(const std::string& name) { return tensors_.at(name); }

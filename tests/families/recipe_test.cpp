@@ -59,6 +59,36 @@ TEST(RowRuns, HeadsAreUninterleaved) {
   EXPECT_THAT(sources, testing::ElementsAre(0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11));
 }
 
+TEST(RowRuns, EveryOtherRowIsOneRun) {
+  const Recipe recipe{{{.tensor = 4, .first_row = 1, .rows = 6, .stride = 2},
+                       {.tensor = 5, .first_row = 0, .rows = 2}}};
+  EXPECT_EQ(runs_of(recipe, 0, 6), (std::vector<RowRun>{{4, 1, 6, false, 0, 2}}));
+  EXPECT_EQ(runs_of(recipe, 2, 6), (std::vector<RowRun>{{4, 5, 4, false, 0, 2}, {5, 0, 2}}));
+  EXPECT_EQ(runs_of(recipe, 2, 6)[0].reach(), 7u);
+}
+
+TEST(RowRuns, ARunWithGapsIsNotContinued) {
+  const Recipe recipe{
+      {{.tensor = 4, .rows = 1, .stride = 2}, {.tensor = 4, .first_row = 1, .rows = 2}}};
+  EXPECT_EQ(runs_of(recipe, 0, 3), (std::vector<RowRun>{{4, 0, 1, false, 0, 2}, {4, 1, 2}}));
+}
+
+TEST(RowRuns, ColumnsBeginAndStepAnywhere) {
+  const Recipe recipe{{{.tensor = 2,
+                        .first_row = 30,
+                        .rows = 4,
+                        .order = RowOrder::kTransposed,
+                        .stride = 2,
+                        .first_column = 1},
+                       {.tensor = 2,
+                        .first_row = 40,
+                        .rows = 4,
+                        .order = RowOrder::kTransposed,
+                        .first_column = 4}}};
+  EXPECT_EQ(runs_of(recipe, 1, 5),
+            (std::vector<RowRun>{{2, 30, 3, true, 3, 2}, {2, 40, 2, true, 4, 1}}));
+}
+
 // llama.cpp's permutation, as its definition has it: [heads, 2, d/2] → [heads, d/2, 2].
 std::vector<uint64_t> interleave(uint64_t heads, uint64_t d) {
   std::vector<uint64_t> stored;

@@ -95,6 +95,53 @@ TEST(PackedTensors, AnEntryForThePathDecides) {
   EXPECT_EQ(fake.checkpoint.tensors[0].packing->model_dtype, DType::kF16);
 }
 
+Json mxfp4_config() { return {{"quantization_config", {{"quant_method", "mxfp4"}}}}; }
+
+TEST(PackedTensors, PublishedMxfp4BlocksAreMlxMxfp4) {
+  Fake fake(mxfp4_config());
+  fake.add("a.down_proj_blocks", DType::kU8, {4, 6, 3, 16});
+  fake.add("a.down_proj_scales", DType::kU8, {4, 6, 3});
+  fake.add("norm.weight", DType::kBF16, {96});
+  ASSERT_TRUE(fake.join().has_value());
+  ASSERT_EQ(fake.checkpoint.tensors.size(), 2u);
+  const StoredTensor* tensor = fake.checkpoint.find("a.down_proj_blocks");
+  ASSERT_NE(tensor, nullptr);
+  EXPECT_EQ(tensor->info, (TensorInfo{"a.down_proj_blocks", DType::kF32, {4, 6, 96}}));
+  EXPECT_EQ(tensor->bytes, 4 * 6 * 3 * 17u);
+  ASSERT_NE(tensor->packing, nullptr);
+  const Packing& packing = *tensor->packing;
+  EXPECT_EQ(packing.kind, PackingKind::kMlx);
+  EXPECT_EQ(packing.format, (numerics::QuantFormat{QuantMode::kMxfp4, 4, 32}));
+  EXPECT_EQ(packing.part_count, 2u);
+  EXPECT_EQ(packing.parts[0].row_bytes, 48u);
+  EXPECT_EQ(packing.parts[1].row_bytes, 3u);
+  EXPECT_EQ(packing.parts[1].offset, 4 * 6 * 48u);
+  EXPECT_EQ(storage_text(*tensor), "MLX mxfp4");
+}
+
+TEST(PackedTensors, Mxfp4PartsMustFit) {
+  const auto refusal = [](DType blocks_type, Shape blocks, DType scales_type, Shape scales) {
+    Fake fake(mxfp4_config());
+    fake.add("a_blocks", blocks_type, std::move(blocks));
+    fake.add("a_scales", scales_type, std::move(scales));
+    const Error error = fake.refusal();
+    EXPECT_EQ(error.code, ErrorCode::kCorrupt);
+    return error.message;
+  };
+  EXPECT_THAT(refusal(DType::kU8, {4, 6, 3, 16}, DType::kU8, {4, 6, 2}),
+              HasSubstr("a_scales U8 [4, 6, 2] does not fit a_blocks U8 [4, 6, 3, 16]"));
+  EXPECT_THAT(refusal(DType::kU8, {4, 6, 3, 8}, DType::kU8, {4, 6, 3}), HasSubstr("does not fit"));
+  EXPECT_THAT(refusal(DType::kU8, {4, 6, 0, 16}, DType::kU8, {4, 6, 0}), HasSubstr("does not fit"));
+  EXPECT_THAT(refusal(DType::kU8, {3, 16}, DType::kU8, {3}), HasSubstr("does not fit"));
+  EXPECT_THAT(refusal(DType::kBF16, {4, 6, 3, 16}, DType::kU8, {4, 6, 3}),
+              HasSubstr("does not fit"));
+  EXPECT_THAT(refusal(DType::kU8, {4, 6, 3, 16}, DType::kBF16, {4, 6, 3}),
+              HasSubstr("does not fit"));
+  Fake alone(mxfp4_config());
+  alone.add("a_scales", DType::kU8, {4, 6, 3});
+  EXPECT_THAT(alone.refusal().message, HasSubstr("a_scales has no blocks beside it"));
+}
+
 TEST(PackedTensors, Fp8WeightsTakeTheirScales) {
   Fake fake = fp8_weight();
   ASSERT_TRUE(fake.join().has_value());

@@ -377,5 +377,35 @@ TEST(FpPrice, SpecialGroupsAreLeftToTheEncoder) {
   for (const double price : prices.squared_error) EXPECT_EQ(price, 0);
 }
 
+// Every code under every exponent, in groups of which each has all sixteen codes twice.
+TEST(Mxfp4AsAffine, HoldsEveryValue) {
+  std::vector<std::byte> weight, scales;
+  for (unsigned exponent = 0; exponent < 256; ++exponent) {
+    scales.push_back(static_cast<std::byte>(exponent));
+    for (unsigned i = 0; i < 16; ++i)
+      weight.push_back(static_cast<std::byte>(i % 16 | (15 - i % 16) << 4));
+  }
+  const QuantFormat mxfp4 = kFpFormats[0];
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    const size_t width = dtype_info(dtype).block_bytes;
+    size_t moved = 0;
+    for (size_t g = 0; g < scales.size(); ++g) {
+      const ConstFpRow in{std::span(weight).subspan(g * 16, 16), std::span(scales).subspan(g, 1)};
+      std::vector<std::byte> codes(20), scale(width), bias(width);
+      const int exponent = static_cast<int>(g) - 128;
+      const bool normal = dtype == DType::kF16 ? exponent >= -14 && exponent <= 12
+                                               : exponent >= -126 && exponent <= 124;
+      ASSERT_EQ(mxfp4_to_affine(in, dtype, {codes, scale, bias}), normal) << exponent;
+      if (!normal) continue;
+      ++moved;
+      std::vector<float> expected(32), found(32);
+      decode_fp(in, mxfp4, expected);
+      decode_affine({codes, scale, bias}, kMxfp4AsAffine, dtype, found);
+      EXPECT_EQ(found, expected) << exponent;
+    }
+    EXPECT_GT(moved, 20u);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::numerics

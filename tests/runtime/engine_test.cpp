@@ -27,7 +27,9 @@ Logits chunked(const std::shared_ptr<const io::Checkpoint>& checkpoint, size_t c
 
 TEST(Engine, ChunksAndThreadsDoNotMatter) {
   for (const auto& checkpoint :
-       {test::tiny_llama().build(), test::tiny_moe().build(), test::tiny_gguf().build()})
+       {test::tiny_llama().build(), test::tiny_moe().build(), test::tiny_latent().build(),
+        test::tiny_latent({}, "deepseek_v2").build(), test::tiny_latent({}, "deepseek_v32").build(),
+        test::tiny_gguf().build()})
     for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kQ4}) {
       SCOPED_TRACE(kv_type_name(kv));
       const Logits expected = chunked(checkpoint, 512, 1, kv);
@@ -38,7 +40,9 @@ TEST(Engine, ChunksAndThreadsDoNotMatter) {
 }
 
 TEST(Engine, BatchDoesNotMatter) {
-  for (const auto& checkpoint : {test::tiny_llama().build(), test::tiny_moe().build()}) {
+  for (const auto& checkpoint :
+       {test::tiny_llama().build(), test::tiny_moe().build(), test::tiny_latent().build(),
+        test::tiny_latent({}, "deepseek_v32").build()}) {
     EngineOptions options = f32_options();
     options.sessions_max = 6;
     options.chunk_tokens = 13;

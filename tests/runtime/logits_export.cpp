@@ -1,5 +1,7 @@
-// Writes the logits of every given token as raw f32, for mlx_lm_test.py.
-//   runtime_logits_export MODEL OUT CHUNK auto|f32|i8 TOKEN...
+// Writes the logits of every given token as raw f32, for mlx_lm_test.py, and prints the engine's
+// notes.
+//   runtime_logits_export [--weights=BYTES_MAX] MODEL OUT CHUNK auto|f32|i8 transformers|mlx
+//     TOKEN...
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -13,20 +15,23 @@ namespace {
 
 using namespace sluice;
 
-Status run(const std::vector<std::string>& arguments) {
+Status run(const std::vector<std::string>& arguments, uint64_t weight_bytes_max) {
   runtime::EngineOptions options;
+  options.weight_bytes_max = weight_bytes_max;
   options.kv = runtime::KvType::kF32;
   options.simd = detect_cpu().simd;
   options.chunk_tokens = std::stoul(arguments[2]);
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments[3]));
+  SLUICE_ASSIGN(options.compat, runtime::parse_compat(arguments[4]));
   std::vector<uint32_t> tokens;
-  for (size_t i = 4; i < arguments.size(); ++i)
+  for (size_t i = 5; i < arguments.size(); ++i)
     tokens.push_back(static_cast<uint32_t>(std::stoul(arguments[i])));
   ThreadPool pool(2);
   NullLog log;
   NullProgress progress;
   SLUICE_ASSIGN(const auto engine,
                 runtime::Engine::open(arguments[0], options, pool, log, progress));
+  for (const std::string& note : engine->info().notes) std::printf("%s\n", note.c_str());
   runtime::Session session = engine->new_session();
   std::FILE* out = std::fopen(arguments[1].c_str(), "wb");
   SLUICE_CHECK(out != nullptr);
@@ -42,9 +47,15 @@ Status run(const std::vector<std::string>& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  if (arguments.size() < 5) return 2;
-  const Status status = run(arguments);
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  uint64_t weight_bytes_max = 0;
+  constexpr std::string_view kWeights = "--weights=";
+  if (!arguments.empty() && arguments[0].starts_with(kWeights)) {
+    weight_bytes_max = std::stoull(arguments[0].substr(kWeights.size()));
+    arguments.erase(arguments.begin());
+  }
+  if (arguments.size() < 6) return 2;
+  const Status status = run(arguments, weight_bytes_max);
   if (status) return 0;
   std::fprintf(stderr, "%s\n", status.error().message.c_str());
   return 1;

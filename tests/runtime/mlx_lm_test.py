@@ -39,13 +39,37 @@ MODELS = {
         "qwen3_moe", dict(num_hidden_layers=4, mlp_only_layers=[2], decoder_sparse_step=2,
                           norm_topk_prob=False)),
     "mixtral": ("mixtral", dict(rope_theta=1000000.0)),
+    "deepseek_v2": ("deepseek_v2", {}),
+    "deepseek_v2, full q, groups": (
+        "deepseek_v2", dict(q_lora_rank=None, n_routed_experts=8, n_group=4, topk_group=2,
+                            topk_method="group_limited_greedy", n_shared_experts=2,
+                            routed_scaling_factor=16.0, attention_bias=True)),
+    "deepseek_v3": ("deepseek_v3", {}),
+    "deepseek_v3, groups, yarn, uneven heads": (
+        "deepseek_v3", dict(n_routed_experts=12, n_group=4, topk_group=2, num_experts_per_tok=3,
+                            n_shared_experts=2, num_hidden_layers=4, moe_layer_freq=2,
+                            first_k_dense_replace=0, qk_nope_head_dim=64, kv_lora_rank=192,
+                            v_head_dim=96, attention_bias=True,
+                            rope_scaling=dict(YARN, mscale=1.0, mscale_all_dim=0.7, beta_fast=32,
+                                              beta_slow=1))),
+    "deepseek_v3, full q, not renormalised": (
+        "deepseek_v3", dict(q_lora_rank=None, norm_topk_prob=False, n_shared_experts=None)),
+    "kimi_k2": ("kimi_k2", dict(rope_scaling=dict(YARN, mscale=1.0, mscale_all_dim=1.0, beta_fast=1,
+                                                  beta_slow=1))),
+    "deepseek_v32": ("deepseek_v32", dict(index_n_heads=8, index_topk=12, rope_scaling=dict(
+        YARN, mscale=1.0, mscale_all_dim=1.0))),
+    "glm_moe_dsa": ("glm_moe_dsa", dict(index_n_heads=8, index_topk=10, index_head_dim=32)),
+    "glm_moe_dsa, few tokens": ("glm_moe_dsa", dict(index_topk=100)),
+    "kimi_k25": ("kimi_k25", {}),
+    "glm4_moe_lite": ("glm4_moe_lite", dict(qk_nope_head_dim=96, v_head_dim=160,
+                                            rope_theta=1000000.0)),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 
 
-def our_logits(folder, ids, chunk, activations="f32"):
+def our_logits(folder, ids, chunk, activations="f32", compat="mlx"):
     out = Path(folder) / "logits.f32"
-    result = subprocess.run([EXPORT, folder, out, str(chunk), activations, *map(str, ids)],
+    result = subprocess.run([EXPORT, folder, out, str(chunk), activations, compat, *map(str, ids)],
                             capture_output=True, text=True)
     if result.returncode != 0:
         raise AssertionError(result.stderr)
@@ -69,7 +93,8 @@ class MlxLm(support.TestCase):
         return folder
 
     def ids(self, folder):
-        vocabulary = read_json(folder / "config.json")["vocab_size"]
+        config = read_json(folder / "config.json")
+        vocabulary = config.get("text_config", config)["vocab_size"]
         return [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, 65)]
 
     def test_unquantized(self):
@@ -81,7 +106,9 @@ class MlxLm(support.TestCase):
     def test_quantized(self):
         formats = [("llama", 4, 64, {}), ("qwen2", 8, 128, {}), ("qwen3", 3, 32, {}),
                    ("qwen3_moe", 5, 64, {}), ("mixtral", 2, 32, {}), ("qwen3", 6, 64, {}),
-                   ("llama", 4, 32, dict(q_mode="mxfp4"))]
+                   ("llama", 4, 32, dict(q_mode="mxfp4")),
+                   ("deepseek_v2", 4, 32, {}), ("deepseek_v3", 4, 64, {}), ("glm4_moe_lite", 8, 32, {}),
+                   ("deepseek_v3, groups, yarn, uneven heads", 6, 32, {})]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")

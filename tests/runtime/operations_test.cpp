@@ -15,6 +15,7 @@ using model::Activation;
 using model::ActivationRule;
 using model::Choice;
 using model::ExpertGroup;
+using model::ExpertPlan;
 using model::RouterRule;
 using model::RouterScore;
 using model::Tensor;
@@ -124,6 +125,52 @@ TEST(Operations, Scales) {
   check_values({40, 40}, [](Tensors& t) {
     t.backend.scale_add(t[0], 0.22f, t[1]);
     return t[0];
+  });
+}
+
+TEST(Operations, SoftCap) {
+  check_values({40}, [](Tensors& t) {
+    t.backend.softcap(t[0], 1.3f);
+    return t[0];
+  });
+}
+
+// Positions on both sides of where the factor grows.
+TEST(Operations, ScalesByPosition) {
+  check_values({40}, [](Tensors& t) {
+    const model::Segment segments[] = {{.first_row = 0, .rows = 4, .first_position = 6},
+                                       {.first_row = 4, .rows = 2, .first_position = 8191}};
+    t.backend.scale_by_position(t[0], {.factor = 0.1f, .interval = 8},
+                                {.tokens = {}, .segments = segments});
+    return t[0];
+  });
+}
+
+TEST(Operations, NormsOfWeightsLessOne) {
+  check_values({40, 40}, [](Tensors& t) {
+    t.backend.rms_norm(t[0], t.backend.weight_plus_one("scale.weight"), 1e-3f, t[1]);
+    return t[1];
+  });
+}
+
+TEST(Operations, NormsOfHeads) {
+  check_values({40}, [](Tensors& t) {
+    t.backend.rms_norm_heads(t[0], 5, Weight::kNone, 1e-3f);
+    return t[0];
+  });
+}
+
+// Two choices for each of three rows.
+TEST(Operations, InputsOfExpertsAreScaled) {
+  check_values({40, 40}, [](Tensors& t) {
+    const ExpertPlan plan{.rows = 3,
+                          .top_k = 2,
+                          .groups = {},
+                          .slot_row = {1, 0, 2, 0, 1, 2},
+                          .choice_slot = {3, 1, 0, 4, 2, 5},
+                          .choice_weight = {0.5f, 0.25f, 1.5f, 2, 0.125f, 3}};
+    t.backend.scale_slots(t[0], plan, t[1]);
+    return t[1];
   });
 }
 

@@ -14,10 +14,10 @@ namespace {
 constexpr double kRelativeError = 2e-5;
 
 Logits reference_logits(const std::shared_ptr<const io::Checkpoint>& checkpoint,
-                        const Tokens& tokens) {
+                        const Tokens& tokens, Compat compat) {
   const auto map = families::map_model(*checkpoint, "");
   SLUICE_CHECK(map.has_value());
-  const auto config = model::read_config(*checkpoint, *map);
+  const auto config = model::read_config(*checkpoint, *map, compat);
   SLUICE_CHECK(config.has_value());
   auto weights = WeightStore::plan(checkpoint, *map);
   SLUICE_CHECK(weights.has_value());
@@ -45,13 +45,15 @@ void expect_close(const Logits& found, const Logits& expected) {
   EXPECT_LE(difference, kRelativeError * largest);
 }
 
-void check(const std::shared_ptr<const io::Checkpoint>& checkpoint, size_t count = 70) {
+void check(const std::shared_ptr<const io::Checkpoint>& checkpoint, size_t count = 70,
+           Compat compat = Compat::kTransformers) {
   const Tokens tokens = random_tokens(count, 64, 3);
-  const Logits expected = reference_logits(checkpoint, tokens);
+  const Logits expected = reference_logits(checkpoint, tokens, compat);
   for (const SimdLevel level : test::simd_levels()) {
     SCOPED_TRACE(simd_level_name(level));
     EngineOptions options = f32_options();
     options.simd = level;
+    options.compat = compat;
     const Opened opened = open_engine(checkpoint, options);
     Session whole = opened.engine->new_session();
     expect_close(all_logits(*opened.engine, whole, tokens), expected);
@@ -108,6 +110,31 @@ TEST(Reference, ExpertsWithoutRenormalising) {
   model.config()["norm_topk_prob"] = false;
   model.config()["mlp_only_layers"] = Json::array();
   check(model.build(), 20);
+}
+
+TEST(Reference, LatentAttention) {
+  check(test::tiny_latent({.layers = 3}).build());
+  check(test::tiny_latent({.layers = 3}, "deepseek_v2").build());
+  check(test::tiny_latent({}, "deepseek_v32").build());
+  check(test::tiny_latent({}, "glm_moe_dsa").build());
+  check(test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight").build(), 20);
+  test::ModelBuilder glm = test::tiny_latent({.dtype = numerics::DType::kF32}, "glm4_moe_lite");
+  glm.config().erase("rope_scaling");
+  glm.config()["norm_topk_prob"] = false;
+  check(glm.build(), 20);
+}
+
+// Corrections that make all scores negative: with mlx_lm's zeros the dropped group wins.
+TEST(Reference, DroppedGroupsOfEitherFormula) {
+  test::ModelBuilder model = test::tiny_latent({.dtype = numerics::DType::kF32});
+  const std::string name = "model.layers.1.mlp.gate.e_score_correction_bias";
+  model.remove(name).add(name, numerics::DType::kF32, {8}, std::vector<float>(8, -2.0f));
+  const auto checkpoint = model.build();
+  check(checkpoint, 20);
+  check(checkpoint, 20, Compat::kMlx);
+  const Tokens tokens = random_tokens(20, 64, 3);
+  EXPECT_NE(reference_logits(checkpoint, tokens, Compat::kTransformers),
+            reference_logits(checkpoint, tokens, Compat::kMlx));
 }
 
 // llama.cpp's names, blocks, and rows of q and k in its order.

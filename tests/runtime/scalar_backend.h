@@ -24,6 +24,10 @@ class ScalarBackend : public model::Backend {
     const auto entry = weights_.find(name);
     return entry ? model::Weight{*entry} : model::Weight::kNone;
   }
+  model::Weight weight_plus_one(std::string_view name) override {
+    plus_one_.push_back(*weights_.find(name));
+    return model::Weight{kPlusOne | static_cast<uint32_t>(plus_one_.size() - 1)};
+  }
   model::Tensor tensor(size_t columns, size_t) override { return new_tensor(columns); }
   model::Tensor logits_tensor(size_t columns) override { return new_tensor(columns); }
   model::RopeTable rope_table(const model::RopeRule& rule) override {
@@ -50,6 +54,10 @@ class ScalarBackend : public model::Backend {
     for (Row& row : rows) normalise(row, 0, row.size(), weight_row(weight, 0), epsilon);
     at(out) = rows;
   }
+  void rms_norm_first(model::Tensor x, model::Weight weight, float epsilon) override {
+    const Row scale = weight_row(weight, 0);
+    for (Row& row : at(x)) normalise(row, 0, scale.size(), scale, epsilon);
+  }
   void layer_norm(model::Tensor x, model::Weight weight, model::Weight bias, float epsilon,
                   model::Tensor out) override {
     const Row scale = weight_row(weight, 0);
@@ -72,6 +80,19 @@ class ScalarBackend : public model::Backend {
   void scale_add(model::Tensor x, float factor, model::Tensor y) override {
     for (size_t r = 0; r < at(x).size(); ++r)
       for (size_t i = 0; i < at(x)[r].size(); ++i) at(x)[r][i] += factor * at(y)[r][i];
+  }
+  void softcap(model::Tensor x, float cap) override {
+    for (Row& row : at(x))
+      for (double& value : row) value = cap * std::tanh(value / cap);
+  }
+  void scale_by_position(model::Tensor x, const model::PositionScale& rule,
+                         const model::Batch& batch) override {
+    for (const model::Segment& s : batch.segments)
+      for (size_t i = 0; i < s.rows; ++i) {
+        const double position = static_cast<double>(s.first_position + i);
+        const double steps = std::floor((position + 1) / rule.interval);
+        for (double& value : at(x)[s.first_row + i]) value *= 1 + rule.factor * std::log1p(steps);
+      }
   }
   void activate(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up) override {
     for (size_t r = 0; r < at(gate).size(); ++r)
@@ -104,8 +125,39 @@ class ScalarBackend : public model::Backend {
     }
   }
 
+  void head_matmul(model::Tensor x, const model::HeadProduct& product, model::Tensor out) override {
+    const size_t rows = at(x).size(), x_head = columns_of(x) / product.heads;
+    const size_t out_head = columns_of(out) / product.heads;
+    at(out).resize(rows, Row(columns_of(out)));
+    for (size_t h = 0; h < product.heads; ++h)
+      for (size_t i = 0; i < product.rows; ++i) {
+        const Row w = weight_row(product.weight, h * product.head_rows + product.first_row + i);
+        for (size_t r = 0; r < rows; ++r) {
+          const double* from = at(x)[r].data() + h * x_head;
+          double* to = at(out)[r].data() + h * out_head;
+          if (!product.transposed) to[i] = 0;
+          for (size_t c = 0; c < w.size(); ++c) {
+            if (product.transposed && i == 0) to[c] = 0;
+            if (product.transposed)
+              to[c] += w[c] * from[i];
+            else
+              to[i] += w[c] * from[c];
+          }
+        }
+      }
+  }
+  void copy_heads(model::Tensor x, size_t heads, size_t first, size_t count, model::Tensor out,
+                  size_t out_first) override {
+    at(out).resize(at(x).size(), Row(columns_of(out)));
+    for (size_t r = 0; r < at(x).size(); ++r)
+      for (size_t h = 0; h < heads; ++h)
+        for (size_t i = 0; i < count; ++i)
+          at(out)[r][h * (columns_of(out) / heads) + out_first + i] =
+              at(x)[r][h * (columns_of(x) / heads) + first + i];
+  }
   void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override {
-    const Row scale = weight_row(weight, 0);
+    const bool unweighted = weight == model::Weight::kNone;
+    const Row scale = unweighted ? Row(at(x)[0].size() / heads, 1) : weight_row(weight, 0);
     for (Row& row : at(x))
       for (size_t h = 0; h < heads; ++h)
         normalise(row, h * row.size() / heads, row.size() / heads, scale, epsilon);
@@ -123,7 +175,7 @@ class ScalarBackend : public model::Backend {
           for (size_t j = 0; j < count; ++j) {
             const double angle = static_cast<double>(s.first_position + i) * frequencies[j];
             const bool half = rule.style == model::RopeStyle::kHalf;
-            const size_t head = h * row.size() / heads;
+            const size_t head = h * row.size() / heads + rule.first;
             double& a = row[head + (half ? j : 2 * j)];
             double& b = row[head + (half ? j + count : 2 * j + 1)];
             const double turned = a * std::cos(angle) - b * std::sin(angle);
@@ -144,14 +196,39 @@ class ScalarBackend : public model::Backend {
       }
     }
   }
+  void select_keys(const model::IndexRule& rule, model::Tensor q, model::Tensor k,
+                   model::Tensor weights, const model::Batch& batch) override {
+    store_kv({.layer = rule.cache, .kv = {}}, k, k, batch);
+    selected_.assign(batch.tokens.size(), {});
+    for (const model::Segment& s : batch.segments)
+      for (size_t i = 0; i < s.rows; ++i) {
+        const Matrix& keys = kv_[{s.sequence, rule.cache}].first;
+        std::vector<std::pair<double, size_t>> order;
+        for (size_t p = 0; p <= s.first_position + i; ++p) {
+          double score = 0;
+          for (size_t h = 0; h < rule.heads; ++h) {
+            double product = 0;
+            for (size_t c = 0; c < rule.key_dim; ++c)
+              product += at(q)[s.first_row + i][h * rule.key_dim + c] * keys[p][c];
+            score += at(weights)[s.first_row + i][h] * std::max(product, 0.0);
+          }
+          order.emplace_back(-score, p);
+        }
+        std::ranges::sort(order);
+        if (order.size() > rule.top_k) order.resize(rule.top_k);
+        for (const auto& [score, p] : order) selected_[s.first_row + i].push_back(p);
+      }
+  }
   void attention(const model::AttentionRule& rule, model::Tensor q, const model::Batch& batch,
                  model::Tensor out) override {
-    Matrix rows(batch.tokens.size(), Row(rule.heads * rule.head_dim));
+    Matrix rows(batch.tokens.size(), Row(rule.heads * rule.kv.value_dim));
     for (const model::Segment& s : batch.segments)
       for (size_t i = 0; i < s.rows; ++i)
         for (size_t head = 0; head < rule.heads; ++head)
           attend(rule, head, s.first_position + i, at(q)[s.first_row + i],
-                 kv_[{s.sequence, rule.layer}], rows[s.first_row + i]);
+                 kv_[{s.sequence, rule.layer}],
+                 rule.selected_max > 0 ? &selected_[s.first_row + i] : nullptr,
+                 rows[s.first_row + i]);
     at(out) = rows;
   }
 
@@ -170,6 +247,15 @@ class ScalarBackend : public model::Backend {
   std::span<const model::ExpertGroup> next_experts() override {
     return std::exchange(requested_, {});
   }
+  void scale_slots(model::Tensor x, const model::ExpertPlan& plan, model::Tensor out) override {
+    Matrix rows(plan.slot_row.size());
+    for (size_t i = 0; i < plan.choice_slot.size(); ++i) {
+      Row& row = rows[plan.choice_slot[i]];
+      row = at(x)[plan.slot_row[plan.choice_slot[i]]];
+      for (double& value : row) value *= plan.choice_weight[i];
+    }
+    at(out) = rows;
+  }
   void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup>) override {
     activate(rule, gate, up);
@@ -184,7 +270,7 @@ class ScalarBackend : public model::Backend {
       for (const model::ExpertGroup& group : groups)
         for (size_t slot = group.first_slot; slot < group.first_slot + group.slots; ++slot)
           rows[slot] = multiply(product, group.expert * height, height,
-                                at(x)[x_by_row ? plan.slot_row[slot] : slot]);
+                                at(x)[x_by_row ? plan.slot_row[slot] : slot], group.expert);
       at(product.out) = rows;
     }
   }
@@ -219,19 +305,27 @@ class ScalarBackend : public model::Backend {
     return model::Tensor{static_cast<uint32_t>(tensors_.size() - 1)};
   }
   Matrix& at(model::Tensor tensor) { return tensors_[static_cast<uint32_t>(tensor)]; }
+  size_t columns_of(model::Tensor tensor) const { return columns_[static_cast<uint32_t>(tensor)]; }
   size_t rows_of(model::Weight weight) const {
     return weights_.entries()[static_cast<uint32_t>(weight)].rows;
   }
+  static constexpr uint32_t kPlusOne = 1u << 31;
   Row weight_row(model::Weight weight, size_t row) const {
-    const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
+    const auto handle = static_cast<uint32_t>(weight);
+    const bool plus_one = (handle & kPlusOne) != 0;
+    const uint32_t entry = plus_one ? plus_one_[handle & ~kPlusOne] : handle;
+    const numerics::WeightView view = weights_.view(entry);
     std::vector<float> values(view.columns);
     numerics::decode_row(view, row, values);
-    return {values.begin(), values.end()};
+    Row found(values.begin(), values.end());
+    for (double& value : found) value += plus_one;
+    return found;
   }
-  Row multiply(const model::Product& product, size_t first, size_t count, const Row& x) const {
+  Row multiply(const model::Product& product, size_t first, size_t count, const Row& x,
+               size_t bias_row = 0) const {
     Row y;
     const Row bias =
-        product.bias == model::Weight::kNone ? Row(count, 0) : weight_row(product.bias, 0);
+        product.bias == model::Weight::kNone ? Row(count, 0) : weight_row(product.bias, bias_row);
     for (size_t r = 0; r < count; ++r) {
       const Row w = weight_row(product.weight, first + r);
       double sum = bias[r];
@@ -303,7 +397,7 @@ class ScalarBackend : public model::Backend {
     }
     const std::vector<uint32_t> kept = largest(groups, rule.groups_kept);
     for (size_t i = 0; i < ranked.size(); ++i)
-      if (std::ranges::find(kept, i / size) == kept.end()) ranked[i] = -HUGE_VAL;
+      if (std::ranges::find(kept, i / size) == kept.end()) ranked[i] = rule.dropped_score;
     Weighted chosen;
     double total = rule.renormalize ? 0 : 1;
     for (const uint32_t expert : largest(ranked, rule.top_k)) {
@@ -333,31 +427,38 @@ class ScalarBackend : public model::Backend {
     const double factor = 1 / std::sqrt(sum / static_cast<double>(count) + epsilon);
     for (size_t i = 0; i < count; ++i) row[first + i] *= factor * scale[i];
   }
-  static void attend(const model::AttentionRule& rule, size_t head, size_t position, const Row& q,
-                     const KeysAndValues& kv, Row& out) {
-    const size_t d = rule.head_dim;
-    const size_t kv_head = head / (rule.heads / rule.kv_heads);
-    const size_t first =
-        rule.window > 0 && position >= rule.window ? position + 1 - rule.window : 0;
-    Row weights;
+  void attend(const model::AttentionRule& rule, size_t head, size_t position, const Row& q,
+              const KeysAndValues& kv, const std::vector<size_t>* selected, Row& out) const {
+    const size_t d = rule.kv.key_dim, dv = rule.kv.value_dim;
+    const size_t kv_head = head / (rule.heads / rule.kv.heads);
+    const Matrix& values = rule.kv.values_in_keys ? kv.first : kv.second;
+    const size_t value = kv_head * (rule.kv.values_in_keys ? d : dv);
+    std::vector<std::pair<size_t, double>> weights;
     double total = 0;
-    for (size_t p = first; p <= position; ++p) {
+    if (rule.sinks != model::Weight::kNone) total = std::exp(weight_row(rule.sinks, 0)[head]);
+    for (size_t p = 0; p <= position; ++p) {
+      if (selected != nullptr && std::ranges::find(*selected, p) == selected->end()) continue;
+      if (rule.window > 0 && position - p >= rule.window) continue;
+      if (rule.chunk > 0 && p / rule.chunk != position / rule.chunk) continue;
       double score = 0;
       for (size_t i = 0; i < d; ++i) score += q[head * d + i] * kv.first[p][kv_head * d + i];
-      weights.push_back(std::exp(score * rule.scale));
-      total += weights.back();
+      score *= rule.scale;
+      if (rule.softcap > 0) score = rule.softcap * std::tanh(score / rule.softcap);
+      weights.emplace_back(p, std::exp(score));
+      total += weights.back().second;
     }
-    for (size_t p = first; p <= position; ++p)
-      for (size_t i = 0; i < d; ++i)
-        out[head * d + i] += weights[p - first] / total * kv.second[p][kv_head * d + i];
+    for (const auto& [p, weight] : weights)
+      for (size_t i = 0; i < dv; ++i) out[head * dv + i] += weight / total * values[p][value + i];
   }
 
   const WeightStore& weights_;
+  std::vector<uint32_t> plus_one_;  // entries
   std::vector<Matrix> tensors_;
   std::vector<size_t> columns_;  // of each
   std::vector<model::RopeRule> ropes_;
   std::map<std::pair<model::Sequence, uint32_t>, KeysAndValues> kv_;
   std::vector<model::Choice> choices_;
+  std::vector<std::vector<size_t>> selected_;  // of each row
   std::span<const model::ExpertGroup> requested_;
   std::vector<float> values_;
 };

@@ -16,12 +16,12 @@ constexpr uint64_t kVocabulary = 64;
 
 class SessionTest : public testing::Test {
  protected:
-  SessionTest() : SessionTest(KvType::kF16) {}
-  explicit SessionTest(KvType kv) {
+  SessionTest() : SessionTest(KvType::kF16, test::tiny_llama()) {}
+  SessionTest(KvType kv, const test::ModelBuilder& model) {
     EngineOptions options = f32_options();
     options.kv = kv;
     options.sessions_max = 4;
-    opened_ = open_engine(test::tiny_llama().build(), options);
+    opened_ = open_engine(model.build(), options);
     folder_ = std::filesystem::temp_directory_path() /
               fmt::format("sluice-session-{}", test::number_from("SLUICE_SEED", getpid()));
     std::filesystem::create_directories(folder_);
@@ -118,9 +118,13 @@ TEST_F(SessionTest, BlocksRunOutAndComeBack) {
   run(more, {1, 2, 3});
 }
 
-class SessionFileTest : public SessionTest, public testing::WithParamInterface<KvType> {
+// Keys and values of every kind; of heads that are alike, and of values within keys.
+class SessionFileTest : public SessionTest,
+                        public testing::WithParamInterface<std::tuple<KvType, bool>> {
  protected:
-  SessionFileTest() : SessionTest(GetParam()) {}
+  SessionFileTest()
+      : SessionTest(std::get<0>(GetParam()),
+                    std::get<1>(GetParam()) ? test::tiny_latent() : test::tiny_llama()) {}
 };
 
 TEST_P(SessionFileTest, ContinuesBitForBit) {
@@ -138,7 +142,9 @@ TEST_P(SessionFileTest, ContinuesBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryKind, SessionFileTest,
-                         testing::Values(KvType::kF32, KvType::kF16, KvType::kQ8, KvType::kQ4));
+                         testing::Combine(testing::Values(KvType::kF32, KvType::kF16, KvType::kQ8,
+                                                          KvType::kQ4),
+                                          testing::Bool()));
 
 // Every byte matters: each one changed, and each length but the right one.
 TEST_F(SessionTest, DamageIsRefused) {

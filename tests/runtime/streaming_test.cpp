@@ -101,7 +101,12 @@ Outcome run(const std::shared_ptr<const io::Checkpoint>& checkpoint, const Engin
 }
 
 std::vector<std::shared_ptr<const io::Checkpoint>> models() {
-  return {test::tiny_llama().build(), test::tiny_moe({.layers = 4}).build(),
+  return {test::tiny_llama().build(),
+          test::tiny_moe({.layers = 4}).build(),
+          test::tiny_latent({.layers = 3}).build(),
+          test::tiny_latent({.layers = 2}, "deepseek_v2").build(),
+          test::tiny_latent({.layers = 2}, "deepseek_v32").build(),
+          test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight").build(),
           test::tiny_gguf().build()};
 }
 

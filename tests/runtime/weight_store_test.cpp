@@ -94,6 +94,38 @@ TEST(WeightStore, GgufRowsAreUninterleaved) {
             source_row(*l.checkpoint, "blk.0.attn_v.weight", 1));
 }
 
+// Heads of 32 + 24 rows: row r of a head's embed_q is column r of its first 32.
+TEST(WeightStore, KeysOfHeadsAreTransposed) {
+  const std::string attention = "model.layers.1.self_attn.",
+                    source = attention + "kv_b_proj.weight";
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    const Loaded l = load(test::tiny_latent({.dtype = dtype}));
+    EXPECT_EQ(l.store->entries()[*l.store->find(attention + "embed_q.weight")].experts, 1u);
+    for (const size_t head : {0, 3})
+      for (const size_t r : {0, 17, 63}) {
+        const auto found = row(*l.store, attention + "embed_q.weight", head * 64 + r);
+        ASSERT_EQ(found.size(), 32u);
+        for (size_t c = 0; c < 32; ++c)
+          EXPECT_EQ(found[c], source_row(*l.checkpoint, source, head * 56 + c)[r]);
+      }
+    EXPECT_EQ(row(*l.store, attention + "unembed_out.weight", 3 * 24 + 5),
+              source_row(*l.checkpoint, source, 3 * 56 + 32 + 5));
+  }
+}
+
+// What cannot be transposed stays as it is, once.
+TEST(WeightStore, BlocksOfHeadsStayWhole) {
+  const Loaded l = load(test::with_blocks(test::tiny_latent(), "self_attn.kv_b_proj.weight"));
+  const std::string attention = "model.layers.1.self_attn.";
+  const uint32_t entry = *l.store->find(attention + "kv_b_proj.weight");
+  EXPECT_EQ(l.store->entries()[entry].storage, "Q4_0");
+  EXPECT_EQ(l.store->entries()[entry].rows, 4u * 56);
+  EXPECT_EQ(row(*l.store, attention + "kv_b_proj.weight", 100),
+            source_row(*l.checkpoint, attention + "kv_b_proj.weight", 100));
+  EXPECT_FALSE(l.store->find(attention + "embed_q.weight").has_value());
+  EXPECT_FALSE(l.store->find(attention + "unembed_out.weight").has_value());
+}
+
 TEST(WeightStore, TypesWithoutProductsAreDecoded) {
   test::ModelBuilder model = test::tiny_gguf();
   const numerics::Shape shape = {128, 128};

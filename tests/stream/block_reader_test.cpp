@@ -141,6 +141,78 @@ TEST(BlockReader, ScalesOfBlocksFollowTheirWeights) {
     }
 }
 
+// A stack of [in, out] matrices and the modules that its columns are, or every other row of it.
+TEST(BlockReader, ColumnsOfStacksBecomeRows) {
+  constexpr uint64_t kExperts = 3, kIn = 70, kOut = 9000;  // an expert's half is several blocks
+  test::ModelBuilder model(Json::object());
+  const std::vector<std::byte> stored = random_bytes(11, kExperts * kIn * 2 * kOut * 2);
+  model.add_bytes("gate_up", DType::kBF16, {kExperts, kIn, 2 * kOut}, stored);
+  const std::vector<float> values = decoded(DType::kBF16, stored);
+  const auto checkpoint = model.build();
+  for (const uint64_t stride : {1, 2})
+    for (const uint64_t half : {0, 1}) {
+      OutputModule module{
+          .path = "up", .parameter = "weight", .shape = {kExperts, kOut, kIn}, .recipe = {}};
+      const uint64_t first = stride == 2 ? half : half * kOut;
+      for (uint64_t e = 0; e < kExperts; ++e)
+        module.recipe.sources.push_back({.tensor = 0,
+                                         .first_row = e * kIn,
+                                         .rows = kOut,
+                                         .order = RowOrder::kTransposed,
+                                         .stride = stride,
+                                         .first_column = first});
+      const std::vector<float> found = read_all(*checkpoint, module);
+      size_t wrong = 0;
+      for (uint64_t e = 0; e < kExperts; ++e)
+        for (uint64_t out = 0; out < kOut; ++out)
+          for (uint64_t in = 0; in < kIn; ++in)
+            wrong += found[(e * kOut + out) * kIn + in] !=
+                     values[(e * kIn + in) * 2 * kOut + first + out * stride];
+      EXPECT_EQ(wrong, 0u) << stride << " " << half;
+    }
+}
+
+TEST(BlockReader, RowsByTurnsAreTakenApart) {
+  constexpr uint64_t kExperts = 2, kRows = 3000, kColumns = 96;
+  test::ModelBuilder model(Json({{"quantization_config", {{"quant_method", "mxfp4"}}}}));
+  const uint64_t blocks = kExperts * 2 * kRows * kColumns / 32;
+  model.add_bytes("a_blocks", DType::kU8, {kExperts, 2 * kRows, kColumns / 32, 16},
+                  random_bytes(3, blocks * 16));
+  model.add_bytes("a_scales", DType::kU8, {kExperts, 2 * kRows, kColumns / 32},
+                  random_bytes(4, blocks));
+  model.add_bytes("b", DType::kF32, {kExperts, 2 * kRows}, random_bytes(5, kExperts * 8 * kRows));
+  const std::vector<float> biases = decoded(DType::kF32, model.bytes("b"));
+  const auto checkpoint = model.build();
+  OutputModule both{.path = "both",
+                    .parameter = "weight",
+                    .shape = {kExperts, 2 * kRows, kColumns},
+                    .recipe = {}};
+  both.recipe.sources = {{.tensor = 0, .rows = kExperts * 2 * kRows}};
+  const std::vector<float> all = read_all(*checkpoint, both);
+  for (const uint64_t odd : {0, 1}) {
+    OutputModule half{
+        .path = "half", .parameter = "weight", .shape = {kExperts, kRows, kColumns}, .recipe = {}};
+    half.recipe.sources = {{.tensor = 0, .first_row = odd, .rows = kExperts * kRows, .stride = 2}};
+    const std::vector<float> found = read_all(*checkpoint, half);
+    ASSERT_EQ(found.size(), all.size() / 2);
+    size_t wrong = 0;
+    for (uint64_t i = 0; i < found.size(); ++i)
+      wrong += found[i] != all[(2 * (i / kColumns) + odd) * kColumns + i % kColumns];
+    EXPECT_EQ(wrong, 0u);
+
+    OutputModule bias{.path = "half",
+                      .parameter = "bias",
+                      .shape = {kExperts, kRows},
+                      .by_element = true,
+                      .recipe = {}};
+    bias.recipe.sources = {{.tensor = 1, .first_row = odd, .rows = kExperts * kRows, .stride = 2}};
+    const std::vector<float> vector = read_all(*checkpoint, bias);
+    ASSERT_EQ(vector.size(), kExperts * kRows);
+    for (uint64_t i = 0; i < vector.size(); ++i) wrong += vector[i] != biases[2 * i + odd];
+    EXPECT_EQ(wrong, 0u);
+  }
+}
+
 TEST(BlockReader, DigestsCoverEveryPart) {
   test::ModelBuilder model(
       Json({{"quantization_config", {{"quant_method", "fp8"}, {"weight_block_size", {4, 4}}}}}));

@@ -112,6 +112,23 @@ TEST(RangeReader, InterleavedRowsAreOneRead) {
     EXPECT_TRUE(is_range(rows.subspan(row * 144, 144), ranges[row]));
 }
 
+// Pieces of columns: what lies between stays unread, and memory is that of the pieces.
+TEST(RangeReader, GapsThatAddUpAreLeftOut) {
+  NotingSource file(8 << 20);
+  RangeReader reader;
+  std::vector<ByteRange> ranges;
+  for (uint64_t row = 0; row < 100; ++row) ranges.push_back({&file, 50 + row * 40'000, 300, "e"});
+  ranges.push_back({&file, 5 << 20, 9000, "large"});
+  ASSERT_TRUE(reader.read(ranges, kTransposedGapBytesMax));
+  EXPECT_EQ(file.reads.size(), 101u);
+  for (size_t i = 0; i < ranges.size(); ++i) EXPECT_TRUE(is_range(reader.bytes(i), ranges[i])) << i;
+  EXPECT_EQ(reader.bytes(1).data(), reader.bytes(0).data() + 300);
+  file.reads.clear();
+  ASSERT_TRUE(reader.read(ranges));
+  EXPECT_LE(file.reads.size(), 2u);
+  for (size_t i = 0; i < ranges.size(); ++i) EXPECT_TRUE(is_range(reader.bytes(i), ranges[i])) << i;
+}
+
 TEST(RangeReader, RandomSets) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE(fmt::format("seed {}", seed));

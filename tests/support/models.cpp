@@ -287,6 +287,102 @@ ModelBuilder tiny_moe(const TinyOptions& options) {
   return model;
 }
 
+namespace {
+
+constexpr uint64_t kQRank = 48, kKvRank = 64, kNope = 32, kRope = 16, kValue = 24;
+constexpr uint64_t kLatentExperts = 8, kIndexHeads = 8, kIndexHeadDim = 32;
+
+void fill_latent_attention(Filler& fill, const std::string& layer) {
+  const std::string a = layer + "self_attn.";
+  fill.matrix(a + "q_a_proj.weight", {kQRank, kHidden});
+  fill.norm(a + "q_a_layernorm.weight", kQRank);
+  fill.matrix(a + "q_b_proj.weight", {kHeads * (kNope + kRope), kQRank});
+  fill.matrix(a + "kv_a_proj_with_mqa.weight", {kKvRank + kRope, kHidden});
+  fill.norm(a + "kv_a_layernorm.weight", kKvRank);
+  fill.matrix(a + "kv_b_proj.weight", {kHeads * (kNope + kValue), kKvRank});
+  fill.matrix(a + "o_proj.weight", {kHidden, kHeads * kValue});
+  fill.norm(layer + "input_layernorm.weight", kHidden);
+  fill.norm(layer + "post_attention_layernorm.weight", kHidden);
+}
+
+void fill_indexer(Filler& fill, const std::string& path) {
+  fill.matrix(path + "wq_b.weight", {kIndexHeads * kIndexHeadDim, kQRank});
+  fill.matrix(path + "wk.weight", {kIndexHeadDim, kHidden});
+  fill.norm(path + "k_norm.weight", kIndexHeadDim);
+  fill.norm(path + "k_norm.bias", kIndexHeadDim);
+  fill.matrix(path + "weights_proj.weight", {kIndexHeads, kHidden});
+}
+
+void fill_gated(Filler& fill, const std::string& path, uint64_t width) {
+  fill.matrix(path + "gate_proj.weight", {width, kHidden});
+  fill.matrix(path + "up_proj.weight", {width, kHidden});
+  fill.matrix(path + "down_proj.weight", {kHidden, width});
+}
+
+}  // namespace
+
+ModelBuilder tiny_latent(const TinyOptions& options, const std::string& model_type) {
+  ModelBuilder model(base_config(model_type, options));
+  const bool corrected = model_type != "deepseek_v2";
+  const uint64_t width = kExpertIntermediate * options.wide;
+  model.config().erase("head_dim");
+  model.config().update({{"num_key_value_heads", kHeads},
+                         {"q_lora_rank", kQRank},
+                         {"kv_lora_rank", kKvRank},
+                         {"qk_nope_head_dim", kNope},
+                         {"qk_rope_head_dim", kRope},
+                         {"v_head_dim", kValue},
+                         {"n_routed_experts", kLatentExperts},
+                         {"n_shared_experts", 1},
+                         {"num_experts_per_tok", 2},
+                         {"moe_intermediate_size", width},
+                         {"first_k_dense_replace", 1},
+                         {"n_group", 2},
+                         {"topk_group", 1},
+                         {"topk_method", corrected ? "noaux_tc" : "group_limited_greedy"},
+                         {"norm_topk_prob", corrected},
+                         {"routed_scaling_factor", 2.5},
+                         {"rope_scaling",
+                          {{"type", "yarn"},
+                           {"factor", 4.0},
+                           {"mscale", 1.0},
+                           {"mscale_all_dim", 0.8},
+                           {"original_max_position_embeddings", 32}}}});
+  const bool indexed = model_type == "deepseek_v32" || model_type == "glm_moe_dsa";
+  if (indexed)
+    model.config().update(
+        {{"index_n_heads", kIndexHeads}, {"index_head_dim", kIndexHeadDim}, {"index_topk", 12}});
+  Filler fill(model, options);
+  fill.matrix("model.embed_tokens.weight", {options.vocab, kHidden});
+  fill.matrix("lm_head.weight", {options.vocab, kHidden});
+  fill.norm("model.norm.weight", kHidden);
+  for (int l = 0; l < options.layers; ++l) {
+    const std::string layer = layer_name("model.layers.", l);
+    fill_latent_attention(fill, layer);
+    if (indexed) fill_indexer(fill, layer + "self_attn.indexer.");
+    if (l == 0) {
+      fill_gated(fill, layer + "mlp.", kIntermediate * options.wide);
+      continue;
+    }
+    fill.matrix(layer + "mlp.gate.weight", {kLatentExperts, kHidden});
+    if (corrected) fill.norm_f32(layer + "mlp.gate.e_score_correction_bias", kLatentExperts);
+    for (uint64_t e = 0; e < kLatentExperts; ++e)
+      fill_gated(fill, fmt::format("{}mlp.experts.{}.", layer, e), width);
+    fill_gated(fill, layer + "mlp.shared_experts.", width);
+  }
+  add_sidecars(model);
+  return model;
+}
+
+ModelBuilder with_blocks(ModelBuilder model, const std::string& parameter) {
+  for (int l = 0; l < model.config()["num_hidden_layers"]; ++l) {
+    const std::string name = layer_name("model.layers.", l) + parameter;
+    const Shape shape = model.shape(name);
+    Filler(model, {.seed = 7 + static_cast<uint64_t>(l)}).blocks(name, shape);
+  }
+  return model;
+}
+
 ModelBuilder tiny_gguf(const TinyOptions& options) {
   ModelBuilder model(base_config("llama", options), io::SourceKind::kGguf);
   Filler fill(model, options);

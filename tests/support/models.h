@@ -64,6 +64,9 @@ class ModelBuilder {
 
   Json& config() { return config_; }
   std::vector<std::byte>& bytes(const std::string& name) { return tensors_.at(name).bytes; }
+  const numerics::Shape& shape(const std::string& name) const {
+    return tensors_.at(name).info.shape;
+  }
 
   std::shared_ptr<const io::Checkpoint> build(const WrapSource& wrap = {}) const;
   // The same model as files in an existing folder.
@@ -95,6 +98,13 @@ struct TinyOptions {
 ModelBuilder tiny_llama(const TinyOptions& options = {});
 // Qwen3-MoE with 4 experts of 64, one tensor per expert.
 ModelBuilder tiny_moe(const TinyOptions& options = {});
+// Latent attention with 8 experts of 64 in 2 groups and a shared one from the second layer on, yarn
+// scaling; "deepseek_v3", or a family of the same layout, "deepseek_v2", or "deepseek_v32" or
+// "glm_moe_dsa" with an indexer that chooses 12 tokens.
+ModelBuilder tiny_latent(const TinyOptions& options = {},
+                         const std::string& model_type = "deepseek_v3");
+// The same with random Q4_0 blocks for the matrix of that name in every layer.
+ModelBuilder with_blocks(ModelBuilder model, const std::string& parameter);
 // The llama as GGUF: matrices in Q4_0 blocks, q and k interleaved, vectors F32. dtype is ignored.
 ModelBuilder tiny_gguf(const TinyOptions& options = {});
 

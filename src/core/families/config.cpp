@@ -47,6 +47,18 @@ class Reader {
     std::sort(values.begin(), values.end());
     return values;
   }
+  std::vector<std::string> texts_or_none(std::string_view key) {
+    std::vector<std::string> values;
+    if (!has(key)) return values;
+    const Json* array = keep(json_array(config_, key, label_), static_cast<const Json*>(nullptr));
+    if (array == nullptr) return values;
+    for (const Json& element : *array) {
+      const Json holder{{key, element}};
+      values.push_back(keep(json_string(holder, key, label_), std::string()));
+    }
+    return values;
+  }
+  const std::string& label() const { return label_; }
   void refuse(Error error) {
     if (status_) status_ = std::unexpected(std::move(error));
   }
@@ -135,12 +147,51 @@ Status check_layer_types(const Json& config, const std::string& label, const Mod
   return {};
 }
 
-void read_deepseek_experts(Reader& reader, ModelDims& dims) {
+void read_indexer(Reader& reader, ModelDims& dims) {
+  dims.index_heads = reader.integer("index_n_heads", 1, kHeadsMax);
+  dims.index_head_dim = reader.integer("index_head_dim", 1, kHeadsMax);
+  if (dims.q_lora_rank == 0)
+    reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: an indexer is known for queries of low rank only, and q_lora_rank "
+                     "is null",
+                     reader.label())});
+  const std::vector<std::string> types = reader.texts_or_none("indexer_types");
+  if (std::ranges::any_of(types, [](const std::string& type) { return type != "full"; }))
+    reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: layers share an indexer (indexer_types), which stock mlx_lm does "
+                     "not know",
+                     reader.label())});
+}
+
+// transformers 5 lists the kind of every layer; mlx_lm knows the number of the first sparse one.
+void read_first_sparse_layer(Reader& reader, ModelDims& dims, Json& additions) {
+  const std::vector<std::string> types = reader.texts_or_none("mlp_layer_types");
+  if (types.empty() || reader.has("first_k_dense_replace"))
+    dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
+  else
+    dims.first_sparse_layer =
+        static_cast<uint64_t>(std::ranges::find(types, std::string("sparse")) - types.begin());
+  for (uint64_t layer = 0; layer < types.size(); ++layer) {
+    const bool sparse = dims.sparse_layer(layer);
+    if (types.size() == dims.layers && types[layer] == (sparse ? "sparse" : "dense")) continue;
+    return reader.refuse(
+        {ErrorCode::kUnsupported,
+         fmt::format("{}: mlp_layer_types should be {} layers, \"dense\" up to a first one and "
+                     "\"sparse\" from there on, which is all that stock mlx_lm knows",
+                     reader.label(), dims.layers)});
+  }
+  if (!reader.has("first_k_dense_replace"))
+    additions["first_k_dense_replace"] = dims.first_sparse_layer;
+}
+
+void read_deepseek_experts(Reader& reader, ModelDims& dims, Json& additions) {
   dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
   const uint64_t shared = reader.integer_or("n_shared_experts", 0, kExpertsMax, 0);
-  dims.first_sparse_layer = reader.integer("first_k_dense_replace", 0, kLayersMax);
   dims.sparse_step = reader.integer_or("moe_layer_freq", 1, kLayersMax, 1);
   dims.sparse_offset = 0;
+  read_first_sparse_layer(reader, dims, additions);
   dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
   dims.shared_intermediate_size = dims.expert_intermediate_size * shared;
 }
@@ -158,6 +209,72 @@ void read_qwen_experts(Reader& reader, ModelDims& dims, Json& additions) {
     dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
   if (!reader.has("decoder_sparse_step")) additions["decoder_sparse_step"] = 1;
   if (!reader.has("mlp_only_layers")) additions["mlp_only_layers"] = Json::array();
+}
+
+// intermediate_size is that of experts and the shared one; dense layers have their own.
+void read_llama4_experts(Reader& reader, ModelDims& dims) {
+  dims.experts = reader.integer("num_local_experts", 1, kExpertsMax);
+  dims.sparse_step = reader.integer("interleave_moe_layer_step", 1, kLayersMax);
+  dims.expert_intermediate_size = dims.shared_intermediate_size = dims.intermediate_size;
+  dims.intermediate_size = reader.integer("intermediate_size_mlp", 1, kWidthMax);
+}
+
+// mlx_lm goes by interleave_moe_layer_step alone.
+Status check_moe_layers(const Json& config, const std::string& label, const ModelDims& dims) {
+  const Json* list = json_find(config, "moe_layers");
+  if (list == nullptr) return {};
+  Json expected = Json::array();
+  for (uint64_t layer = 0; layer < dims.layers; ++layer)
+    if (dims.sparse_layer(layer)) expected.push_back(layer);
+  if (*list == expected) return {};
+  return fail(
+      ErrorCode::kUnsupported,
+      "{}: moe_layers differs from interleave_moe_layer_step {}, by which stock mlx_lm goes", label,
+      dims.sparse_step);
+}
+
+// Defaults are mlx_lm's, which are transformers'.
+void read_gemma4(Reader& reader, const Json& config, const std::string& label, ModelDims& dims) {
+  const uint64_t pattern = reader.integer_or("sliding_window_pattern", 1, kLayersMax, 5);
+  const Json* types = json_find(config, "layer_types");
+  if (types != nullptr && (!types->is_array() || types->size() != dims.layers)) {
+    reader.refuse({ErrorCode::kCorrupt, fmt::format("{}: layer_types should be a list of {} layers",
+                                                    label, dims.layers)});
+    types = nullptr;
+  }
+  for (uint64_t layer = 0; layer < dims.layers; ++layer) {
+    const bool global =
+        types != nullptr ? (*types)[layer] == "full_attention" : (layer + 1) % pattern == 0;
+    if (global) dims.global_layers.push_back(layer);
+    if (types != nullptr && !global && (*types)[layer] != "sliding_attention")
+      reader.refuse(
+          {ErrorCode::kUnsupported, fmt::format("{}: layer_types says {} for layer {}", label,
+                                                dump_json((*types)[layer]), layer)});
+  }
+  dims.global_head_dim = reader.integer_or("global_head_dim", 1, kHeadsMax, 512);
+  dims.keys_are_values = reader.flag_or("attention_k_eq_v", false);
+  dims.global_kv_heads = dims.keys_are_values ? reader.integer_or("num_global_key_value_heads", 1,
+                                                                  kHeadsMax, dims.kv_heads)
+                                              : dims.kv_heads;
+  const uint64_t borrowing =
+      reader.integer_or("num_kv_shared_layers", 0, static_cast<int64_t>(dims.layers), 20);
+  if (borrowing > 0 && borrowing <= dims.layers)
+    dims.first_borrowing_layer = dims.layers - borrowing;
+  dims.double_wide_mlp = reader.flag_or("use_double_wide_mlp", true);
+  dims.layer_input_size = reader.integer_or("hidden_size_per_layer_input", 0, kWidthMax, 256);
+  dims.layer_input_vocab_size =
+      reader.integer_or("vocab_size_per_layer_input", 1, kVocabMax, dims.vocab_size);
+  if (!reader.flag_or("enable_moe_block", false)) return;
+  dims.experts = reader.integer("num_experts", 1, kExpertsMax);
+  dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+}
+
+// With what the family leaves to transformers, which the output's configuration then says too.
+Json with_defaults(const Json& config, const Family& family, Json& additions) {
+  Json whole = config;
+  for (const auto& [key, value] : family.defaults)
+    if (json_find(config, key) == nullptr) whole[key] = additions[key] = value;
+  return whole;
 }
 
 const OutputType kOutputTypes[] = {
@@ -227,6 +344,10 @@ bool ModelDims::sparse_layer(uint64_t layer) const {
          (layer + sparse_offset) % sparse_step == 0;
 }
 
+bool ModelDims::global_layer(uint64_t layer) const {
+  return std::binary_search(global_layers.begin(), global_layers.end(), layer);
+}
+
 uint64_t ModelDims::length(Dim dim) const {
   const uint64_t linear_keys = linear_key_heads * linear_key_head_dim;
   const uint64_t linear_values = linear_value_heads * linear_value_head_dim;
@@ -258,6 +379,17 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kLinearValueHeadDim: return linear_value_head_dim;
     case Dim::kLinearConvKernelDim: return linear_conv_kernel_dim;
     case Dim::kOne: return 1;
+    case Dim::kKvBRows: return heads * (qk_nope_head_dim + v_head_dim);
+    case Dim::kIndexHeads: return index_heads;
+    case Dim::kIndexHeadDim: return index_head_dim;
+    case Dim::kIndexQRows: return index_heads * index_head_dim;
+    case Dim::kGlobalQRows: return heads * global_head_dim;
+    case Dim::kGlobalKvRows: return global_kv_heads * global_head_dim;
+    case Dim::kGlobalHeadDim: return global_head_dim;
+    case Dim::kDoubleIntermediate: return 2 * intermediate_size;
+    case Dim::kLayerInput: return layer_input_size;
+    case Dim::kLayerInputsTogether: return layers * layer_input_size;
+    case Dim::kLayerInputVocab: return layer_input_vocab_size;
   }
   SLUICE_CHECK(false);
 }
@@ -265,7 +397,7 @@ uint64_t ModelDims::length(Dim dim) const {
 Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& family,
                             Json& additions) {
   const std::string label = text_config_label(checkpoint);
-  const Json& config = text_config(checkpoint.config);
+  const Json config = with_defaults(text_config(checkpoint.config), family, additions);
   Reader reader(config, label);
   ModelDims dims;
   dims.hidden_size = reader.integer("hidden_size", 1, kWidthMax);
@@ -282,10 +414,11 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
     reader.refuse({ErrorCode::kCorrupt,
                    fmt::format("{}: head_dim {} is odd, so its rows cannot have been interleaved",
                                label, dims.head_dim)});
+  if (family.has_indexer) read_indexer(reader, dims);
   dims.attention_bias = reader.flag_or("attention_bias", false);
   dims.mlp_bias = reader.flag_or("mlp_bias", false);
   if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
-  if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims);
+  if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims, additions);
   if (family.experts == ExpertKeys::kQwenShared) {
     read_qwen_experts(reader, dims, additions);
     read_shared_expert(reader, dims);
@@ -302,8 +435,11 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
     dims.experts = reader.integer("num_local_experts", 1, kExpertsMax);
     dims.expert_intermediate_size = dims.intermediate_size;
   }
+  if (family.experts == ExpertKeys::kLlama4) read_llama4_experts(reader, dims);
+  if (family.experts == ExpertKeys::kGemma4) read_gemma4(reader, config, label, dims);
   if (family.linear_attention) read_linear_attention(reader, label, dims);
   SLUICE_TRY(std::move(reader).status());
+  if (family.experts == ExpertKeys::kLlama4) SLUICE_TRY(check_moe_layers(config, label, dims));
   if (family.linear_attention) SLUICE_TRY(check_layer_types(config, label, dims));
   return dims;
 }

@@ -33,6 +33,11 @@ enum class Dim : uint8_t {
   kQkNopeHeadDim,
   kVHeadDim,
   kValueColumns,  // num_attention_heads · v_head_dim
+  kKvBRows,       // num_attention_heads · (qk_nope_head_dim + v_head_dim)
+  // Of the indexer that chooses tokens for attention.
+  kIndexHeads,
+  kIndexHeadDim,
+  kIndexQRows,  // index_n_heads · index_head_dim
   // Linear attention (Gated DeltaNet). Key heads · key_head_dim: KD; value heads likewise: VD.
   kGatedQRows,           // 2 · num_attention_heads · head_dim: each head's queries, then its gates
   kLinearQkvRows,        // 2 KD + VD
@@ -43,6 +48,14 @@ enum class Dim : uint8_t {
   kLinearValueHeadDim,   // linear_value_head_dim
   kLinearConvKernelDim,  // linear_conv_kernel_dim
   kOne,
+  // Gemma 4. Its global layers see everything, with heads of their own.
+  kGlobalQRows,          // num_attention_heads · global_head_dim
+  kGlobalKvRows,         // num_global_key_value_heads · global_head_dim
+  kGlobalHeadDim,        // global_head_dim
+  kDoubleIntermediate,   // 2 · intermediate_size
+  kLayerInput,           // hidden_size_per_layer_input
+  kLayerInputsTogether,  // of all layers
+  kLayerInputVocab,      // vocab_size_per_layer_input
 };
 
 // In which models, and in which of their layers, a module exists.
@@ -60,6 +73,14 @@ enum class When : uint8_t {
   kFullAttention,  // layers that attend, where others have linear attention
   kFullAttentionBias,
   kLinearAttention,
+  kWindowed,    // layers that see a window, where others see everything
+  kGlobal,      // and those
+  kWindowedKv,  // such layers that do not borrow keys and values
+  kGlobalKv,
+  kGlobalV,      // and whose values are not their keys
+  kNarrowMlp,    // layers of intermediate_size, where others are twice as wide
+  kWideMlp,      // and those
+  kLayerInputs,  // models with inputs of their own for every layer
 };
 
 // Which rows of a source tensor are meant.
@@ -69,6 +90,15 @@ enum class Part : uint8_t {
   kSecondHalf,  // of each expert
   kHeadKeys,    // of kv_b_proj: each head's first qk_nope_head_dim rows, transposed
   kHeadValues,  // of kv_b_proj: each head's other v_head_dim rows
+  kEvenRows,    // of a tensor whose rows are those of two modules by turns
+  kOddRows,
+  // Of a stack of [in, out] matrices, each to be transposed: all columns, the first or the second
+  // half of them, or every other one.
+  kColumns,
+  kFirstColumns,
+  kSecondColumns,
+  kEvenColumns,
+  kOddColumns,
 };
 
 // One way in which a source may store a module. {L} in a name is the layer. A name with {E} is one
@@ -114,6 +144,8 @@ enum class ExpertKeys : uint8_t {
   kDeepseek,       // n_routed_experts, n_shared_experts, first_k_dense_replace, moe_layer_freq
   kQwenShared,     // kQwen, and shared_expert_intermediate_size
   kQwenAllSparse,  // the same with experts in every layer, where there are any
+  kGemma4,         // enable_moe_block, num_experts, top_k_experts; in every layer
+  kLlama4,         // num_local_experts, intermediate_size, interleave_moe_layer_step; a shared one
 };
 
 // By what mlx_lm's loader knows a checkpoint as transformers writes it, whose ModuleRule::add_one
@@ -127,6 +159,12 @@ enum class Unconverted : uint8_t {
 // Source names that begin with `from` stand for names that begin with `to` instead.
 struct NamePrefix {
   std::string_view from, to;
+};
+
+// A number that configurations of a family leave to transformers.
+struct ConfigDefault {
+  std::string_view key;
+  uint64_t value;
 };
 
 // Tensors of other parts of a model, by the beginning of their names.
@@ -150,8 +188,11 @@ struct Family {
   std::span<const NamePrefix> source_prefixes{};
   std::string_view output_prefix{};
   std::span<const OtherPart> other_parts{};  // left out with a note
+  std::span<const ConfigDefault> defaults{};
+  bool vocab_beside_text = false;  // mlx_lm reads vocab_size beside text_config, not in it
   Unconverted unconverted = Unconverted::kNever;
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
+  bool has_indexer = false;       // index_n_heads and index_head_dim
 };
 
 // The known families, by model_type; null for others.
@@ -163,11 +204,21 @@ extern const Family kMixtral;
 extern const Family kQwen2;
 extern const Family kQwen3;
 extern const Family kQwen3Moe;
+extern const Family kDeepseekV2;
 extern const Family kDeepseekV3;
+extern const Family kDeepseekV32;
+extern const Family kGlm4MoeLite;
+extern const Family kGlmMoeDsa;
 extern const Family kKimiK2;
+extern const Family kKimiK25;
 extern const Family kQwen3Next;
 extern const Family kQwen3_5;
 extern const Family kQwen3_5Moe;
+extern const Family kGptOss;
+extern const Family kGemma3;
+extern const Family kGemma3Text;
+extern const Family kGemma4;
+extern const Family kLlama4;
 
 // The label of errors about text_config()'s keys: config_label, and where inside it they are.
 std::string text_config_label(const io::Checkpoint& checkpoint);
@@ -184,12 +235,21 @@ struct ModelDims {
   std::vector<uint64_t> mlp_only_layers;       // sorted
   uint64_t q_lora_rank = 0, kv_lora_rank = 0;  // 0: not of low rank
   uint64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
+  uint64_t index_heads = 0, index_head_dim = 0;
   bool attention_bias = false, mlp_bias = false;
   // Linear attention in all layers but every full_attention_interval-th; 0: every layer attends.
   uint64_t full_attention_interval = 0;
   uint64_t linear_key_heads = 0, linear_value_heads = 0;
   uint64_t linear_key_head_dim = 0, linear_value_head_dim = 0, linear_conv_kernel_dim = 0;
 
+  // Gemma 4: layers that see everything, and those from first_borrowing_layer on, which take the
+  // keys and values of earlier ones.
+  std::vector<uint64_t> global_layers;  // sorted
+  uint64_t global_head_dim = 0, global_kv_heads = 0, first_borrowing_layer = UINT64_MAX;
+  uint64_t layer_input_size = 0, layer_input_vocab_size = 0;
+  bool keys_are_values = false, double_wide_mlp = false;
+
+  bool global_layer(uint64_t layer) const;
   bool linear_layer(uint64_t layer) const {
     return full_attention_interval > 0 && (layer + 1) % full_attention_interval != 0;
   }

@@ -147,6 +147,8 @@ class Mapper {
   SourceRule choose_source(const ModuleRule& rule, int layer) const;
   void add_sources(const SourceRule& source, OutputModule& module, RowOrder order);
   void add_head_sources(const SourceRule& source, OutputModule& module);
+  void add_column_sources(const SourceRule& source, OutputModule& module);
+  void add_alternating_sources(const SourceRule& source, OutputModule& module);
   const StoredTensor* take(const std::string& name, const OutputModule& module,
                            const Shape& expected);
   bool dropped_on_purpose(std::string_view name) const;
@@ -171,6 +173,8 @@ class Mapper {
 
 bool Mapper::exists(const ModuleRule& rule, int index) const {
   const auto layer = static_cast<uint64_t>(std::max(index, 0));
+  const bool borrows = layer >= dims_.first_borrowing_layer;
+  const bool wide = borrows && dims_.first_borrowing_layer > 0 && dims_.double_wide_mlp;
   switch (rule.when) {
     case When::kAlways: return true;
     case When::kUntied: return !tied_;
@@ -186,6 +190,14 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
     case When::kFullAttention: return !dims_.linear_layer(layer);
     case When::kFullAttentionBias: return dims_.attention_bias && !dims_.linear_layer(layer);
     case When::kLinearAttention: return dims_.linear_layer(layer);
+    case When::kWindowed: return !dims_.global_layer(layer);
+    case When::kGlobal: return dims_.global_layer(layer);
+    case When::kWindowedKv: return !dims_.global_layer(layer) && !borrows;
+    case When::kGlobalKv: return dims_.global_layer(layer) && !borrows;
+    case When::kGlobalV: return dims_.global_layer(layer) && !borrows && !dims_.keys_are_values;
+    case When::kNarrowMlp: return !wide;
+    case When::kWideMlp: return wide;
+    case When::kLayerInputs: return dims_.layer_input_size > 0;
   }
   SLUICE_CHECK(false);
 }
@@ -244,9 +256,56 @@ void Mapper::add_head_sources(const SourceRule& source, OutputModule& module) {
          .order = transposed ? RowOrder::kTransposed : RowOrder::kInOrder});
 }
 
+// A stack of [in, out] matrices: an expert's rows are columns of its matrix, of all or of half.
+void Mapper::add_column_sources(const SourceRule& source, OutputModule& module) {
+  const uint64_t experts = module.experts(), columns = module.columns();
+  const uint64_t rows = module.rows() / experts;
+  const uint64_t stored_columns = source.part == Part::kColumns ? rows : 2 * rows;
+  const StoredTensor* tensor = take(expand(source.name, static_cast<uint64_t>(module.layer), 0),
+                                    module, {experts, columns, stored_columns});
+  if (tensor == nullptr) return;
+  const bool alternating = source.part == Part::kEvenColumns || source.part == Part::kOddColumns;
+  uint64_t first_column = 0;
+  if (source.part == Part::kSecondColumns) first_column = rows;
+  if (source.part == Part::kOddColumns) first_column = 1;
+  for (uint64_t expert = 0; expert < experts; ++expert)
+    module.recipe.sources.push_back(
+        {.tensor = static_cast<uint32_t>(tensor - checkpoint_.tensors.data()),
+         .first_row = expert * columns,
+         .rows = rows,
+         .order = RowOrder::kTransposed,
+         .stride = alternating ? uint64_t{2} : uint64_t{1},
+         .first_column = first_column});
+}
+
+// Twice the rows, or of a stack of vectors twice the elements, of which every other one is meant.
+void Mapper::add_alternating_sources(const SourceRule& source, OutputModule& module) {
+  Shape expected = module.shape;
+  module.by_element = module.role == Role::kBias;
+  expected[expected.size() - (module.by_element ? 1 : 2)] *= 2;
+  const StoredTensor* tensor =
+      take(expand(source.name, static_cast<uint64_t>(module.layer), 0), module, expected);
+  if (tensor == nullptr) return;
+  module.recipe.sources.push_back(
+      {.tensor = static_cast<uint32_t>(tensor - checkpoint_.tensors.data()),
+       .first_row = source.part == Part::kOddRows ? uint64_t{1} : uint64_t{0},
+       .rows = module.rows(),
+       .stride = 2});
+}
+
 void Mapper::add_sources(const SourceRule& source, OutputModule& module, RowOrder order) {
-  if (source.part == Part::kHeadKeys || source.part == Part::kHeadValues)
-    return add_head_sources(source, module);
+  switch (source.part) {
+    case Part::kHeadKeys:
+    case Part::kHeadValues: return add_head_sources(source, module);
+    case Part::kEvenRows:
+    case Part::kOddRows: return add_alternating_sources(source, module);
+    case Part::kColumns:
+    case Part::kFirstColumns:
+    case Part::kSecondColumns:
+    case Part::kEvenColumns:
+    case Part::kOddColumns: return add_column_sources(source, module);
+    default: break;
+  }
   const auto layer = static_cast<uint64_t>(std::max(module.layer, 0));
   const bool per_expert = source.name.find("{E}") != std::string_view::npos;
   const uint64_t experts = module.experts();
@@ -407,7 +466,7 @@ Status refuse_unknown_packing(const Checkpoint& checkpoint) {
   const Json* method = json_find(*value, "quant_method");
   const std::string name =
       method != nullptr && method->is_string() ? method->get<std::string>() : "unknown";
-  if (name == "fp8") return {};
+  if (name == "fp8" || name == "mxfp4") return {};
   return fail(
       ErrorCode::kUnsupported,
       "{}: the weights are packed in a way that is not supported (quantization_config: {}); "
@@ -493,17 +552,27 @@ Result<std::vector<io::TensorInfo>> missing_tensors(const Checkpoint& checkpoint
 
 const Family* find_family(std::string_view model_type) {
   static constexpr const Family* kFamilies[] = {
-      &kLlama,       //
-      &kMistral,     //
-      &kMixtral,     //
-      &kQwen2,       //
-      &kQwen3,       //
-      &kQwen3Moe,    //
-      &kDeepseekV3,  //
-      &kKimiK2,      //
-      &kQwen3Next,   //
-      &kQwen3_5,     //
-      &kQwen3_5Moe,  //
+      &kLlama,        //
+      &kMistral,      //
+      &kMixtral,      //
+      &kQwen2,        //
+      &kQwen3,        //
+      &kQwen3Moe,     //
+      &kDeepseekV2,   //
+      &kDeepseekV3,   //
+      &kDeepseekV32,  //
+      &kGlm4MoeLite,  //
+      &kGlmMoeDsa,    //
+      &kKimiK2,       //
+      &kKimiK25,      //
+      &kQwen3Next,    //
+      &kQwen3_5,      //
+      &kQwen3_5Moe,   //
+      &kGptOss,       //
+      &kGemma3,       //
+      &kGemma3Text,   //
+      &kGemma4,       //
+      &kLlama4,       //
   };
   for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
@@ -533,6 +602,7 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
     map.family = family->name;
     SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied).run(map));
     add_keys(checkpoint.config, additions, map.config_additions);
+    if (family->vocab_beside_text) map.config_additions["vocab_size"] = dims.vocab_size;
   } else {
     SLUICE_ASSIGN(map, map_generic(checkpoint, model_type));
   }

@@ -38,6 +38,10 @@ std::string_view role_name(Role role) {
   SLUICE_CHECK(false);
 }
 
+bool is_expert(Role role) {
+  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
+}
+
 uint64_t OutputModule::rows() const {
   if (filters) return shape[0];
   uint64_t rows = by_element ? shape.back() : 1;
@@ -56,8 +60,11 @@ void append_row_runs(const Recipe& recipe, uint64_t first_row, uint64_t rows,
       continue;
     }
     const uint64_t taken = std::min(rows, source.rows - skip);
-    if (source.order == RowOrder::kTransposed) {
-      out.push_back({source.tensor, source.first_row, taken, true, skip});
+    const bool transposed = source.order == RowOrder::kTransposed;
+    if (transposed || source.stride > 1) {
+      const uint64_t first = skip * source.stride;
+      out.push_back({source.tensor, source.first_row + (transposed ? 0 : first), taken, transposed,
+                     transposed ? source.first_column + first : 0, source.stride});
       rows -= taken;
       skip = 0;
       continue;
@@ -66,7 +73,7 @@ void append_row_runs(const Recipe& recipe, uint64_t first_row, uint64_t rows,
     for (uint64_t done = 0; done < taken; done += step) {
       const uint64_t from = source_row(source, skip + done);
       const bool joins = out.size() > start && out.back().tensor == source.tensor &&
-                         out.back().source_row + out.back().rows == from;
+                         out.back().stride == 1 && out.back().source_row + out.back().rows == from;
       if (joins)
         out.back().rows += step;
       else

@@ -36,6 +36,7 @@ enum class Role : uint8_t {
   kOther,
 };
 std::string_view role_name(Role role);  // "embedding", "attention_q", …
+bool is_expert(Role role);              // of several experts stacked
 
 // How consecutive output rows map to rows of one source tensor.
 enum class RowOrder : uint8_t {
@@ -43,20 +44,22 @@ enum class RowOrder : uint8_t {
   // llama.cpp stores q and k of `llama` models with each head's rows interleaved (pairs 2i, 2i+1);
   // output row h·d + j reads source row h·d + 2·(j mod d/2) + j/(d/2).
   kUninterleaveHeads,
-  // Output row r is column r of the source's rows, which are as many as the output has columns.
+  // Output rows are columns of the source's rows, which are as many as the output has columns.
   // Never mixed with other orders in one module.
   kTransposed,
 };
 
-// rows output rows taken from rows [first_row, first_row + rows) of a source tensor, which is seen
-// as [product of leading axes, last axis]; for kTransposed, from the columns of the rows that begin
-// at first_row.
+// rows output rows taken from rows first_row, first_row + stride, … of a source tensor, which is
+// seen as [product of leading axes, last axis]; for kTransposed, from columns first_column,
+// first_column + stride, … of the rows that begin at first_row.
 struct RowSource {
   uint32_t tensor = 0;  // index into Checkpoint::tensors
   uint64_t first_row = 0;
   uint64_t rows = 0;
   RowOrder order = RowOrder::kInOrder;
-  uint64_t head_rows = 0;  // d, for kUninterleaveHeads
+  uint64_t head_rows = 0;     // d, for kUninterleaveHeads, whose stride is 1
+  uint64_t stride = 1;        // 2 where rows of two modules alternate
+  uint64_t first_column = 0;  // for kTransposed
 };
 
 // The output's rows are those of the sources one after another, and then what is done to values.
@@ -65,7 +68,7 @@ struct Recipe {
   bool add_one = false;  // to every value, rounded to the source's float type
 };
 
-// rows consecutive rows of one source tensor; or, transposed, as many consecutive columns of the
+// Every stride-th row of one source tensor, rows of them; or, transposed, as many columns of the
 // source rows that begin at source_row.
 struct RowRun {
   uint32_t tensor = 0;  // index into Checkpoint::tensors
@@ -73,6 +76,9 @@ struct RowRun {
   uint64_t rows = 0;
   bool transposed = false;
   uint64_t source_column = 0;  // of the first, when transposed
+  uint64_t stride = 1;
+  // From the first row, or column, to the last: how many lie there.
+  uint64_t reach() const { return (rows - 1) * stride + 1; }
   bool operator==(const RowRun&) const = default;
 };
 

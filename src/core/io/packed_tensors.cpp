@@ -15,6 +15,7 @@ using numerics::Shape;
 
 constexpr std::string_view kWeight = ".weight", kScales = ".scales", kBiases = ".biases";
 constexpr std::string_view kBlockScales = ".weight_scale_inv";
+constexpr std::string_view kMxfp4Codes = "_blocks", kMxfp4Scales = "_scales";
 constexpr int64_t kBlockSideMax = 4096;
 
 bool is_plain_float(DType dtype) {
@@ -43,6 +44,7 @@ class Joiner {
 
   Status join_mlx(const Json& quantization);
   Status join_fp8_blocks(const Json& settings);
+  Status join_mxfp4();
   Status finish();
 
  private:
@@ -50,6 +52,7 @@ class Joiner {
   Result<QuantFormat> format_of(const Json& quantization, const std::string& path) const;
   Status join_mlx_weight(const QuantFormat& format, StoredTensor& weight, StoredTensor& scales,
                          StoredTensor* biases);
+  Status join_mxfp4_weight(StoredTensor& blocks, StoredTensor& scales);
   Status join_fp8_weight(uint32_t rows, uint32_t columns, StoredTensor& weight,
                          StoredTensor& scales);
   void take(StoredTensor& part) { joined_[&part - checkpoint_.tensors.data()] = true; }
@@ -196,6 +199,50 @@ Status Joiner::join_fp8_blocks(const Json& settings) {
   return {};
 }
 
+// Blocks of 32 codes, low half of a byte first, each block with its exponent: MLX's mxfp4 byte for
+// byte, but that the codes have an axis for the blocks and one for their bytes.
+Status Joiner::join_mxfp4_weight(StoredTensor& blocks, StoredTensor& scales) {
+  const QuantFormat format{QuantMode::kMxfp4, 4, 32};
+  constexpr uint64_t kBytesOfBlock = 16;
+  Shape shape = scales.info.shape, expected = scales.info.shape;
+  expected.push_back(kBytesOfBlock);
+  const auto columns =
+      shape.empty() ? std::nullopt : checked_mul(shape.back(), uint64_t{format.group_size});
+  if (shape.size() < 2 || blocks.info.shape != expected || !columns || *columns == 0 ||
+      blocks.info.dtype != DType::kU8 || scales.info.dtype != DType::kU8)
+    return fail(ErrorCode::kCorrupt, "{}: {} does not fit {}", checkpoint_.path, described(scales),
+                described(blocks));
+  auto packing = std::make_shared<Packing>();
+  packing->kind = PackingKind::kMlx;
+  packing->format = format;
+  packing->parts = {part_of(blocks), part_of(scales), {}};
+  packing->parts[0].row_bytes = shape.back() * kBytesOfBlock;
+  packing->part_count = 2;
+  shape.back() = *columns;
+  if (!numerics::element_count(shape))
+    return fail(ErrorCode::kCorrupt, "{}: {} has too many elements", checkpoint_.path,
+                described(blocks));
+  blocks.bytes += scales.bytes;
+  blocks.info.shape = std::move(shape);
+  blocks.info.dtype = DType::kF32;
+  blocks.packing = std::move(packing);
+  take(scales);
+  return {};
+}
+
+Status Joiner::join_mxfp4() {
+  for (StoredTensor& scales : checkpoint_.tensors) {
+    const std::string& name = scales.info.name;
+    if (!name.ends_with(kMxfp4Scales)) continue;
+    StoredTensor* blocks = find(name.substr(0, name.size() - kMxfp4Scales.size()), kMxfp4Codes);
+    if (blocks == nullptr)
+      return fail(ErrorCode::kCorrupt, "{}: {} has no {} beside it", checkpoint_.path, name,
+                  kMxfp4Codes.substr(1));
+    SLUICE_TRY(join_mxfp4_weight(*blocks, scales));
+  }
+  return {};
+}
+
 Status Joiner::finish() {
   size_t kept = 0;
   checkpoint_.by_name.clear();
@@ -235,10 +282,18 @@ Status join_packed_tensors(Checkpoint& checkpoint) {
   const Json* other = json_find(checkpoint.config, "quantization_config");
   const Json* method = other != nullptr ? json_find(*other, "quant_method") : nullptr;
   const bool is_mlx = mlx != nullptr && mlx->is_object() && !mlx->empty();
-  const bool is_fp8 = !is_mlx && method != nullptr && *method == "fp8";
-  if (!is_mlx && !is_fp8) return {};
+  const auto is_method = [&](std::string_view name) {
+    return !is_mlx && method != nullptr && *method == name;
+  };
   Joiner joiner(checkpoint);
-  SLUICE_TRY(is_mlx ? joiner.join_mlx(*mlx) : joiner.join_fp8_blocks(*other));
+  if (is_mlx)
+    SLUICE_TRY(joiner.join_mlx(*mlx));
+  else if (is_method("fp8"))
+    SLUICE_TRY(joiner.join_fp8_blocks(*other));
+  else if (is_method("mxfp4"))
+    SLUICE_TRY(joiner.join_mxfp4());
+  else
+    return {};
   return joiner.finish();
 }
 

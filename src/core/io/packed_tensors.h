@@ -12,9 +12,9 @@ namespace sluice::io {
 Status index_tensors(Checkpoint& checkpoint);
 
 // What config.json calls packed: `quantization` as mlx_lm writes it, or a `quantization_config` of
-// quant_method fp8 with a weight_block_size. Other methods are left as they are, for whoever maps
-// the model to refuse. The tensors must be indexed. Errors: kCorrupt for parts that do not fit
-// together, kUnsupported for formats that are not known.
+// quant_method fp8 with a weight_block_size, or of mxfp4 as gpt-oss has it. Other methods are left
+// as they are, for whoever maps the model to refuse. The tensors must be indexed. Errors: kCorrupt
+// for parts that do not fit together, kUnsupported for formats that are not known.
 Status join_packed_tensors(Checkpoint& checkpoint);
 
 }  // namespace sluice::io

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "kernels/matmul_model.h"
 #include "kernels/raw_matmul.h"
@@ -119,7 +120,7 @@ void decode_to(const KernelTable& table, const WeightView& w, size_t row, std::s
     table.decode_affine({weight, scales, part(w.biases, bytes.biases)}, w.format.quant,
                         w.format.dtype, out);
   else if (w.format.quant.mode == QuantMode::kFloat)
-    numerics::decode_elements(w.format.dtype, weight, out);
+    element_decoder(table)(w.format.dtype, weight, out);
   else
     table.decode_fp({weight, scales}, w.format.quant, out);
 }
@@ -188,6 +189,11 @@ void MatmulTable::prepare(const WeightFormat& format, Activations activations,
                  ops_->position(coding_of(format), layout.wide),
                  reinterpret_cast<float*>(bytes + layout.scales_at), bytes,
                  bytes + layout.sums_at});
+}
+
+void MatmulTable::decode_row(const WeightView& w, size_t row, std::span<float> out) const {
+  SLUICE_CHECK(row < w.rows && out.size() == w.columns);
+  decode_to(kernel_table(level_), w, row, out);
 }
 
 size_t MatmulTable::scratch_bytes(const WeightFormat& format, Activations activations,

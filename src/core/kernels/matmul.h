@@ -57,6 +57,9 @@ class MatmulTable {
   void prepare(const numerics::WeightFormat& format, Activations activations,
                std::span<const float> x, std::byte* out) const;
 
+  // out: w.columns values, the same bits as numerics::decode_row gives.
+  void decode_row(const numerics::WeightView& w, size_t row, std::span<float> out) const;
+
   // For one call of matmul at a time; a multiple of 64.
   size_t scratch_bytes(const numerics::WeightFormat& format, Activations activations,
                        size_t columns, size_t tokens) const;

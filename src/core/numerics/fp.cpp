@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "numerics/affine_group.h"
 #include "numerics/affine_search.h"
+#include "numerics/block_codec.h"
 #include "numerics/fp_constants.h"
 
 namespace sluice::numerics {
@@ -249,6 +250,34 @@ void decode_fp(const ConstFpRow& in, const QuantFormat& format, std::span<float>
     for (size_t i = 0; i < size; ++i)
       out[g * size + i] = code_value(encoding.codes[i], format) * scale;
   }
+}
+
+bool mxfp4_to_affine(const ConstFpRow& in, DType dtype, const AffineRow& out) {
+  constexpr size_t kGroup = kMxfp4AsAffine.group_size;
+  constexpr uint8_t kZero = 12;
+  constexpr uint8_t kDoubled[] = {0, 1, 2, 3, 4, 6, 8, 12};
+  // Of 2^e and −12 · 2^e in dtype: the smallest normal number, and the largest power of two.
+  const int least = dtype == DType::kF16 ? -14 : -126;
+  const int most = (dtype == DType::kF16 ? 15 : 127) - 3;
+  const size_t width = dtype_info(dtype).block_bytes;
+  for (size_t group = 0; group < in.scales.size(); ++group) {
+    const int exponent = static_cast<int>(in.scales[group]) - 128;
+    if (exponent < least || exponent > most) return false;
+    const float scale = std::ldexp(1.0f, exponent);
+    const float values[] = {scale, -float{kZero} * scale};
+    encode_elements(dtype, std::span(values).first(1), out.scales.subspan(group * width, width));
+    encode_elements(dtype, std::span(values).last(1), out.biases.subspan(group * width, width));
+    uint8_t codes[kGroup];
+    for (size_t i = 0; i < kGroup; ++i) {
+      const auto pair = static_cast<uint8_t>(in.weight[(group * kGroup + i) / 2]);
+      const uint8_t code = i % 2 == 0 ? pair & 15 : pair >> 4;
+      const uint8_t size = kDoubled[code & 7];
+      codes[i] = static_cast<uint8_t>(code & 8 ? kZero - size : kZero + size);
+    }
+    constexpr size_t kBytes = kGroup * kMxfp4AsAffine.bits / 8;
+    pack_codes(codes, kMxfp4AsAffine.bits, out.weight.subspan(group * kBytes, kBytes));
+  }
+  return true;
 }
 
 ErrorStats fp_row_error(std::span<const float> row, const ConstFpRow& in,

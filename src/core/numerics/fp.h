@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "numerics/affine.h"
 #include "numerics/dtype.h"
 #include "numerics/error_stats.h"
 #include "numerics/quant_format.h"
@@ -53,6 +54,12 @@ void encode_fp_best(std::span<const float> row, const QuantFormat& format, DType
 // out[i] = value·scale in f32, which is exact but for scales near the ends of f32. As in MLX, code
 // 0x7f of E4M3 is NaN and E8M0's 0xff infinite; encoders write neither.
 void decode_fp(const ConstFpRow& in, const QuantFormat& format, std::span<float> out);
+
+// The format that holds every value of mxfp4 exactly: code 12 + twice the signed magnitude.
+inline constexpr QuantFormat kMxfp4AsAffine = {QuantMode::kAffine, 5, 32};
+// A row of mxfp4 as such: scale half of the group's, bias −12 times that, in dtype. False where one
+// of them is no normal number there; out is then unspecified.
+bool mxfp4_to_affine(const ConstFpRow& in, DType dtype, const AffineRow& out);
 
 // What the encoded row decodes to, held against its source. Summed in f64, in each group from left
 // to right, then the groups from left to right.

@@ -44,7 +44,7 @@ struct CandidateSums {
 struct BlockSums {
   std::vector<CandidateSums> candidates;
   double squared_weight = 0;
-  bool movable = true;                                          // every row moves losslessly
+  std::vector<bool> movable;  // of each lossless candidate: every row moves
   bool scalable[numerics::kFpCandidates] = {true, true, true};  // MLX can encode every row
   Digest source;
 };
@@ -70,7 +70,7 @@ double db(double nrmse_squared) { return -10 * std::log10(nrmse_squared); }
 // workers into places of their own.
 struct ModuleState {
   std::vector<Candidate> candidates;      // formats, encoders and bytes; errors still zero
-  int lossless = -1;                      // index of the lossless candidate
+  std::vector<size_t> lossless;           // indices of the lossless candidates
   std::vector<QuantFormat> best_formats;  // of the affine best candidates, in their order
   bool has_fp = false;
   std::vector<BlockSums> blocks;
@@ -136,10 +136,10 @@ ModuleState list_candidates(const io::Checkpoint& checkpoint, const families::Mo
   add({}, Encoder::kCast, stream::plain_dtype(checkpoint, map, module));
   if (!module.quantizable) return state;
 
-  const auto lossless = stream::lossless_format(source, map.dtype);
-  if (lossless && can_encode(*lossless, module.shape)) {
-    state.lossless = static_cast<int>(state.candidates.size());
-    add(*lossless, Encoder::kLossless, map.dtype);
+  for (const QuantFormat& format : stream::lossless_formats(source, map.dtype)) {
+    if (!can_encode(format, module.shape)) continue;
+    state.lossless.push_back(state.candidates.size());
+    add(format, Encoder::kLossless, map.dtype);
   }
   for (const uint8_t bits : numerics::kAffineBits) {
     for (const uint16_t group : numerics::kAffineGroups) {
@@ -264,7 +264,8 @@ bool AnalyzeVisitor::moves_losslessly(const RowBlock& block, const QuantFormat& 
   const numerics::AffineRow row =
       encoded_row(scratch.encoded, format, block.module.columns(), map_.dtype);
   for (uint64_t r = 0; r < block.block.rows; ++r)
-    if (!stream::move_row(block.stored, block.source, block.block.rows, r, row)) return false;
+    if (!stream::move_row(block.stored, block.source, block.block.rows, r, format, map_.dtype, row))
+      return false;
   return true;
 }
 
@@ -287,9 +288,9 @@ Status AnalyzeVisitor::visit(const RowBlock& block, unsigned worker) {
     for (uint64_t r = 0; r < block.block.rows; ++r)
       price_row(rounded.subspan(r * columns, columns), state, scratch_[worker], sums);
   }
-  if (state.lossless >= 0)
-    sums.movable =
-        moves_losslessly(block, state.candidates[state.lossless].format, scratch_[worker]);
+  for (const size_t index : state.lossless)
+    sums.movable.push_back(
+        moves_losslessly(block, state.candidates[index].format, scratch_[worker]));
   return {};
 }
 
@@ -340,11 +341,12 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
                  {}};
   record.shape = module.shape;
   record.plain_dtype = stream::plain_dtype(checkpoint_, map_, module);
-  bool movable = true;
+  std::vector<bool> movable(state->candidates.size(), true);
   bool scalable[numerics::kFpCandidates] = {true, true, true};
   Hasher source;
   for (const BlockSums& block : state->blocks) {
-    movable = movable && block.movable;
+    for (size_t i = 0; i < block.movable.size(); ++i)
+      if (!block.movable[i]) movable[state->lossless[i]] = false;
     for (size_t i = 0; i < numerics::kFpCandidates; ++i)
       scalable[i] = scalable[i] && block.scalable[i];
     source.update(block.source);
@@ -352,7 +354,7 @@ Status AnalyzeVisitor::finish_module(uint32_t index) {
   record.item.source = source.finish();
   for (size_t i = 0; i < state->candidates.size(); ++i) {
     const Candidate& candidate = state->candidates[i];
-    if (static_cast<int>(i) == state->lossless && !movable) continue;
+    if (!movable[i]) continue;
     const bool fp_parity = is_fp(candidate.format) && candidate.encoder == Encoder::kParity;
     if (fp_parity && !scalable[fp_index(candidate.format)]) continue;
     record.item.candidates.push_back(merged(*state, stored.grid, i));

@@ -52,7 +52,7 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
         std::span(scratch.biases).subspan(r * bytes.biases, bytes.biases)};
     const std::span<const float> row = values.subspan(r * columns, columns);
     if (planned.encoder == Encoder::kLossless) {
-      if (!stream::move_row(block.stored, block.source, rows, r, out))
+      if (!stream::move_row(block.stored, block.source, rows, r, planned.format, map_.dtype, out))
         return fail(ErrorCode::kCorrupt,
                     "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
                     "says so",
@@ -86,7 +86,8 @@ Result<ErrorStats> ConvertVisitor::encode_fp(const RowBlock& block, const Planne
                               std::span(scratch.scales).subspan(r * bytes.scales, bytes.scales)};
     const std::span<const float> row = values.subspan(r * columns, columns);
     if (planned.encoder == Encoder::kLossless) {
-      if (!stream::move_row(block.stored, block.source, rows, r, {out.weight, out.scales, {}}))
+      if (!stream::move_row(block.stored, block.source, rows, r, planned.format, map_.dtype,
+                            {out.weight, out.scales, {}}))
         return fail(ErrorCode::kCorrupt,
                     "{}: tensor {}, row {}: cannot be moved to {} without loss, though the plan "
                     "says so",

@@ -55,7 +55,7 @@ struct Window {
 
 Window window_of(const StoredTensor& tensor, uint32_t part, const PackedPart& from,
                  const OutputModule& module, const RowRun& run) {
-  const uint64_t source_rows = run.transposed ? module.columns() : run.rows;
+  const uint64_t source_rows = run.transposed ? module.columns() : run.reach();
   const uint64_t first_row = run.source_row / from.rows_spanned;
   const uint64_t last_row = (run.source_row + source_rows - 1) / from.rows_spanned;
   Window window{from.offset + first_row * from.row_bytes, last_row - first_row + 1, from.row_bytes};
@@ -63,44 +63,68 @@ Window window_of(const StoredTensor& tensor, uint32_t part, const PackedPart& fr
     const uint64_t span = columns_spanned(tensor, part);
     const uint64_t bytes = dtype_info(from.dtype).block_bytes;
     const uint64_t first_column = run.source_column / span;
-    const uint64_t last_column = (run.source_column + run.rows - 1) / span;
+    const uint64_t last_column = (run.source_column + run.reach() - 1) / span;
     window.offset += first_column * bytes;
     window.piece_bytes = (last_column - first_column + 1) * bytes;
   }
   return window;
 }
 
-// Rows of a part that serves several rows of the tensor are repeated, so that each has its own.
-void repeat_rows(const PackedPart& from, const RowRun& run, std::span<const std::byte> stored,
-                 std::span<std::byte> out) {
+// Every row that is wanted gets its own of the part, which may serve several rows of the tensor.
+void pick_rows(const PackedPart& from, const RowRun& run, std::span<const std::byte> stored,
+               std::span<std::byte> out) {
   const uint64_t first = run.source_row / from.rows_spanned;
   for (uint64_t r = 0; r < run.rows; ++r) {
-    const uint64_t row = (run.source_row + r) / from.rows_spanned - first;
+    const uint64_t row = (run.source_row + r * run.stride) / from.rows_spanned - first;
     std::memcpy(out.data() + r * from.row_bytes, stored.data() + row * from.row_bytes,
                 from.row_bytes);
   }
 }
 
-// Turns columns into rows. The part's elements stand for blocks of rows and columns; each is
-// repeated.
+// Turns columns into rows. The part's elements, of kBytes bytes, stand for blocks of rows and
+// columns; each is repeated. Some rows at a time, so that what is read stays in the cache until all
+// columns have been taken from it.
+template <size_t kBytes>
 void turn_columns(const PackedPart& from, uint64_t span, const Window& window, const RowRun& run,
                   uint64_t source_rows, std::span<const std::byte> stored,
                   std::span<std::byte> out) {
-  const uint64_t bytes = dtype_info(from.dtype).block_bytes;
+  constexpr uint64_t kTileRows = 64;
   const uint64_t first_row = run.source_row / from.rows_spanned;
   const uint64_t first_column = run.source_column / span;
-  for (uint64_t column = 0; column < run.rows; ++column) {
-    const uint64_t block_column = (run.source_column + column) / span - first_column;
-    for (uint64_t row = 0; row < source_rows; ++row) {
-      const uint64_t block_row = (run.source_row + row) / from.rows_spanned - first_row;
-      std::memcpy(out.data() + (column * source_rows + row) * bytes,
-                  stored.data() + block_row * window.piece_bytes + block_column * bytes, bytes);
+  for (uint64_t tile = 0; tile < source_rows; tile += kTileRows) {
+    const uint64_t rows = std::min(kTileRows, source_rows - tile);
+    const std::byte* places[kTileRows];
+    for (uint64_t r = 0; r < rows; ++r)
+      places[r] = stored.data() + ((run.source_row + tile + r) / from.rows_spanned - first_row) *
+                                      window.piece_bytes;
+    for (uint64_t column = 0; column < run.rows; ++column) {
+      const uint64_t block_column = (run.source_column + column * run.stride) / span - first_column;
+      std::byte* to = out.data() + (column * source_rows + tile) * kBytes;
+      for (uint64_t r = 0; r < rows; ++r)
+        std::memcpy(to + r * kBytes, places[r] + block_column * kBytes, kBytes);
     }
+  }
+}
+
+void turn_columns(const PackedPart& from, uint64_t span, const Window& window, const RowRun& run,
+                  uint64_t source_rows, std::span<const std::byte> stored,
+                  std::span<std::byte> out) {
+  switch (dtype_info(from.dtype).block_bytes) {
+    case 1: return turn_columns<1>(from, span, window, run, source_rows, stored, out);
+    case 2: return turn_columns<2>(from, span, window, run, source_rows, stored, out);
+    case 4: return turn_columns<4>(from, span, window, run, source_rows, stored, out);
+    case 8: return turn_columns<8>(from, span, window, run, source_rows, stored, out);
+    default: SLUICE_CHECK(false);
   }
 }
 
 bool is_transposed(const OutputModule& module) {
   return module.recipe.sources[0].order == families::RowOrder::kTransposed;
+}
+
+bool has_gaps(const OutputModule& module) {
+  return std::ranges::any_of(module.recipe.sources,
+                             [](const families::RowSource& source) { return source.stride > 1; });
 }
 
 // One element of each part for every column, or for the weights of every column their block's.
@@ -165,8 +189,11 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
                   checkpoint.path, tensor.info.name, storage_text(tensor), first.info.name,
                   storage_text(first), module.tensor_name());
   }
-  ModuleSource source{grid,  first.info.dtype,     first.packing.get(), {}, 1, 1,
-                      false, module.recipe.add_one};
+  ModuleSource source{.grid = grid,
+                      .dtype = first.info.dtype,
+                      .packing = first.packing.get(),
+                      .has_gaps = has_gaps(module),
+                      .add_one = module.recipe.add_one};
   if (is_transposed(module)) {
     SLUICE_TRY(describe_transposed(checkpoint, module, first, source));
     return source;
@@ -209,7 +236,7 @@ void append_block_ranges(const Checkpoint& checkpoint, const OutputModule& modul
 }
 
 bool needs_arranging(const ModuleSource& source) {
-  return source.transposed ||
+  return source.transposed || source.has_gaps ||
          (source.packing != nullptr && source.packing->kind == PackingKind::kFp8Blocks);
 }
 
@@ -232,7 +259,7 @@ void arrange_block(const Checkpoint& checkpoint, const OutputModule& module,
         turn_columns(from, columns_spanned(tensor, part), window, run, module.columns(), stored,
                      to);
       else
-        repeat_rows(from, run, stored, to);
+        pick_rows(from, run, stored, to);
       ranges = ranges.subspan(stored.size());
       left = left.subspan(to.size());
     }
@@ -263,25 +290,31 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
   }
 }
 
-std::optional<numerics::QuantFormat> lossless_format(const ModuleSource& source,
-                                                     numerics::DType model_dtype) {
+std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
+                                                    numerics::DType model_dtype) {
+  if (source.add_one) return {};
   if (source.packing != nullptr) {
-    const bool moves =
-        source.packing->kind == PackingKind::kMlx &&
-        (is_fp(source.packing->format) || source.packing->parts[1].dtype == model_dtype);
-    return moves ? std::optional(source.packing->format) : std::nullopt;
+    const Packing& packing = *source.packing;
+    if (packing.kind != PackingKind::kMlx) return {};
+    if (packing.format.mode == numerics::QuantMode::kMxfp4)
+      return {packing.format, numerics::kMxfp4AsAffine};
+    if (is_fp(packing.format) || packing.parts[1].dtype == model_dtype) return {packing.format};
+    return {};
   }
-  if (const auto format = numerics::lossless_fp(source.dtype)) return format;
-  return model_dtype == numerics::DType::kF16 ? numerics::lossless_affine(source.dtype)
-                                              : std::nullopt;
+  auto format = numerics::lossless_fp(source.dtype);
+  if (!format && model_dtype == numerics::DType::kF16)
+    format = numerics::lossless_affine(source.dtype);
+  return format ? std::vector{*format} : std::vector<numerics::QuantFormat>();
 }
 
-bool always_lossless(const ModuleSource& source) {
-  return source.packing != nullptr && source.packing->kind == PackingKind::kMlx;
+bool always_lossless(const ModuleSource& source, const numerics::QuantFormat& format) {
+  return source.packing != nullptr && source.packing->kind == PackingKind::kMlx &&
+         source.packing->format == format;
 }
 
 bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-              uint64_t r, const numerics::AffineRow& out) {
+              uint64_t r, const numerics::QuantFormat& format, numerics::DType model_dtype,
+              const numerics::AffineRow& out) {
   if (source.packing == nullptr) {
     const std::span<const std::byte> in = source.part_row(block, rows, 0, r);
     return numerics::lossless_fp(source.dtype)
@@ -289,6 +322,8 @@ bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint
                : numerics::move_lossless(source.dtype, in, out);
   }
   const numerics::ConstAffineRow in = affine_row(source, block, rows, r);
+  if (format != source.packing->format)
+    return numerics::mxfp4_to_affine({in.weight, in.scales}, model_dtype, out);
   std::ranges::copy(in.weight, out.weight.begin());
   std::ranges::copy(in.scales, out.scales.begin());
   std::ranges::copy(in.biases, out.biases.begin());

@@ -48,7 +48,8 @@ struct ModuleSource {
   uint32_t part_count = 1;
   uint64_t columns_per_scale = 1;  // of a block's row, for 8-bit floats in blocks
   bool transposed = false;
-  bool add_one = false;  // to the stored values (Recipe::add_one)
+  bool has_gaps = false;  // rows of others lie between the module's
+  bool add_one = false;   // to the stored values (Recipe::add_one)
 
   uint64_t row_bytes() const { return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2]; }
   // Row r of a part of a block of that many rows.
@@ -68,7 +69,7 @@ void append_block_ranges(const io::Checkpoint& checkpoint, const families::Outpu
                          const ModuleSource& source, const Block& block,
                          std::vector<families::RowRun>& runs, std::vector<ByteRange>& out);
 
-// Whether rows have to be repeated or transposed to make a block of what was read.
+// Whether rows have to be repeated, left out or transposed to make a block of what was read.
 bool needs_arranging(const ModuleSource& source);
 // ranges: the bytes of the block's ranges; out: the block's. runs is scratch memory.
 void arrange_block(const io::Checkpoint& checkpoint, const families::OutputModule& module,
@@ -84,16 +85,17 @@ bool is_decodable(const ModuleSource& source);
 void decode_block(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
                   const SourceDecoders& decoders, std::span<float> values);
 
-// The format into which the stored rows move without any change of their values, for a model of
-// that float type; nothing where there is none.
-std::optional<numerics::QuantFormat> lossless_format(const ModuleSource& source,
-                                                     numerics::DType model_dtype);
-// Whether every row moves; otherwise a row may turn out not to (numerics::move_lossless,
-// move_lossless_fp).
-bool always_lossless(const ModuleSource& source);
-// Moves row r of a block; fp modes have no biases. False when it cannot be moved; out is then
-// unspecified.
+// The formats into which the stored rows move without any change of their values, for a model of
+// that float type: the one that they are stored in, or nearest to, first.
+std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
+                                                    numerics::DType model_dtype);
+// Whether every row moves into the format, one of those; otherwise a row may turn out not to
+// (numerics::move_lossless, move_lossless_fp, mxfp4_to_affine).
+bool always_lossless(const ModuleSource& source, const numerics::QuantFormat& format);
+// Moves row r of a block into one of those formats; fp modes have no biases. False when it cannot
+// be moved; out is then unspecified.
 bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-              uint64_t r, const numerics::AffineRow& out);
+              uint64_t r, const numerics::QuantFormat& format, numerics::DType model_dtype,
+              const numerics::AffineRow& out);
 
 }  // namespace sluice::stream

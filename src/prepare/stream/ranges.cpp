@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <utility>
 
 namespace sluice::stream {
 // The longest run of ranges from the first that one read should serve.
-RangeReader::Window RangeReader::window_from(std::span<const ByteRange> ranges,
-                                             size_t first) const {
+RangeReader::Window RangeReader::window_from(std::span<const ByteRange> ranges, size_t first,
+                                             uint64_t gap_bytes_max) const {
   const ByteRange& head = ranges[order_[first]];
   Window window{first, first + 1, head.offset, head.offset + head.bytes};
   for (; window.last < order_.size(); ++window.last) {
@@ -15,14 +16,14 @@ RangeReader::Window RangeReader::window_from(std::span<const ByteRange> ranges,
     const uint64_t end = std::max(window.end, next.offset + next.bytes);
     const bool inside = end == window.end;
     const bool near =
-        next.offset <= window.end + kGapBytesMax && end - window.offset <= kJoinedBytesMax;
+        next.offset <= window.end + gap_bytes_max && end - window.offset <= kJoinedBytesMax;
     if (next.file != head.file || !(inside || near)) break;
     window.end = end;
   }
   return window;
 }
 
-void RangeReader::plan_windows(std::span<const ByteRange> ranges) {
+void RangeReader::plan_windows(std::span<const ByteRange> ranges, uint64_t gap_bytes_max) {
   order_.resize(ranges.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
   std::ranges::sort(order_, [&](size_t a, size_t b) {
@@ -32,19 +33,33 @@ void RangeReader::plan_windows(std::span<const ByteRange> ranges) {
   });
   windows_.clear();
   for (size_t first = 0; first < order_.size(); first = windows_.back().last)
-    windows_.push_back(window_from(ranges, first));
+    windows_.push_back(window_from(ranges, first, gap_bytes_max));
 }
 
-Status RangeReader::read(std::span<const ByteRange> ranges) {
-  plan_windows(ranges);
-  uint64_t total = 0;
-  for (const Window& window : windows_) total += io::bytes_of_pages(window.offset, window.end);
-  pieces_.assign(ranges.size(), {});
-  std::span<std::byte> left = memory_.place(total, 0);
+Status RangeReader::read(std::span<const ByteRange> ranges, uint64_t gap_bytes_max) {
+  plan_windows(ranges, gap_bytes_max);
+  // Reads of whole pages can go straight from the disk into pages of their own. Small ones would
+  // waste most of such a page: they lie behind, close together.
+  const auto is_small = [](const Window& window) {
+    return window.end - window.offset < io::kDirectAlignment;
+  };
+  uint64_t pages = 0, small = 0;
   for (const Window& window : windows_) {
-    const std::span<std::byte> memory =
-        left.subspan(window.offset % io::kDirectAlignment).first(window.end - window.offset);
-    left = left.subspan(io::bytes_of_pages(window.offset, window.end));
+    if (is_small(window))
+      small += window.end - window.offset;
+    else
+      pages += io::bytes_of_pages(window.offset, window.end);
+  }
+  pieces_.assign(ranges.size(), {});
+  const std::span<std::byte> all = memory_.place(pages + small, 0);
+  uint64_t next_page = 0, next_small = pages;
+  for (const Window& window : windows_) {
+    uint64_t at = next_page + window.offset % io::kDirectAlignment;
+    if (is_small(window))
+      at = std::exchange(next_small, next_small + (window.end - window.offset));
+    else
+      next_page += io::bytes_of_pages(window.offset, window.end);
+    const std::span<std::byte> memory = all.subspan(at, window.end - window.offset);
     const ByteRange& head = ranges[order_[window.first]];
     if (auto status = head.file->read_at(window.offset, memory); !status)
       return in_context(fmt::format("tensor {}", head.label), std::move(status).error());

@@ -27,6 +27,8 @@ struct ByteRange {
 // Ranges no further apart than this are read with what lies between: at a gigabyte per second it
 // takes no longer than another request.
 inline constexpr uint64_t kGapBytesMax = 64 << 10;
+// The same for short pieces with regular gaps, which would add up: a page that comes along anyway.
+inline constexpr uint64_t kTransposedGapBytesMax = 2 << 10;
 // The most that is joined into one read. A single range may be larger.
 inline constexpr uint64_t kJoinedBytesMax = 4 << 20;
 
@@ -35,7 +37,7 @@ class RangeReader {
  public:
   // Ranges may repeat and overlap. What earlier calls read is gone. Errors: of reading, naming the
   // label of one of the ranges concerned.
-  Status read(std::span<const ByteRange> ranges);
+  Status read(std::span<const ByteRange> ranges, uint64_t gap_bytes_max = kGapBytesMax);
   // One range of the last read. Valid until the next.
   std::span<const std::byte> bytes(size_t range) const { return pieces_[range]; }
   // Ranges [first, first + count) of the last read one after another: a view where they lie so in
@@ -49,8 +51,8 @@ class RangeReader {
     size_t first = 0, last = 0;
     uint64_t offset = 0, end = 0;
   };
-  void plan_windows(std::span<const ByteRange> ranges);
-  Window window_from(std::span<const ByteRange> ranges, size_t first) const;
+  void plan_windows(std::span<const ByteRange> ranges, uint64_t gap_bytes_max);
+  Window window_from(std::span<const ByteRange> ranges, size_t first, uint64_t gap_bytes_max) const;
 
   std::vector<std::span<const std::byte>> pieces_;  // one per range
   io::AlignedBuffer memory_;

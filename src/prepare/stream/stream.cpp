@@ -113,8 +113,11 @@ Status Job::describe(uint32_t index) {
   SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
   const uint64_t block_bytes =
       std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
+  const uint64_t unit_bytes = source.transposed
+                                  ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_)
+                                  : kUnitBytes / (source.has_gaps ? 2 : 1);
   const auto per_unit =
-      static_cast<uint32_t>(std::clamp<uint64_t>(kUnitBytes / block_bytes, 1, kUnitBlocksMax));
+      static_cast<uint32_t>(std::clamp<uint64_t>(unit_bytes / block_bytes, 1, kUnitBlocksMax));
   work_.push_back({index, source, per_unit, unit_total_});
   const uint64_t blocks = source.grid.block_count();
   const auto total = checked_add(unit_total_, (blocks + per_unit - 1) / per_unit);
@@ -154,7 +157,9 @@ Status Job::read_unit(uint32_t number, Unit& unit) const {
   }
   unit.blocks_taken = 0;
   unit.blocks_left = unit.blocks.size();
-  return unit.reader.read(unit.ranges);
+  // What lies between a transposed module's pieces is many times what is wanted.
+  return unit.reader.read(unit.ranges,
+                          work->source.transposed ? kTransposedGapBytesMax : kGapBytesMax);
 }
 
 void Job::read_units() {

@@ -69,6 +69,9 @@ struct StreamOptions {
 
 // Blocks are read in units of several that lie together, this many bytes or one block at a time.
 inline constexpr uint64_t kUnitBytes = 1 << 20;
+// Of a transposed module a block is a few columns, which lie as short pieces all over its source:
+// more blocks together make longer pieces, and fewer requests. Of all units together.
+inline constexpr uint64_t kTransposedBytesMax = 64 << 20;
 // Reading threads: enough large requests at a time for the fastest drives.
 unsigned reader_count(unsigned workers);
 

@@ -8,12 +8,23 @@ namespace {
 
 // In the order of messages.
 constexpr const Architecture* kArchitectures[] = {
-    &kLlama,     //
-    &kMistral,   //
-    &kMixtral,   //
-    &kQwen2,     //
-    &kQwen3,     //
-    &kQwen3Moe,  //
+    &kLlama,        //
+    &kMistral,      //
+    &kMixtral,      //
+    &kQwen2,        //
+    &kQwen3,        //
+    &kQwen3Moe,     //
+    &kDeepseekV2,   //
+    &kDeepseekV3,   //
+    &kDeepseekV32,  //
+    &kGlm4MoeLite,  //
+    &kGlmMoeDsa,    //
+    &kKimiK2,       //
+    &kKimiK25,      //
+    &kGptOss,       //
+    &kGemma3,       //
+    &kGemma3Text,   //
+    &kLlama4,       //
 };
 
 Status read_activation(const Json& json, const std::string& label) {
@@ -80,13 +91,26 @@ Result<float> factor_or(const Json& json, std::string_view key, float fallback,
 
 Status read_decoder(const Json& json, const std::string& label, double theta_default,
                     ModelConfig& out) {
+  SLUICE_TRY(read_norms_and_activation(json, label, out));
+  return read_rope_table(json, label, theta_default, out);
+}
+
+Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out) {
   SLUICE_TRY(read_activation(json, label));
-  SLUICE_ASSIGN(const double epsilon, json_number(json, "rms_norm_eps", label));
+  return read_epsilon(json, label, std::nullopt, out);
+}
+
+Status read_epsilon(const Json& json, const std::string& label, std::optional<double> fallback,
+                    ModelConfig& out) {
+  double epsilon = fallback.value_or(0);
+  if (!fallback || json_find(json, "rms_norm_eps") != nullptr) {
+    SLUICE_ASSIGN(epsilon, json_number(json, "rms_norm_eps", label));
+  }
   if (!(epsilon >= 0 && epsilon < 1))
     return fail(ErrorCode::kCorrupt, "{}: rms_norm_eps should lie in [0, 1), found {}", label,
                 epsilon);
   out.rms_norm_eps = static_cast<float>(epsilon);
-  return read_rope_table(json, label, theta_default, out);
+  return {};
 }
 
 Status read_rope_table(const Json& json, const std::string& label, double theta_default,

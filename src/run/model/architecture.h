@@ -28,6 +28,17 @@ extern const Architecture kMixtral;
 extern const Architecture kQwen2;
 extern const Architecture kQwen3;
 extern const Architecture kQwen3Moe;
+extern const Architecture kDeepseekV2;
+extern const Architecture kDeepseekV3;
+extern const Architecture kDeepseekV32;
+extern const Architecture kGlm4MoeLite;
+extern const Architecture kGlmMoeDsa;
+extern const Architecture kKimiK2;
+extern const Architecture kKimiK25;
+extern const Architecture kGptOss;
+extern const Architecture kGemma3;
+extern const Architecture kGemma3Text;
+extern const Architecture kLlama4;
 
 // ---- single values, or a fallback where the key is missing ----
 
@@ -43,6 +54,11 @@ Result<float> factor_or(const Json& json, std::string_view key, float fallback,
 
 // rms_norm_eps, hidden_act (silu), and one rope table. theta_default: where rope_theta is missing.
 Status read_decoder(const Json& json, const std::string& label, double theta_default,
+                    ModelConfig& out);
+// The first two of these, for families whose rope tables are of their own.
+Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out);
+// rms_norm_eps, which must be there where no fallback is given.
+Status read_epsilon(const Json& json, const std::string& label, std::optional<double> fallback,
                     ModelConfig& out);
 // Appends the rope table of the configuration's own keys.
 Status read_rope_table(const Json& json, const std::string& label, double theta_default,

@@ -1,6 +1,6 @@
 // Grouped-query attention: biases where the model brings them, norms of q and k where the family
-// says so, rotation of all or some dimensions, sliding windows. q, k and v are matrices of their
-// own or the rows of one.
+// says so, rotation of all or some dimensions, sliding windows, chunks, and sinks where the model
+// brings them. q, k and v are matrices of their own or the rows of one.
 #include "model/layer.h"
 
 namespace sluice::model {
@@ -15,11 +15,15 @@ class Attention : public Mixer {
         qk_norm_(context.config.qk_norm),
         rule_{.layer = context.layer,
               .heads = static_cast<uint32_t>(context.config.dims.heads),
-              .kv_heads = static_cast<uint32_t>(context.config.dims.kv_heads),
-              .head_dim = static_cast<uint32_t>(context.config.dims.head_dim),
+              .kv = context.settings().kv,
               .scale = context.config.attention_scale,
-              .window = context.settings().window},
-        uses_rope_(context.settings().uses_rope) {
+              .window = context.settings().window,
+              .chunk = context.settings().chunk,
+              .softcap = context.config.attention_softcap,
+              .sinks = context.weight_or_none("self_attn.sinks")},
+        uses_rope_(context.settings().uses_rope),
+        unweighted_eps_(context.config.qk_norm_eps),
+        query_scale_(context.config.query_scale) {
     if (uses_rope_) rope_ = context.ropes[context.settings().rope];
     if (fused_) {
       projections_[0] = context.product("self_attn.qkv_proj", space_.qkv);
@@ -28,7 +32,7 @@ class Attention : public Mixer {
       projections_[1] = context.product("self_attn.k_proj", space_.k);
       projections_[2] = context.product("self_attn.v_proj", space_.v);
     }
-    if (qk_norm_ == QkNorm::kNone) return;
+    if (qk_norm_ == QkNorm::kNone || qk_norm_ == QkNorm::kRotated) return;
     q_norm_ = context.norm("self_attn.q_norm");
     k_norm_ = context.norm("self_attn.k_norm");
   }
@@ -36,10 +40,10 @@ class Attention : public Mixer {
   void run(Backend& backend, const Batch& batch, Tensor x, Tensor out) override {
     project(backend, x);
     normalise(backend);
-    if (uses_rope_) {
-      backend.rope(space_.q, rule_.heads, rope_, batch);
-      backend.rope(space_.k, rule_.kv_heads, rope_, batch);
-    }
+    if (uses_rope_)
+      rotate(backend, batch);
+    else if (query_scale_.factor > 0)
+      backend.scale_by_position(space_.q, query_scale_, batch);
     backend.store_kv(rule_, space_.k, space_.v, batch);
     backend.attention(rule_, space_.q, batch, space_.attended);
     output_.out = out;
@@ -50,8 +54,8 @@ class Attention : public Mixer {
   void project(Backend& backend, Tensor x) {
     backend.qmatmul(x, std::span(projections_, fused_ ? 1 : 3));
     if (!fused_) return;
-    const size_t q = size_t{rule_.heads} * rule_.head_dim;
-    const size_t kv = size_t{rule_.kv_heads} * rule_.head_dim;
+    const size_t q = size_t{rule_.heads} * rule_.kv.key_dim;
+    const size_t kv = size_t{rule_.kv.heads} * rule_.kv.key_dim;
     backend.take_columns(space_.qkv, 1, 0, space_.q);
     backend.take_columns(space_.qkv, 1, q, space_.k);
     backend.take_columns(space_.qkv, 1, q + kv, space_.v);
@@ -59,16 +63,25 @@ class Attention : public Mixer {
 
   void normalise(Backend& backend) {
     switch (qk_norm_) {
-      case QkNorm::kNone: return;
+      case QkNorm::kNone:
+      case QkNorm::kRotated: return;
       case QkNorm::kHead:
         q_norm_.run_heads(backend, space_.q, rule_.heads);
-        k_norm_.run_heads(backend, space_.k, rule_.kv_heads);
+        k_norm_.run_heads(backend, space_.k, rule_.kv.heads);
         return;
       case QkNorm::kRow:
         q_norm_.run(backend, space_.q, space_.q);
         k_norm_.run(backend, space_.k, space_.k);
         return;
     }
+  }
+
+  void rotate(Backend& backend, const Batch& batch) {
+    backend.rope(space_.q, rule_.heads, rope_, batch);
+    backend.rope(space_.k, rule_.kv.heads, rope_, batch);
+    if (qk_norm_ != QkNorm::kRotated) return;
+    backend.rms_norm_heads(space_.q, rule_.heads, Weight::kNone, unweighted_eps_);
+    backend.rms_norm_heads(space_.k, rule_.kv.heads, Weight::kNone, unweighted_eps_);
   }
 
   const Workspace& space_;
@@ -80,6 +93,8 @@ class Attention : public Mixer {
   const AttentionRule rule_;
   const bool uses_rope_;
   RopeTable rope_{};
+  const float unweighted_eps_;  // QkNorm::kRotated
+  const PositionScale query_scale_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -45,19 +46,54 @@ struct Product {
 // Which dimensions turn together: x[j] with x[j + n/2], or x[2j] with x[2j + 1].
 enum class RopeStyle : uint8_t { kHalf, kInterleaved };
 
-// Rotation of the first dimensions of each head, two for each frequency; the rest passes through.
+// Rotation of dimensions [first, first + 2 · frequencies) of each head; the rest passes through.
 struct RopeRule {
   RopeStyle style = RopeStyle::kHalf;
+  uint32_t first = 0;
   numerics::RopeFrequencies frequencies;
 };
 
-// Query head h attends with KV head h / (heads / kv_heads) to keys at positions p of its sequence
-// with p ≤ own position, and own position − p < window where there is one.
+// What a token leaves in one layer's cache: for each of some heads a key and a value. No heads:
+// nothing.
+struct KvDims {
+  uint32_t heads = 0;
+  uint32_t key_dim = 0, value_dim = 0;
+  // A value is the first value_dim elements of its key and is not stored a second time.
+  bool values_in_keys = false;
+  bool operator==(const KvDims&) const = default;
+};
+
+// Query head h attends with KV head h / (heads / kv.heads) to keys at positions p of its sequence
+// with p ≤ own position, own position − p < window where there is one, and in the same chunk of
+// positions where there are chunks. A query has key_dim elements, a head of the result value_dim.
 struct AttentionRule {
-  uint32_t layer = 0;
-  uint32_t heads = 0, kv_heads = 0, head_dim = 0;
+  uint32_t layer = 0;  // whose cache
+  uint32_t heads = 0;
+  KvDims kv;
   float scale = 1;
-  uint32_t window = 0;  // 0: none
+  uint32_t window = 0;           // 0: none
+  uint32_t chunk = 0;            // 0: none
+  float softcap = 0;             // c > 0: scores become c · tanh(score / c)
+  Weight sinks = Weight::kNone;  // [heads] scores that take part in the softmax and give nothing
+  // Rows that see more keys than that look at those alone that select_keys() chose; 0: at all.
+  uint32_t selected_max = 0;
+};
+
+// Which keys rows look at: the top_k of the largest Σ_h weight_h · max(0, q_h · k_p) among
+// positions p ≤ own (ties: the lowest position), k_p being a small key of one head in a cache of
+// its own.
+struct IndexRule {
+  uint32_t cache = 0;  // as AttentionRule::layer
+  uint32_t heads = 0, key_dim = 0, top_k = 0;
+};
+
+// A matrix for each head, among the rows of one weight: head h's are rows [h · head_rows +
+// first_row, … + rows). y_h = W_h · x_h, or W_hᵀ · x_h when transposed.
+struct HeadProduct {
+  Weight weight{};
+  uint32_t heads = 0;
+  uint32_t head_rows = 0, first_row = 0, rows = 0;
+  bool transposed = false;
 };
 
 // What becomes of gate and up: gate = f(gate) ⊙ up, but where the kind says otherwise.
@@ -69,6 +105,13 @@ enum class Activation : uint8_t {
 struct ActivationRule {
   Activation kind = Activation::kSilu;
   float alpha = 0, limit = 0;
+};
+
+// Queries that grow with their distance from the beginning: times 1 + factor · ln(1 + ⌊(position +
+// 1) / interval⌋).
+struct PositionScale {
+  float factor = 0;
+  uint32_t interval = 1;
 };
 
 // How a router's logits become scores.
@@ -91,6 +134,7 @@ struct RouterRule {
   // Experts in that many equal groups, of which the groups_kept best are chosen from; a group is as
   // good as the sum of its group_best largest scores.
   uint32_t groups = 1, groups_kept = 1, group_best = 2;
+  float dropped_score = -std::numeric_limits<float>::infinity();  // of the other groups' experts
   // kSparseMixer: a logit x counts beside the largest m if m − x ≤ 2 · jitter · max(|x|, m).
   float jitter = 0;
 };
@@ -124,6 +168,8 @@ class Backend {
 
   // By the parameter's name, such as "model.norm.weight"; kNone when the model has no such.
   virtual Weight weight(std::string_view name) = 0;
+  // A vector of weights to which 1 is added; it must be there.
+  virtual Weight weight_plus_one(std::string_view name) = 0;
   // Room for the rows of a step, times copies, of that many f32 columns.
   virtual Tensor tensor(size_t columns, size_t copies = 1) = 0;
   // The same for rows whose logits are computed together, which may be fewer.
@@ -133,12 +179,16 @@ class Backend {
   // ---- rows ----
   virtual void embed(Weight table, std::span<const uint32_t> tokens, Tensor out) = 0;
   virtual void gather(Tensor x, std::span<const uint32_t> rows, Tensor out) = 0;
-  virtual void add(Tensor x, Tensor y) = 0;                                       // x += y
-  virtual void scale(Tensor x, float factor) = 0;                                 // x *= factor
-  virtual void scale_add(Tensor x, float factor, Tensor y) = 0;                   // x += factor · y
+  virtual void add(Tensor x, Tensor y) = 0;                      // x += y
+  virtual void scale(Tensor x, float factor) = 0;                // x *= factor
+  virtual void scale_add(Tensor x, float factor, Tensor y) = 0;  // x += factor · y
+  virtual void softcap(Tensor x, float cap) = 0;                 // x = cap · tanh(x / cap), cap > 0
+  virtual void scale_by_position(Tensor x, const PositionScale& rule, const Batch& batch) = 0;
   virtual void rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) = 0;  // out may be x
   // The same; bias may be kNone.
   virtual void layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) = 0;
+  // In place, the first columns of each row alone, as many as weight has.
+  virtual void rms_norm_first(Tensor x, Weight weight, float epsilon) = 0;
   virtual void activate(const ActivationRule& rule, Tensor gate, Tensor up) = 0;  // into gate
   // x = σ(gate) ⊙ x. gate has as many columns as x, or one for all of a row.
   virtual void sigmoid_mul(Tensor gate, Tensor x) = 0;
@@ -148,11 +198,22 @@ class Backend {
   virtual void qmatmul(Tensor x, std::span<const Product> products) = 0;
 
   // ---- heads: a row is heads · head_dim ----
+  // The first elements of each head of x, as many as the product takes, to the first of each head
+  // of out; others of out stay. heads divides the columns of both.
+  virtual void head_matmul(Tensor x, const HeadProduct& product, Tensor out) = 0;
+  // Elements [first, first + count) of each head of x become those from out_first on of out's.
+  virtual void copy_heads(Tensor x, size_t heads, size_t first, size_t count, Tensor out,
+                          size_t out_first) = 0;
+  // weight: one head's, for all alike; kNone counts as ones.
   virtual void rms_norm_heads(Tensor x, size_t heads, Weight weight, float epsilon) = 0;
   virtual void rope(Tensor x, size_t heads, RopeTable table, const Batch& batch) = 0;
   // Appends each row's keys and values to its sequence in that layer.
-  // k and v are used up by it.
+  // k and v are used up by it; v is not looked at where values lie in keys.
   virtual void store_kv(const AttentionRule& rule, Tensor k, Tensor v, const Batch& batch) = 0;
+  // Appends k to its cache and chooses for each row, for the next attention() whose rule says so.
+  // q is [heads · key_dim], weights [heads].
+  virtual void select_keys(const IndexRule& rule, Tensor q, Tensor k, Tensor weights,
+                           const Batch& batch) = 0;
   // After store_kv of the same rows; q is used up by it.
   virtual void attention(const AttentionRule& rule, Tensor q, const Batch& batch, Tensor out) = 0;
 
@@ -171,10 +232,13 @@ class Backend {
   // all were given, or reading failed, which the engine finds out after the step.
   virtual std::span<const ExpertGroup> next_experts() = 0;
   // out has a row per slot; x one per slot too, or one per row of the step when x_by_row, which is
-  // the same in all calls for one request. Only the slots of the given groups are computed.
+  // the same in all calls for one request. Only the slots of the given groups are computed. A bias
+  // has a row per expert.
   virtual void expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                              std::span<const ExpertGroup> groups,
                              std::span<const Product> products) = 0;
+  // out[slot] = weight · x[row] of the choice that the slot is for.
+  virtual void scale_slots(Tensor x, const ExpertPlan& plan, Tensor out) = 0;
   // activate() of the slots of these groups.
   virtual void activate_slots(const ActivationRule& rule, Tensor gate, Tensor up,
                               std::span<const ExpertGroup> groups) = 0;

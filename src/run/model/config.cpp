@@ -18,21 +18,32 @@ std::string ModelConfig::layer_name(uint32_t layer, std::string_view parameter) 
   return fmt::format("{}layers.{}.{}", prefix, layer, parameter);
 }
 
+std::vector<KvDims> ModelConfig::caches() const {
+  std::vector<KvDims> all;
+  for (const LayerConfig& layer : layers) all.push_back(layer.kv);
+  if (index_top_k > 0) all.insert(all.end(), layers.size(), index_kv);
+  return all;
+}
+
 bool has_forward_pass(std::string_view model_type) {
   return find_architecture(model_type) != nullptr;
 }
 
-Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map) {
-  const Json& json = checkpoint.config;
-  const std::string label = families::config_label(checkpoint);
+Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                                Compat compat) {
+  const Json& json = families::text_config(checkpoint.config);
+  const std::string label = families::text_config_label(checkpoint);
   ModelConfig config;
   config.family = map.family;
   config.tied = map.tied;
+  config.prefix = map.prefix + "model.";
+  config.head = map.prefix + "lm_head";
+  config.compat = compat;
   const families::Family* family = families::find_family(config.family);
   const Architecture* architecture = find_architecture(config.family);
   if (family == nullptr || architecture == nullptr)
     return fail(ErrorCode::kUnsupported, "{}: models of type {} cannot be run yet ({} can)", label,
-                json.value("model_type", config.family), architecture_names());
+                checkpoint.config.value("model_type", config.family), architecture_names());
   Json additions = Json::object();
   SLUICE_ASSIGN(config.dims, families::read_dims(checkpoint, *family, additions));
   const families::ModelDims& dims = config.dims;
@@ -41,20 +52,25 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
                 "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", label,
                 dims.heads, dims.kv_heads);
   config.layers.resize(dims.layers);
-  for (uint64_t layer = 0; layer < dims.layers; ++layer)
+  const auto head_dim = static_cast<uint32_t>(dims.head_dim);
+  for (uint64_t layer = 0; layer < dims.layers; ++layer) {
     config.layers[layer].sparse = dims.sparse_layer(layer);
+    config.layers[layer].kv = {static_cast<uint32_t>(dims.kv_heads), head_dim, head_dim};
+  }
   config.attention_scale = 1 / std::sqrt(static_cast<float>(dims.head_dim));
   config.router.experts = static_cast<uint32_t>(dims.experts);
   SLUICE_ASSIGN(config.max_position_embeddings,
                 integer_or(json, "max_position_embeddings", 1, kContextMax, 0, label));
   SLUICE_TRY(architecture->configure(json, label, config));
+  if (compat == Compat::kMlx)
+    for (RopeConfig& rope : config.ropes) use_mlx_yarn(rope.scaling);
   return config;
 }
 
 RopeRule rope_rule(const RopeConfig& rope, size_t context) {
   auto frequencies = numerics::rope_frequencies(rope.scaling, context);
   SLUICE_CHECK(frequencies.has_value());  // read_rope tried it
-  return {rope.style, *std::move(frequencies)};
+  return {rope.style, rope.first, *std::move(frequencies)};
 }
 
 size_t rope_length(const ModelConfig& config, size_t context) {

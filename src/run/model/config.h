@@ -13,37 +13,45 @@
 #include "base/json.h"
 #include "families/family.h"
 #include "model/backend.h"
+#include "model/compat.h"
 
 namespace sluice::model {
 
 // What mixes a layer's tokens with those before them.
 enum class MixerKind : uint8_t {
   kAttention,
+  kLatentAttention,  // keys and values in one short vector
 };
 
 struct LayerConfig {
   MixerKind mixer = MixerKind::kAttention;
-  uint32_t window = 0;    // tokens that attention sees; 0: the whole context
-  bool uses_rope = true;  // positions are turned into q and k
-  uint32_t rope = 0;      // by this one of the model's tables
-  bool sparse = false;    // experts instead of one feed-forward part
+  uint32_t window = 0;       // tokens that attention sees; 0: the whole context
+  uint32_t chunk = 0;        // attention sees the same chunk of so many positions alone; 0: none
+  bool uses_rope = true;     // positions are turned into q and k
+  uint32_t rope = 0;         // by this one of the model's tables
+  bool sparse = false;       // experts instead of one feed-forward part
+  KvDims kv;                 // what a token leaves in the layer's cache
+  uint32_t index_cache = 0;  // the number of its indexer's cache, where it has one
 };
 
 struct RopeConfig {
   numerics::RopeScaling scaling;
   RopeStyle style = RopeStyle::kHalf;
+  uint32_t first = 0;  // dimension of a head that turns
 };
 
-// Whether q and k are normalised before they are rotated, and over what.
+// Whether q and k are normalised, before they are rotated but where said, and over what.
 enum class QkNorm : uint8_t {
   kNone,
-  kHead,  // each head by itself, with one weight of head_dim
-  kRow,   // all heads together
+  kHead,     // each head by itself, with one weight of head_dim
+  kRow,      // all heads together
+  kRotated,  // each head by itself and without weights, in layers that rotate, behind that
 };
 
 enum class NormKind : uint8_t {
   kRms,
-  kLayer,  // mean taken off too; with a bias where the model brings one
+  kRmsLessOne,  // of weights that are kept less one
+  kLayer,       // mean taken off too; with a bias where the model brings one
 };
 
 // The parts of a sparse layer under the names that a family has for them; empty where it has none.
@@ -60,6 +68,7 @@ struct ModelConfig {
   std::string family;  // model_type
   families::ModelDims dims;
   bool tied = false;  // the head is the embedding
+  Compat compat = Compat::kTransformers;
   // Of parameters: "model.layers.0.…" and "lm_head.weight".
   std::string prefix = "model.", head = "lm_head";
 
@@ -70,17 +79,35 @@ struct ModelConfig {
   NormKind norm = NormKind::kRms;
   float rms_norm_eps = 0;
   QkNorm qk_norm = QkNorm::kNone;
-  float attention_scale = 1;       // of the scores
+  float qk_norm_eps = 0;        // of QkNorm::kRotated
+  float attention_scale = 1;    // of the scores
+  float attention_softcap = 0;  // c > 0: scores become c · tanh(score / c)
+  PositionScale query_scale;    // of layers that do not rotate
+  float latent_norm_eps = 0;    // of latent attention's norms of low-rank vectors
+  // Where an indexer chooses what a layer of latent attention looks at: how many tokens, what it
+  // keeps of each, its norm, and its table among ropes.
+  uint32_t index_top_k = 0;  // 0: all of them
+  KvDims index_kv;
+  float index_norm_eps = 0;
+  uint32_t index_rope = 0;
   bool fused_projections = false;  // q, k and v are one matrix, and so are gate and up
   ActivationRule activation;
   float embedding_multiplier = 1;
   float residual_multiplier = 1;  // of what a layer adds
   float logits_multiplier = 1;
+  float logits_softcap = 0;
+  // Norms behind both halves of a layer too: post_attention_layernorm is the one behind attention,
+  // and pre_feedforward_layernorm and post_feedforward_layernorm are the other half's.
+  bool sandwich_norms = false;
+  std::string_view dense_path = "mlp";  // of dense layers' feed-forward part
+  bool scales_expert_input = false;     // by the router's weight, instead of the output
 
   RouterRule router;  // top_k 0: the model has no experts
   ExpertNames expert_names;
 
   bool sparse() const { return dims.experts > 0; }
+  // What a token leaves in all caches: the layers', and then their indexers'.
+  std::vector<KvDims> caches() const;
   // "model.layers.3.self_attn.q_proj.weight" for 3 and "self_attn.q_proj.weight".
   std::string layer_name(uint32_t layer, std::string_view parameter) const;
 };
@@ -90,12 +117,17 @@ bool has_forward_pass(std::string_view model_type);
 
 // kUnsupported for other families, activation functions and rope scalings; kCorrupt for missing or
 // impossible numbers.
-Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map);
+Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families::ModelMap& map,
+                                Compat compat = Compat::kTransformers);
 
 // The rotation of heads of head_dim from rope_theta and rope_scaling, or rope_parameters, of a
 // configuration; its numbers are possible ones. label: of config.json, for messages.
 Result<numerics::RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
                                         const std::string& label);
+
+// yarn as mlx_lm computes it: always with whole dimensions as the ends of its ramp, and mscale and
+// mscale_all_dim each with a default of its own.
+void use_mlx_yarn(numerics::RopeScaling& scaling);
 
 // For sequences of up to so many positions: the keys of a cache must all be turned alike, so that
 // the two scalings that depend on a sequence's length (dynamic, longrope) take the most it can

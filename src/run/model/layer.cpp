@@ -10,13 +10,16 @@ Weight required(Backend& backend, std::string_view name) {
 
 Norm::Norm(const ModelConfig& config, Backend& backend, std::string_view path)
     : kind_(config.norm),
-      weight_(required(backend, fmt::format("{}.weight", path))),
+      weight_(kind_ == NormKind::kRmsLessOne
+                  ? backend.weight_plus_one(fmt::format("{}.weight", path))
+                  : required(backend, fmt::format("{}.weight", path))),
       bias_(backend.weight(fmt::format("{}.bias", path))),
       epsilon_(config.rms_norm_eps) {}
 
 void Norm::run(Backend& backend, Tensor x, Tensor out) const {
   switch (kind_) {
-    case NormKind::kRms: return backend.rms_norm(x, weight_, epsilon_, out);
+    case NormKind::kRms:
+    case NormKind::kRmsLessOne: return backend.rms_norm(x, weight_, epsilon_, out);
     case NormKind::kLayer: return backend.layer_norm(x, weight_, bias_, epsilon_, out);
   }
 }

@@ -38,14 +38,25 @@ struct GatedSpace {
   Tensor gate{}, up{}, both{};
 };
 
+// Of latent attention. A query is as wide as a key: [in terms of the latent, with the position].
+struct LatentSpace {
+  Tensor q_low{}, q{};                                 // q_lora_rank; heads · (nope + rope)
+  Tensor key{};                                        // kv_lora_rank + rope
+  Tensor query{}, attended{};                          // heads · that; heads · kv_lora_rank
+  Tensor values{};                                     // heads · v_head_dim
+  Tensor index_query{}, index_key{}, index_weights{};  // heads · head_dim, head_dim, heads
+};
+
 // Activations that all layers share: a layer's are dead when the next begins.
 struct Workspace {
-  Tensor hidden{}, normed{}, delta{};                       // hidden_size
-  Tensor q{}, k{}, v{}, attended{};                         // heads · head_dim
-  Tensor qkv{};                                             // where they are one matrix
+  Tensor hidden{}, normed{}, delta{};  // hidden_size
+  Tensor q{}, k{}, v{}, attended{};    // heads · head_dim
+  Tensor qkv{};                        // where they are one matrix
+  LatentSpace latent{};
   GatedSpace dense{}, shared{};                             // of dense layers, of shared experts
   Tensor shared_out{}, shared_gate{};                       // hidden_size, 1
   Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
+  Tensor slot_input{};                                      // the same, where it is scaled
   Tensor last{}, logits{};                                  // rows whose logits are wanted
 };
 
@@ -84,6 +95,7 @@ struct LayerContext {
 };
 
 std::unique_ptr<Mixer> attention_mixer(const LayerContext& context);
+std::unique_ptr<Mixer> latent_attention_mixer(const LayerContext& context);
 
 // down(activation(gate·x) ⊙ up·x) over dense matrices under path, such as "mlp".
 std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std::string_view path,

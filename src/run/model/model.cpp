@@ -1,10 +1,13 @@
 #include "model/model.h"
 
+#include <algorithm>
+
 namespace sluice::model {
 
-// h += mixer(norm(h)); h += feed_forward(norm(h)).
+// h += mixer(norm(h)); h += feed_forward(norm(h)); norms behind the halves where there are some.
 struct Model::Layer {
-  Norm input_norm, post_attention_norm;
+  Norm mixer_norm, feed_forward_norm;
+  std::optional<Norm> behind_mixer, behind_feed_forward;
   std::unique_ptr<Mixer> mixer;
   std::unique_ptr<FeedForward> feed_forward;
 };
@@ -27,6 +30,21 @@ void add_attention_space(const ModelConfig& config, Backend& backend, Workspace&
   space.attended = backend.tensor(q);
 }
 
+void add_latent_space(const ModelConfig& config, Backend& backend, LatentSpace& space) {
+  const families::ModelDims& dims = config.dims;
+  const size_t key = dims.kv_lora_rank + dims.qk_rope_head_dim;
+  if (dims.q_lora_rank > 0) space.q_low = backend.tensor(dims.q_lora_rank);
+  space.q = backend.tensor(dims.heads * (dims.qk_nope_head_dim + dims.qk_rope_head_dim));
+  space.key = backend.tensor(key);
+  space.query = backend.tensor(dims.heads * key);
+  space.attended = backend.tensor(dims.heads * dims.kv_lora_rank);
+  space.values = backend.tensor(dims.heads * dims.v_head_dim);
+  if (config.index_top_k == 0) return;
+  space.index_query = backend.tensor(dims.index_heads * dims.index_head_dim);
+  space.index_key = backend.tensor(dims.index_head_dim);
+  space.index_weights = backend.tensor(dims.index_heads);
+}
+
 void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& space) {
   const families::ModelDims& dims = config.dims;
   const size_t top_k = config.router.top_k;
@@ -34,6 +52,7 @@ void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& sp
   space.slot_gate = backend.tensor(dims.expert_intermediate_size, top_k);
   space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
   space.slots = backend.tensor(dims.hidden_size, top_k);
+  if (config.scales_expert_input) space.slot_input = backend.tensor(dims.hidden_size, top_k);
   if (dims.shared_intermediate_size == 0) return;
   space.shared = make_gated_space(config, backend, dims.shared_intermediate_size);
   space.shared_out = backend.tensor(dims.hidden_size);
@@ -46,7 +65,12 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   space.hidden = backend.tensor(dims.hidden_size);
   space.normed = backend.tensor(dims.hidden_size);
   space.delta = backend.tensor(dims.hidden_size);
-  add_attention_space(config, backend, space);
+  const auto mixes_by = [&](MixerKind kind) {
+    return std::ranges::any_of(config.layers,
+                               [=](const LayerConfig& layer) { return layer.mixer == kind; });
+  };
+  if (mixes_by(MixerKind::kAttention)) add_attention_space(config, backend, space);
+  if (mixes_by(MixerKind::kLatentAttention)) add_latent_space(config, backend, space.latent);
   bool dense = false;
   for (const LayerConfig& layer : config.layers) dense |= !layer.sparse;
   if (dense) space.dense = make_gated_space(config, backend, dims.intermediate_size);
@@ -59,6 +83,7 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
 std::unique_ptr<Mixer> make_mixer(const LayerContext& context) {
   switch (context.settings().mixer) {
     case MixerKind::kAttention: return attention_mixer(context);
+    case MixerKind::kLatentAttention: return latent_attention_mixer(context);
   }
   SLUICE_CHECK(false);
 }
@@ -78,13 +103,21 @@ Model::Model(const ModelConfig& config, Backend& backend, size_t context)
     ropes_.push_back(backend.rope_table(rope_rule(rope, context)));
   LayerContext parts{config_, backend_, *space_, ropes_};
   for (; parts.layer < config_.layers.size(); ++parts.layer) {
-    Layer layer{.input_norm = parts.norm("input_layernorm"),
-                .post_attention_norm = parts.norm("post_attention_layernorm"),
+    const bool sandwich = config.sandwich_norms;
+    Layer layer{.mixer_norm = parts.norm("input_layernorm"),
+                .feed_forward_norm =
+                    parts.norm(sandwich ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
+                .behind_mixer = {},
+                .behind_feed_forward = {},
                 .mixer = make_mixer(parts),
                 .feed_forward = nullptr};
+    if (sandwich) {
+      layer.behind_mixer = parts.norm("post_attention_layernorm");
+      layer.behind_feed_forward = parts.norm("post_feedforward_layernorm");
+    }
     layer.feed_forward = parts.settings().sparse
-                             ? sparse_feed_forward(parts, layer.post_attention_norm)
-                             : dense_feed_forward(parts, "mlp", space_->dense);
+                             ? sparse_feed_forward(parts, layer.feed_forward_norm)
+                             : dense_feed_forward(parts, config.dense_path, space_->dense);
     layers_.push_back(std::move(layer));
   }
   for (size_t layer = 1; layer < layers_.size(); ++layer)
@@ -108,11 +141,13 @@ void Model::add_to_hidden(Tensor delta) {
 
 void Model::run_layer(Layer& layer, const Batch& batch) {
   const Workspace& s = *space_;
-  layer.input_norm.run(backend_, s.hidden, s.normed);
+  layer.mixer_norm.run(backend_, s.hidden, s.normed);
   layer.mixer->run(backend_, batch, s.normed, s.delta);
+  if (layer.behind_mixer) layer.behind_mixer->run(backend_, s.delta, s.delta);
   add_to_hidden(s.delta);
-  layer.post_attention_norm.run(backend_, s.hidden, s.normed);
+  layer.feed_forward_norm.run(backend_, s.hidden, s.normed);
   layer.feed_forward->run(backend_, s.normed, s.delta);
+  if (layer.behind_feed_forward) layer.behind_feed_forward->run(backend_, s.delta, s.delta);
   add_to_hidden(s.delta);
 }
 
@@ -127,6 +162,7 @@ std::span<const float> Model::logits(std::span<const uint32_t> rows) {
   norm_.run(backend_, s.last, s.last);
   backend_.qmatmul(s.last, {&head_, 1});
   if (config_.logits_multiplier != 1) backend_.scale(s.logits, config_.logits_multiplier);
+  if (config_.logits_softcap > 0) backend_.softcap(s.logits, config_.logits_softcap);
   return backend_.read(s.logits);
 }
 

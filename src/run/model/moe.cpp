@@ -39,6 +39,7 @@ class Sparse : public FeedForward {
       : space_(context.space),
         activation_(context.config.activation),
         rule_(context.config.router),
+        scales_input_(context.config.scales_expert_input),
         norm_(norm) {
     const ExpertNames& names = context.config.expert_names;
     const auto expert = [&](std::string_view part, Tensor out) {
@@ -63,9 +64,14 @@ class Sparse : public FeedForward {
     // Of several tokens together most experts are used anyway. out is free until the sum.
     if (next_ != nullptr && plan_.rows == 1 && backend.wants_guesses()) next_->guess(backend, out);
 
+    if (scales_input_) {
+      backend.scale_slots(x, plan_, space_.slot_input);
+      std::ranges::fill(plan_.choice_weight, 1.0f);
+    }
+    const Tensor input = scales_input_ ? space_.slot_input : x;
     const Product gate_and_up[] = {gate_, up_};
     for (auto groups = backend.next_experts(); !groups.empty(); groups = backend.next_experts()) {
-      backend.expert_matmul(x, true, plan_, groups, gate_and_up);
+      backend.expert_matmul(input, !scales_input_, plan_, groups, gate_and_up);
       backend.activate_slots(activation_, space_.slot_gate, space_.slot_up, groups);
       backend.expert_matmul(space_.slot_gate, false, plan_, groups, {&down_, 1});
     }
@@ -97,6 +103,7 @@ class Sparse : public FeedForward {
   const Workspace& space_;
   const ActivationRule activation_;
   RouterRule rule_;
+  const bool scales_input_;
   const Norm norm_;
   Product router_{}, gate_{}, up_{}, down_{};
   std::unique_ptr<FeedForward> shared_;

@@ -134,4 +134,12 @@ Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double thet
   return scaling;
 }
 
+void use_mlx_yarn(RopeScaling& scaling) {
+  if (scaling.rule != Rule::kYarn) return;
+  scaling.truncate = true;
+  scaling.attention_factor =
+      numerics::yarn_magnitude(scaling.factor, scaling.mscale.value_or(1)) /
+      numerics::yarn_magnitude(scaling.factor, scaling.mscale_all_dim.value_or(0));
+}
+
 }  // namespace sluice::model

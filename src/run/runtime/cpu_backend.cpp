@@ -27,6 +27,20 @@ Weight CpuBackend::weight(std::string_view name) {
   return entry ? Weight{*entry} : Weight::kNone;
 }
 
+Weight CpuBackend::weight_plus_one(std::string_view name) {
+  const auto entry = weights_.find(name);
+  SLUICE_CHECK(entry.has_value() && weights_.entries()[*entry].vector());
+  plus_one_.push_back({.entry = *entry, .values = {}});
+  if (limits_.rows > 0) fill(plus_one_.back());
+  return Weight{kPlusOne | static_cast<uint32_t>(plus_one_.size() - 1)};
+}
+
+void CpuBackend::fill(PlusOne& vector) const {
+  const std::span<const float> stored = vector_of(Weight{vector.entry});
+  vector.values.assign(stored.begin(), stored.end());
+  for (float& value : vector.values) value += 1;
+}
+
 Tensor CpuBackend::tensor(size_t columns, size_t copies) {
   copies_max_ = std::max(copies_max_, copies);
   buffers_.push_back({.columns = columns, .copies = copies, .values = {}});
@@ -65,13 +79,18 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
   ScratchBytes bytes;
   for (const Buffer& buffer : buffers_)
     bytes.values += buffer_rows(buffer, limits) * buffer.columns * sizeof(float);
-  const kernels::AttentionShape attention{.key_type = limits.kv.type,
-                                          .value_type = limits.kv.type,
-                                          .group = limits.heads / limits.kv.kv_heads,
-                                          .key_dim = limits.kv.head_dim,
-                                          .value_dim = limits.kv.head_dim,
-                                          .scale = 1};
-  bytes.worker = ops_.attend_scratch_bytes(attention);
+  for (const model::KvDims& dims : limits.kv.layers) {
+    bytes.worker = std::max(bytes.worker, dims.key_dim * sizeof(float));  // a decoded key
+    if (dims.heads == 0 || dims.value_dim == 0) continue;
+    const kernels::AttentionShape attention{
+        .key_type = limits.kv.type,
+        .value_type = limits.kv.type,
+        .group = std::min(kHeadsTogether, limits.heads / dims.heads),
+        .key_dim = dims.key_dim,
+        .value_dim = dims.value_dim,
+        .scale = 1};
+    bytes.worker = std::max(bytes.worker, ops_.attend_scratch_bytes(attention));
+  }
   for (uint32_t i = 0; i < weights_.entries().size(); ++i) {
     const WeightEntry& e = weights_.entries()[i];
     if (e.role == Role::kNorm || e.role == Role::kBias) continue;
@@ -82,13 +101,18 @@ CpuBackend::ScratchBytes CpuBackend::scratch_parts(const StepLimits& limits) con
     bytes.prepared = std::max(bytes.prepared, row * rows);
     if (e.experts > 1) bytes.slot_prepared = std::max(bytes.slot_prepared, row * rows);
     bytes.worker =
-        std::max(bytes.worker, matmul_.scratch_bytes(e.format, activations, columns, limits.rows));
+        std::max({bytes.worker, matmul_.scratch_bytes(e.format, activations, columns, limits.rows),
+                  columns * sizeof(float)});  // a decoded row
   }
   bytes.worker = align_up(bytes.worker, io::kDirectAlignment);
-  const size_t spans = limits.context / kKvBlockTokens + 2;
+  const size_t spans = limits.selected_max + limits.context / kKvBlockTokens + 2;
   bytes.other = pool_.threads() * spans * sizeof(kernels::KvSpan);
+  bytes.other += limits.rows * limits.selected_max * sizeof(uint32_t);
+  if (limits.selected_max > 0) bytes.other += limits.context * (sizeof(float) + sizeof(uint32_t));
   for (const Rope& rope : ropes_)
     bytes.other += 2 * limits.rows * rope.frequencies() * sizeof(float);
+  for (const PlusOne& vector : plus_one_)
+    bytes.other += static_cast<size_t>(weights_.entries()[vector.entry].columns) * sizeof(float);
   return bytes;
 }
 
@@ -100,6 +124,7 @@ uint64_t CpuBackend::scratch_bytes(const StepLimits& limits) const {
 
 void CpuBackend::allocate(const StepLimits& limits) {
   limits_ = limits;
+  for (PlusOne& vector : plus_one_) fill(vector);
   const ScratchBytes bytes = scratch_parts(limits);
   values_ = std::make_unique_for_overwrite<float[]>(bytes.values / sizeof(float));
   float* next = values_.get();
@@ -116,7 +141,13 @@ void CpuBackend::allocate(const StepLimits& limits) {
     rope.sin.resize(rope.cos.size());
   }
   spans_.resize(pool_.threads());
-  for (auto& spans : spans_) spans.reserve(limits.context / kKvBlockTokens + 2);
+  for (auto& spans : spans_)
+    spans.reserve(limits.selected_max + limits.context / kKvBlockTokens + 2);
+  selected_.resize(limits.rows * limits.selected_max);
+  if (limits.selected_max > 0) {
+    key_scores_.resize(limits.context);
+    candidates_.reserve(limits.context);
+  }
   choices_.reserve(limits.rows * copies_max_);
 }
 
@@ -124,8 +155,11 @@ std::span<std::byte> CpuBackend::scratch(size_t worker) {
   return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
 }
 
-// Vectors are small and stay under every policy.
+// Vectors are small and stay under every policy. None is an empty one.
 std::span<const float> CpuBackend::vector_of(Weight weight) const {
+  if (weight == Weight::kNone) return {};
+  if ((static_cast<uint32_t>(weight) & kPlusOne) != 0)
+    return plus_one_[static_cast<uint32_t>(weight) & ~kPlusOne].values;
   const numerics::WeightView view = weights_.view(static_cast<uint32_t>(weight));
   SLUICE_DCHECK(view.rows == 1);
   return {reinterpret_cast<const float*>(view.weight), view.columns};
@@ -169,6 +203,15 @@ void CpuBackend::rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) {
            [&](size_t row) { ops_.rms_norm(from.row(row), scale, epsilon, to.row(row)); });
 }
 
+void CpuBackend::rms_norm_first(Tensor x, Weight weight, float epsilon) {
+  const Buffer& b = buffer(x);
+  const std::span<const float> scale = vector_of(weight);
+  for_rows(pool_, b.rows, [&](size_t row) {
+    const auto values = b.row(row).first(scale.size());
+    ops_.rms_norm(values, scale, epsilon, values);
+  });
+}
+
 void CpuBackend::layer_norm(Tensor x, Weight weight, Weight bias, float epsilon, Tensor out) {
   const Buffer& from = buffer(x);
   Buffer& to = buffer(out);
@@ -191,6 +234,22 @@ void CpuBackend::scale_add(Tensor x, float factor, Tensor y) {
   Buffer& to = buffer(x);
   const Buffer& from = buffer(y);
   for_rows(pool_, to.rows, [&](size_t row) { ops_.scale_add(to.row(row), factor, from.row(row)); });
+}
+
+void CpuBackend::softcap(Tensor x, float cap) {
+  Buffer& to = buffer(x);
+  for_rows(pool_, to.rows, [&](size_t row) { ops_.softcap(to.row(row), cap); });
+}
+
+void CpuBackend::scale_by_position(Tensor x, const model::PositionScale& rule,
+                                   const model::Batch& batch) {
+  Buffer& to = buffer(x);
+  for (const model::Segment& segment : batch.segments)
+    for_rows(pool_, segment.rows, [&](size_t i) {
+      const uint64_t steps = (uint64_t{segment.first_position} + i + 1) / rule.interval;
+      const double grown = 1 + double{rule.factor} * std::log(1 + static_cast<double>(steps));
+      for (float& value : to.row(segment.first_row + i)) value *= static_cast<float>(grown);
+    });
 }
 
 void CpuBackend::activate_row(const model::ActivationRule& rule, std::span<float> gate,

@@ -18,12 +18,16 @@
 
 namespace sluice::runtime {
 
+// Query heads that one work item of attention takes: as many rows as attend_tile() puts together.
+inline constexpr size_t kHeadsTogether = 32;
+
 // The most that a step may bring.
 struct StepLimits {
   size_t rows = 0;
-  size_t logits_rows = 0;  // whose logits are computed together
-  size_t context = 0;      // tokens of a sequence
-  size_t heads = 0;        // query heads
+  size_t logits_rows = 0;   // whose logits are computed together
+  size_t context = 0;       // tokens of a sequence
+  size_t heads = 0;         // query heads of a layer
+  size_t selected_max = 0;  // keys that an indexer chooses for a token
   KvShape kv;
 };
 
@@ -43,6 +47,7 @@ class CpuBackend : public model::Backend {
   void begin(const model::Batch& batch, std::span<KvSequence* const> sequences);
 
   model::Weight weight(std::string_view name) override;
+  model::Weight weight_plus_one(std::string_view name) override;
   model::Tensor tensor(size_t columns, size_t copies) override;
   model::Tensor logits_tensor(size_t columns) override;
   model::RopeTable rope_table(const model::RopeRule& rule) override;
@@ -52,7 +57,11 @@ class CpuBackend : public model::Backend {
   void add(model::Tensor x, model::Tensor y) override;
   void scale(model::Tensor x, float factor) override;
   void scale_add(model::Tensor x, float factor, model::Tensor y) override;
+  void softcap(model::Tensor x, float cap) override;
+  void scale_by_position(model::Tensor x, const model::PositionScale& rule,
+                         const model::Batch& batch) override;
   void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override;
+  void rms_norm_first(model::Tensor x, model::Weight weight, float epsilon) override;
   void layer_norm(model::Tensor x, model::Weight weight, model::Weight bias, float epsilon,
                   model::Tensor out) override;
   void activate(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up) override;
@@ -60,11 +69,16 @@ class CpuBackend : public model::Backend {
   void take_columns(model::Tensor x, size_t parts, size_t first, model::Tensor out) override;
   void qmatmul(model::Tensor x, std::span<const model::Product> products) override;
 
+  void head_matmul(model::Tensor x, const model::HeadProduct& product, model::Tensor out) override;
+  void copy_heads(model::Tensor x, size_t heads, size_t first, size_t count, model::Tensor out,
+                  size_t out_first) override;
   void rms_norm_heads(model::Tensor x, size_t heads, model::Weight weight, float epsilon) override;
   void rope(model::Tensor x, size_t heads, model::RopeTable table,
             const model::Batch& batch) override;
   void store_kv(const model::AttentionRule& rule, model::Tensor k, model::Tensor v,
                 const model::Batch& batch) override;
+  void select_keys(const model::IndexRule& rule, model::Tensor q, model::Tensor k,
+                   model::Tensor weights, const model::Batch& batch) override;
   void attention(const model::AttentionRule& rule, model::Tensor q, const model::Batch& batch,
                  model::Tensor out) override;
 
@@ -79,6 +93,7 @@ class CpuBackend : public model::Backend {
   void expert_matmul(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
                      std::span<const model::ExpertGroup> groups,
                      std::span<const model::Product> products) override;
+  void scale_slots(model::Tensor x, const model::ExpertPlan& plan, model::Tensor out) override;
   void activate_slots(const model::ActivationRule& rule, model::Tensor gate, model::Tensor up,
                       std::span<const model::ExpertGroup> groups) override;
   void weighted_sum(model::Tensor slots, const model::ExpertPlan& plan, model::Tensor out) override;
@@ -97,6 +112,14 @@ class CpuBackend : public model::Backend {
     std::span<float> values;
     std::span<float> row(size_t i) const { return values.subspan(i * columns, columns); }
   };
+  // A vector of weights plus one; its handle has kPlusOne set. Filled when weights are there.
+  struct PlusOne {
+    uint32_t entry = 0;
+    std::vector<float> values;
+  };
+  static constexpr uint32_t kPlusOne = 1u << 31;
+  void fill(PlusOne& vector) const;
+
   struct Rope {
     model::RopeRule rule;
     size_t frequencies() const { return rule.frequencies.inv_freq.size(); }
@@ -116,10 +139,16 @@ class CpuBackend : public model::Backend {
   struct AttentionTile {
     size_t segment = 0, row = 0, tokens = 0;
     size_t position = 0;
+    bool selected = false;  // one token, which looks at what was selected for it
+  };
+  // Some query heads that share a kv head.
+  struct HeadSlice {
+    size_t kv_head = 0, first_head = 0, heads = 0;
   };
 
   Buffer& buffer(model::Tensor tensor) { return buffers_[static_cast<uint32_t>(tensor)]; }
   std::span<const float> vector_of(model::Weight weight) const;
+  const float* expert_bias(model::Weight bias, uint32_t expert) const;  // null where there is none
   kernels::Activations activations_of(uint32_t entry) const;
   size_t buffer_rows(const Buffer& buffer, const StepLimits& limits) const;
   struct ScratchBytes {
@@ -146,8 +175,24 @@ class CpuBackend : public model::Backend {
   void multiply_windows(const model::Product& product, const Buffer& from);
   void run_tasks();
   void run_item(const Task& task, size_t item, size_t worker);
-  void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile, size_t kv_head,
-                   const model::Batch& batch, const Buffer& q, const Buffer& out, size_t worker);
+  void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile,
+                   const HeadSlice& slice, const model::Batch& batch, const Buffer& q,
+                   const Buffer& out, size_t worker);
+  void append_range(const KvSequence& sequence, size_t layer, size_t kv_head, size_t first,
+                    size_t end, std::vector<kernels::KvSpan>& out) const;
+  void append_selected(const KvSequence& sequence, size_t layer, size_t kv_head,
+                       std::span<const uint32_t> positions,
+                       std::vector<kernels::KvSpan>& out) const;
+  std::span<uint32_t> selected_of(size_t row);
+  void score_keys(const model::IndexRule& rule, const KvSequence& sequence, size_t first,
+                  size_t end, std::span<const float> q, std::span<const float> weights,
+                  std::span<float> key);
+  void select_best(size_t visible, std::span<uint32_t> out);
+  void multiply_heads(const model::HeadProduct& product, const numerics::WeightView& view,
+                      uint64_t first_row, const Buffer& x, Buffer& out);
+  void multiply_heads_transposed(const model::HeadProduct& product,
+                                 const numerics::WeightView& view, uint64_t first_row,
+                                 const Buffer& x, Buffer& out);
 
   const WeightStore& weights_;
   const kernels::MatmulTable& matmul_;
@@ -155,6 +200,7 @@ class CpuBackend : public model::Backend {
   const ActivationChoice activations_;
   ThreadPool& pool_;
 
+  std::vector<PlusOne> plus_one_;
   std::vector<Buffer> buffers_;
   std::vector<Rope> ropes_;
   size_t copies_max_ = 1;  // of a tensor: chosen experts of a row
@@ -168,6 +214,10 @@ class CpuBackend : public model::Backend {
   std::vector<Task> tasks_;
   std::vector<size_t> task_ends_;  // items of tasks_, summed up
   std::vector<AttentionTile> tiles_;
+  std::vector<HeadSlice> slices_;
+  std::vector<uint32_t> selected_;    // [rows of the step][selected_max] positions, ascending
+  std::vector<uint32_t> candidates_;  // of a row
+  std::vector<float> key_scores_;     // by position
   std::vector<model::Choice> choices_;
   std::vector<uint32_t> top_;
   std::vector<float> scores_, group_scores_;  // of a row's experts, and of their groups

@@ -133,6 +133,91 @@ void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
   }
 }
 
+// Rows [first_row, first_row + view.rows) of the weight, as far as they belong to heads' matrices.
+// The activations of a head are prepared for all tokens together; as many heads at a time as there
+// is room for.
+void CpuBackend::multiply_heads(const model::HeadProduct& product, const numerics::WeightView& view,
+                                uint64_t first_row, const Buffer& x, Buffer& out) {
+  const auto entry = static_cast<uint32_t>(product.weight);
+  const numerics::WeightFormat& format = weights_.entries()[entry].format;
+  const kernels::Activations activations = activations_of(entry);
+  const size_t head_bytes = matmul_.prepared_bytes(format, activations, view.columns) * x.rows;
+  const size_t together = std::max<size_t>(1, prepared_.size() / head_bytes);
+  const size_t x_head = x.columns / product.heads, out_head = out.columns / product.heads;
+  const uint64_t end_row = first_row + view.rows;
+  for (size_t head = 0; head < product.heads; head += together) {
+    const size_t heads = std::min(together, product.heads - head);
+    for_rows(pool_, heads * x.rows, [&](size_t i) {
+      const size_t h = i / x.rows, row = i % x.rows;
+      matmul_.prepare(format, activations, x.row(row).subspan((head + h) * x_head, view.columns),
+                      prepared_.data() + h * head_bytes + row * (head_bytes / x.rows));
+    });
+    for (size_t h = 0; h < heads; ++h) {
+      const uint64_t begins = uint64_t{head + h} * product.head_rows + product.first_row;
+      const uint64_t from = std::max(first_row, begins);
+      const uint64_t to = std::min(end_row, begins + product.rows);
+      if (from >= to) continue;
+      add_task(
+          view.row_range(static_cast<size_t>(from - first_row), static_cast<size_t>(to - from)),
+          entry, prepared_.data() + h * head_bytes, x.rows, nullptr,
+          out.values.data() + (head + h) * out_head + (from - begins), out.columns);
+    }
+    run_tasks();
+  }
+}
+
+// Sums the rows of a head's matrix, each times its element of x, in the order of rows: however many
+// tokens there are, each adds the same numbers in the same order. A row is decoded once for all.
+void CpuBackend::multiply_heads_transposed(const model::HeadProduct& product,
+                                           const numerics::WeightView& view, uint64_t first_row,
+                                           const Buffer& x, Buffer& out) {
+  const size_t x_head = x.columns / product.heads, out_head = out.columns / product.heads;
+  const uint64_t end_row = first_row + view.rows;
+  pool_.run(product.heads, [&](size_t head, size_t worker) {
+    const uint64_t begins = uint64_t{head} * product.head_rows + product.first_row;
+    const uint64_t from = std::max(first_row, begins);
+    const uint64_t to = std::min(end_row, begins + product.rows);
+    const std::span<float> decoded(reinterpret_cast<float*>(scratch(worker).data()), view.columns);
+    for (uint64_t r = from; r < to; ++r) {
+      matmul_.decode_row(view, static_cast<size_t>(r - first_row), decoded);
+      for (size_t token = 0; token < x.rows; ++token)
+        ops_.scale_add(out.row(token).subspan(head * out_head, view.columns),
+                       x.row(token)[head * x_head + (r - begins)], decoded);
+    }
+  });
+}
+
+void CpuBackend::head_matmul(Tensor x, const model::HeadProduct& product, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = from.rows;
+  const auto entry = static_cast<uint32_t>(product.weight);
+  const WeightEntry& e = weights_.entries()[entry];
+  SLUICE_DCHECK(uint64_t{product.heads} * product.head_rows == e.rows);
+  const auto multiply = [&](const numerics::WeightView& view, uint64_t first_row) {
+    if (product.transposed)
+      multiply_heads_transposed(product, view, first_row, from, to);
+    else
+      multiply_heads(product, view, first_row, from, to);
+  };
+  if (product.transposed)
+    for_rows(pool_, to.rows, [&](size_t row) {
+      for (size_t head = 0; head < product.heads; ++head)
+        std::ranges::fill(to.row(row).subspan(head * (to.columns / product.heads),
+                                              static_cast<size_t>(e.columns)),
+                          0.0f);
+    });
+  if (weights_.stays(entry)) return multiply(weights_.view(entry), 0);
+  const auto [first, end] = weights_.windows(entry);
+  for (size_t index = first; index < end && status_; ++index) {
+    const auto view = weights_.take(index);
+    if (view)
+      multiply(*view, weights_.window(index).first_row);
+    else
+      status_ = std::unexpected(view.error());
+  }
+}
+
 void CpuBackend::request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) {
   weights_.request(static_cast<uint32_t>(weights[0]), experts);
   slots_prepared_for_.reset();
@@ -148,6 +233,13 @@ std::span<const ExpertGroup> CpuBackend::next_experts() {
   if (experts) return *experts;
   status_ = std::unexpected(experts.error());
   return {};
+}
+
+// Biases are few beside the matrices and stay under every policy.
+const float* CpuBackend::expert_bias(Weight bias, uint32_t expert) const {
+  if (bias == Weight::kNone) return nullptr;
+  const numerics::WeightView rows = weights_.view(static_cast<uint32_t>(bias));
+  return reinterpret_cast<const float*>(rows.weight) + expert * rows.columns;
 }
 
 // The rows of a group lie together in out; x's prepared rows are brought together first where they
@@ -178,14 +270,25 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
       return expert_matmul(x, x_by_row, plan, groups,
                            products.subspan(static_cast<size_t>(&product - products.data())));
     }
-    SLUICE_CHECK(product.bias == Weight::kNone);
     Buffer& to = buffer(product.out);
     to.rows = plan.slot_row.size();
     for (const ExpertGroup& group : groups)
       add_task(weights_.expert(entry, group.expert), entry, prepared + group.first_slot * bytes,
-               group.slots, nullptr, to.row(group.first_slot).data(), to.columns);
+               group.slots, expert_bias(product.bias, group.expert),
+               to.row(group.first_slot).data(), to.columns);
   }
   run_tasks();
+}
+
+void CpuBackend::scale_slots(Tensor x, const ExpertPlan& plan, Tensor out) {
+  const Buffer& from = buffer(x);
+  Buffer& to = buffer(out);
+  to.rows = plan.slot_row.size();
+  for_rows(pool_, plan.choice_slot.size(), [&](size_t choice) {
+    const size_t slot = plan.choice_slot[choice];
+    const std::span<const float> row = from.row(plan.slot_row[slot]);
+    for (size_t i = 0; i < row.size(); ++i) to.row(slot)[i] = plan.choice_weight[choice] * row[i];
+  });
 }
 
 void CpuBackend::activate_slots(const model::ActivationRule& rule, Tensor gate, Tensor up,

@@ -34,7 +34,7 @@ void CpuBackend::drop_groups(std::span<float> scores, const RouterRule& rule) {
   ops_.top_k(group_scores_, top_);
   for (size_t group = 0; group < rule.groups; ++group)
     if (std::ranges::find(top_, group) == top_.end())
-      std::ranges::fill(scores.subspan(group * size, size), kLowest);
+      std::ranges::fill(scores.subspan(group * size, size), rule.dropped_score);
 }
 
 void CpuBackend::choose_by_score(std::span<float> logits, const RouterRule& rule,

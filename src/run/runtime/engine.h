@@ -22,6 +22,7 @@
 #include "base/thread.h"
 #include "base/thread_pool.h"
 #include "kernels/layer_types.h"
+#include "model/compat.h"
 #include "runtime/sampler/sampler.h"
 
 namespace sluice::io {
@@ -48,12 +49,17 @@ Result<ActivationChoice> parse_activations(std::string_view name);  // "auto", "
 enum class ReadPath : uint8_t { kAuto, kRing, kThreads };
 Result<ReadPath> parse_read_path(std::string_view name);  // "auto", "io_uring", "threads"
 
+// Whose formula holds where mlx_lm departs from transformers (docs/families.md).
+using model::Compat;                                 // kTransformers, kMlx
+Result<Compat> parse_compat(std::string_view name);  // "transformers", "mlx"
+
 struct EngineOptions {
   // Tokens that a session may hold; 0: the model's own limit, at most kContextDefaultMax.
   size_t context = 0;
   size_t sessions_max = 1;  // whose keys and values memory is set aside for
   KvType kv = KvType::kF16;
   ActivationChoice activations = ActivationChoice::kAuto;
+  Compat compat = Compat::kTransformers;
   // Rows that go through the model together; lowered where scratch would exceed kScratchBytes.
   size_t chunk_tokens = 512;
   // Rows of logits that are computed together; lowered where they would take more than
@@ -117,6 +123,7 @@ struct ModelInfo {
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
   size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
   size_t context = 0;         // of a session
+  Compat compat{};            // as opened: sessions are bound to it too
   size_t rope_length = 0;     // numerics::rope_length: keys of another one do not fit these
   size_t chunk_tokens = 0;    // as lowered by load()
   Digest identity;            // of configuration and weights' headers; sessions are bound to it

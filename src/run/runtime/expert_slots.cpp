@@ -194,6 +194,7 @@ void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGro
   there_.clear();
   under_way_.clear();
   waiting_.clear();
+  earlier_.clear();
   out_.clear();
   layer_ = layer_of_.at(first_entry);
   uint32_t chosen = 0;
@@ -207,24 +208,44 @@ void ExpertSlots::request(uint32_t first_entry, std::span<const model::ExpertGro
     const uint32_t place = table_.find(layer_, group.expert);
     if (place == kNowhere) {
       waiting_.push_back(group);
-    } else if (reader_.ended(slots_[place]->ticket) && reader_.wait(slots_[place]->ticket)) {
+    } else if (!reader_.ended(slots_[place]->ticket)) {
+      under_way_.push_back(group);
+      earlier_.push_back(group.expert);
+    } else if (reader_.wait(slots_[place]->ticket)) {
       there_.push_back(group);
       ++statistics_.hits;
     } else {
-      under_way_.push_back(group);
+      read_again(group);
     }
   }
   read_waiting();
 }
 
+// What is in its slot is not the expert.
+void ExpertSlots::read_again(const model::ExpertGroup& group) {
+  table_.clear(table_.find(layer_, group.expert));
+  waiting_.push_back(group);
+}
+
 Result<std::span<const model::ExpertGroup>> ExpertSlots::next() {
   let_go();
-  read_waiting();
   if (!there_.empty()) {
+    read_waiting();
     out_.swap(there_);
     return std::span<const model::ExpertGroup>(out_);
   }
-  if (under_way_.empty()) return std::span<const model::ExpertGroup>();
+  while (out_.empty()) {
+    read_waiting();
+    if (under_way_.empty()) break;
+    SLUICE_TRY(take_arrived());
+  }
+  return std::span<const model::ExpertGroup>(out_);
+}
+
+// Waits for one of those under way, and moves all that have arrived to out_. A read that an earlier
+// request began and nobody waited for, because something else failed first, is begun anew: its
+// error was that step's.
+Status ExpertSlots::take_arrived() {
   tickets_.clear();
   for (const model::ExpertGroup& group : under_way_)
     tickets_.push_back(&slot_of(group.expert).ticket);
@@ -242,15 +263,16 @@ Result<std::span<const model::ExpertGroup>> ExpertSlots::next() {
       out_.push_back(group);
       continue;
     }
+    if (std::erase(earlier_, group.expert) > 0) {
+      read_again(group);
+      continue;
+    }
     table_.clear(table_.find(layer_, group.expert));  // what is there is not the expert
     if (status) status = std::move(read);
   }
   under_way_.swap(rest);
-  if (!status) {
-    out_.clear();
-    return std::unexpected(std::move(status).error());
-  }
-  return std::span<const model::ExpertGroup>(out_);
+  if (!status) out_.clear();
+  return status;
 }
 
 numerics::WeightView ExpertSlots::view(uint32_t entry, uint32_t expert) const {

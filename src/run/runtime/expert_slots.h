@@ -86,6 +86,8 @@ class ExpertSlots {
   void read_expert(uint32_t slot, uint32_t layer, uint32_t expert);
   void settle_guesses(std::span<const model::ExpertGroup> experts);
   void read_waiting();
+  void read_again(const model::ExpertGroup& group);
+  Status take_arrived();
   void let_go();
 
   const std::span<const WeightEntry> entries_;
@@ -105,6 +107,7 @@ class ExpertSlots {
   std::vector<model::ExpertGroup> there_;      // were found, not handed out yet
   std::vector<model::ExpertGroup> under_way_;  // being read
   std::vector<model::ExpertGroup> waiting_;    // for a slot
+  std::vector<uint32_t> earlier_;              // of under_way_, those an earlier request began
   std::vector<model::ExpertGroup> out_;        // handed out by the last next()
   std::vector<WeightTransfer> transfers_;
   std::vector<ReadTicket*> tickets_;

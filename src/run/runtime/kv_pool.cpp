@@ -1,16 +1,38 @@
 #include "runtime/kv_pool.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace sluice::runtime {
 
+bool KvShape::turned(size_t layer) const {
+  if (type != kernels::KvType::kQ4) return false;
+  const model::KvDims& dims = layers[layer];
+  const uint32_t rest = dims.values_in_keys ? dims.key_dim - dims.value_dim : dims.key_dim;
+  return std::has_single_bit(dims.value_dim) && (rest == 0 || std::has_single_bit(rest));
+}
+
+uint64_t KvShape::token_bytes() const {
+  uint64_t bytes = 0;
+  for (size_t layer = 0; layer < layers.size(); ++layer)
+    bytes += uint64_t{layers[layer].heads} * (key_bytes(layer) + value_bytes(layer));
+  return bytes;
+}
+
 Result<std::shared_ptr<KvPool>> KvPool::make(const KvShape& shape, size_t blocks) {
   std::shared_ptr<KvPool> pool(new KvPool);
   pool->shape_ = shape;
-  pool->row_bytes_ = shape.row_bytes();
+  size_t first = 0;
+  for (size_t layer = 0; layer < shape.layers.size(); ++layer) {
+    const Place place{first, shape.key_bytes(layer) * kKvBlockTokens,
+                      shape.value_bytes(layer) * kKvBlockTokens};
+    first += shape.layers[layer].heads * (place.keys_bytes + place.values_bytes);
+    pool->places_.push_back(place);
+  }
   pool->block_bytes_ = static_cast<size_t>(shape.block_bytes());
-  SLUICE_ASSIGN(pool->memory_, PageMemory::reserve(blocks * pool->block_bytes_, "keys and values"));
+  SLUICE_ASSIGN(pool->memory_, PageMemory::reserve(std::max<size_t>(blocks * pool->block_bytes_, 1),
+                                                   "keys and values"));
   pool->references_.assign(blocks, 0);
   for (size_t i = blocks; i > 0; --i) pool->free_.push_back(static_cast<uint32_t>(i - 1));
   return pool;
@@ -34,7 +56,8 @@ void KvPool::drop_reference(uint32_t block) {
 }
 
 void KvPool::copy_block(uint32_t from, uint32_t to) const {
-  std::memcpy(keys(to, 0, 0), keys(from, 0, 0), block_bytes_);
+  std::memcpy(memory_.data() + to * block_bytes_, memory_.data() + from * block_bytes_,
+              block_bytes_);
 }
 
 Status KvSequence::reserve(size_t count) {

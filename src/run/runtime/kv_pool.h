@@ -1,15 +1,15 @@
 // Keys and values of sessions, in reference-counted blocks of kKvBlockTokens tokens, all layers of
-// them. Forked sessions share blocks until one of them writes. What a row's bytes mean is
-// LayerOps::encode_kv's business.
+// them, whose heads may differ in number and size. Forked sessions share blocks until one of them
+// writes. What a row's bytes mean is LayerOps::encode_kv's business.
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "kernels/layer_ops.h"
+#include "model/backend.h"
 #include "runtime/page_memory.h"
 
 namespace sluice::runtime {
@@ -20,16 +20,25 @@ inline constexpr size_t kKvBlockTokens = 64;
 
 struct KvShape {
   kernels::KvType type = kernels::KvType::kF16;
-  size_t layers = 0, kv_heads = 0, head_dim = 0;
+  std::vector<model::KvDims> layers;
 
-  size_t row_bytes() const { return kernels::kv_row_bytes(type, head_dim); }
+  // Of one head's key or value of a token; a value that lies in its key takes none.
+  size_t key_bytes(size_t layer) const {
+    return kernels::kv_row_bytes(type, layers[layer].key_dim);
+  }
+  size_t value_bytes(size_t layer) const {
+    const model::KvDims& dims = layers[layer];
+    return dims.values_in_keys ? 0 : kernels::kv_row_bytes(type, dims.value_dim);
+  }
   // Four bits are too few for the outlying channels of real keys and values: turned by a Hadamard
   // matrix, a head spreads them over all its elements. Scores stay when queries turn along, and the
   // output is turned back. Of what 4-bit keys and values cost SmolLM2-135M on WikiText-2 (0.091
-  // nats a token), turning keys recovers 56 %, and values as well 71 %.
-  bool turned() const { return type == kernels::KvType::kQ4 && std::has_single_bit(head_dim); }
+  // nats a token), turning keys recovers 56 %, and values as well 71 %. Where values lie in keys,
+  // their part of a key is turned by itself and the rest by itself. All parts must be powers of
+  // two.
+  bool turned(size_t layer) const;
   // Of one token: keys and values of all heads in all layers.
-  uint64_t token_bytes() const { return uint64_t{2} * layers * kv_heads * row_bytes(); }
+  uint64_t token_bytes() const;
   uint64_t block_bytes() const { return token_bytes() * kKvBlockTokens; }
 };
 
@@ -50,21 +59,34 @@ class KvPool {
   void drop_reference(uint32_t block);
   bool shared(uint32_t block) const { return references_[block] > 1; }
 
-  // kKvBlockTokens rows of a head.
+  // kKvBlockTokens rows of a head. Values that lie in keys begin where those do, and are as far
+  // apart.
   std::byte* keys(uint32_t block, size_t layer, size_t kv_head) const {
-    const size_t rows_of_one = kKvBlockTokens * row_bytes_;
-    return memory_.data() + block * block_bytes_ +
-           (layer * shape_.kv_heads + kv_head) * 2 * rows_of_one;
+    const Place& place = places_[layer];
+    return memory_.data() + block * block_bytes_ + place.first +
+           kv_head * (place.keys_bytes + place.values_bytes);
   }
   std::byte* values(uint32_t block, size_t layer, size_t kv_head) const {
-    return keys(block, layer, kv_head) + kKvBlockTokens * row_bytes_;
+    const Place& place = places_[layer];
+    return keys(block, layer, kv_head) + (place.values_bytes > 0 ? place.keys_bytes : 0);
+  }
+  size_t key_stride(size_t layer) const { return places_[layer].keys_bytes / kKvBlockTokens; }
+  size_t value_stride(size_t layer) const {
+    const Place& place = places_[layer];
+    return (place.values_bytes > 0 ? place.values_bytes : place.keys_bytes) / kKvBlockTokens;
   }
   void copy_block(uint32_t from, uint32_t to) const;
 
  private:
+  // Of a layer in each block: where its first head begins, and the bytes of a head's keys and
+  // values.
+  struct Place {
+    size_t first = 0, keys_bytes = 0, values_bytes = 0;
+  };
   KvPool() = default;
   KvShape shape_;
-  size_t row_bytes_ = 0, block_bytes_ = 0;
+  std::vector<Place> places_;
+  size_t block_bytes_ = 0;
   PageMemory memory_;
   std::vector<uint32_t> references_, free_;
 };

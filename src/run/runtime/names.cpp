@@ -14,6 +14,8 @@ constexpr std::pair<std::string_view, ActivationChoice> kActivations[] = {
     {"i8", ActivationChoice::kI8}};
 constexpr std::pair<std::string_view, ReadPath> kReadPaths[] = {
     {"auto", ReadPath::kAuto}, {"io_uring", ReadPath::kRing}, {"threads", ReadPath::kThreads}};
+constexpr std::pair<std::string_view, Compat> kCompats[] = {{"transformers", Compat::kTransformers},
+                                                            {"mlx", Compat::kMlx}};
 
 }  // namespace
 
@@ -39,6 +41,12 @@ Result<ReadPath> parse_read_path(std::string_view name) {
   for (const auto& [known, path] : kReadPaths)
     if (known == name) return path;
   return fail(ErrorCode::kInvalidArgument, "\"{}\" is none of auto, io_uring and threads", name);
+}
+
+Result<Compat> parse_compat(std::string_view name) {
+  for (const auto& [known, compat] : kCompats)
+    if (known == name) return compat;
+  return fail(ErrorCode::kInvalidArgument, "\"{}\" is none of transformers and mlx", name);
 }
 
 }  // namespace sluice::runtime

@@ -50,12 +50,12 @@ ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& c
     by_storage[entry.storage] += entry.bytes();
     const bool looked_up = entry.role == Role::kEmbedding && !config.tied;
     if (looked_up) continue;
-    info.read_bytes_token += entry.experts == 1
-                                 ? entry.bytes()
-                                 : entry.bytes() / entry.experts * config.router.top_k;
+    info.read_bytes_token +=
+        entry.experts == 1 ? entry.bytes() : entry.bytes() / entry.experts * config.router.top_k;
   }
   info.storage =
       std::ranges::max_element(by_storage, {}, [](const auto& pair) { return pair.second; })->first;
+  info.compat = config.compat;
   info.layers = config.dims.layers;
   info.vocabulary = config.dims.vocab_size;
   info.context_model = config.max_position_embeddings;
@@ -65,6 +65,10 @@ ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& c
   if (!bos.empty()) info.bos = bos.front();
   info.notes = weights.notes();
   return info;
+}
+
+uint64_t kv_blocks(size_t context, size_t sessions) {
+  return (context + kKvBlockTokens - 1) / kKvBlockTokens * uint64_t{sessions};
 }
 
 size_t default_context(uint64_t context_model) {
@@ -96,9 +100,9 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
   StepLimits& limits = state.limits;
   limits.context = context;
   limits.heads = dims.heads;
-  limits.kv = {options.kv, dims.layers, dims.kv_heads, dims.head_dim};
-  const uint64_t blocks =
-      (context + kKvBlockTokens - 1) / kKvBlockTokens * uint64_t{options.sessions_max};
+  limits.kv = {options.kv, config.caches()};
+  limits.selected_max = std::min<size_t>(config.index_top_k, context);
+  const uint64_t blocks = kv_blocks(context, options.sessions_max);
   const auto kv_bytes = checked_mul(blocks, limits.kv.block_bytes());
   if (!kv_bytes || *kv_bytes > UINT64_MAX / 4 || blocks > UINT32_MAX)
     return fail(ErrorCode::kExhausted, "{} tokens of context for {} sessions cannot be addressed",
@@ -229,7 +233,8 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
   state->pool = &pool;
   state->checkpoint = std::move(checkpoint);
   SLUICE_ASSIGN(const families::ModelMap map, families::map_model(*state->checkpoint, ""));
-  SLUICE_ASSIGN(const model::ModelConfig config, model::read_config(*state->checkpoint, map));
+  SLUICE_ASSIGN(const model::ModelConfig config,
+                model::read_config(*state->checkpoint, map, options.compat));
   SLUICE_ASSIGN(state->weights, WeightStore::plan(state->checkpoint, map));
   state->info = describe(*state->checkpoint, config, *state->weights);
   SLUICE_TRY(EngineOpener::choose_context(config, *state));
@@ -253,8 +258,8 @@ Status Engine::load(Log& log, Progress& progress) {
   EngineOpener::choose_reads(s);
   s.weights->set_guesses(s.options.lookahead);
   SLUICE_TRY(s.weights->load(*s.pool, progress, s.options.reads));
-  SLUICE_ASSIGN(
-      s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(s.need.kv / s.limits.kv.block_bytes())));
+  const uint64_t blocks = kv_blocks(s.limits.context, s.options.sessions_max);
+  SLUICE_ASSIGN(s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(blocks)));
   s.backend->allocate(s.limits);
   return {};
 }

@@ -59,7 +59,8 @@ Parts sort_entries(std::span<const WeightEntry> entries, bool tied) {
     } else if (e.role == Role::kEmbedding && !tied) {
       parts.rows_only.push_back(i);
       parts.rows_only_bytes += bytes;
-    } else if (e.vector() || e.role == Role::kRouter || e.role == Role::kOther) {
+    } else if (e.vector() || e.role == Role::kRouter || e.role == Role::kBias ||
+               e.role == Role::kOther) {
       parts.always.push_back(i);
       parts.always_bytes += bytes;
     } else {

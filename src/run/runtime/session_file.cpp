@@ -16,7 +16,7 @@ static_assert(std::endian::native == std::endian::little);
 constexpr std::string_view kMagic = "SLUICEKV";
 constexpr uint32_t kVersion = 1;
 constexpr size_t kFixedBytes = 16;  // magic, version, length of the JSON
-constexpr uint32_t kJsonBytesMax = 4096;
+constexpr uint32_t kJsonBytesMax = 64 << 10;
 constexpr size_t kDigestBytes = 32;  // hexadecimal
 constexpr size_t kPieceBytes = 1 << 20;
 
@@ -25,31 +25,55 @@ std::span<const std::byte> bytes_of(std::span<const T> values) {
   return std::as_bytes(values);
 }
 
+// [layers, heads, key_dim, value_dim] of each run of layers that are alike; value_dim 0 where
+// values lie in keys.
+Json layer_runs(const KvShape& shape) {
+  Json runs = Json::array();
+  for (size_t first = 0, end = 0; first < shape.layers.size(); first = end) {
+    const model::KvDims& dims = shape.layers[first];
+    while (end < shape.layers.size() && shape.layers[end] == dims) ++end;
+    runs.push_back(
+        {end - first, dims.heads, dims.key_dim, dims.values_in_keys ? 0 : dims.value_dim});
+  }
+  return runs;
+}
+
 Json describe(const Engine& engine, const KvSequence& kv) {
   const KvShape& shape = kv.pool().shape();
   Json json = {{"model", engine.info().identity.hex()},
                {"kv", kv_type_name(shape.type)},
-               {"layers", shape.layers},
-               {"kv_heads", shape.kv_heads},
-               {"head_dim", shape.head_dim},
                {"block_tokens", kKvBlockTokens},
                {"tokens", kv.size()}};
-  if (shape.turned()) json["turned"] = true;
+  const Json runs = layer_runs(shape);
+  if (runs.size() == 1 && runs[0][2] == runs[0][3]) {
+    json["layers"] = runs[0][0];
+    json["kv_heads"] = runs[0][1];
+    json["head_dim"] = runs[0][2];
+  } else {
+    json["layers"] = runs;
+  }
+  bool turned = false;
+  for (size_t layer = 0; layer < shape.layers.size(); ++layer) turned |= shape.turned(layer);
+  if (turned) json["turned"] = true;
+  if (engine.info().compat == Compat::kMlx) json["compat"] = "mlx";
   if (engine.info().rope_length > 0) json["rope_length"] = engine.info().rope_length;
   return json;
 }
 
-// The rows in use of each block, layer by layer and head by head, keys and then values.
+// The rows in use of each block, layer by layer and head by head, keys and then values of their
+// own.
 template <class Visit>
 Status visit_rows(const KvSequence& kv, size_t tokens, Visit&& visit) {
   const KvPool& pool = kv.pool();
   for (size_t first = 0; first < tokens; first += kKvBlockTokens) {
     const uint32_t block = kv.blocks()[first / kKvBlockTokens];
-    const size_t bytes = std::min(kKvBlockTokens, tokens - first) * pool.shape().row_bytes();
-    for (size_t layer = 0; layer < pool.shape().layers; ++layer)
-      for (size_t head = 0; head < pool.shape().kv_heads; ++head) {
-        SLUICE_TRY(visit(std::span(pool.keys(block, layer, head), bytes)));
-        SLUICE_TRY(visit(std::span(pool.values(block, layer, head), bytes)));
+    const size_t rows = std::min(kKvBlockTokens, tokens - first);
+    const KvShape& shape = pool.shape();
+    for (size_t layer = 0; layer < shape.layers.size(); ++layer)
+      for (size_t head = 0; head < shape.layers[layer].heads; ++head) {
+        SLUICE_TRY(visit(std::span(pool.keys(block, layer, head), rows * shape.key_bytes(layer))));
+        if (const size_t bytes = rows * shape.value_bytes(layer); bytes > 0)
+          SLUICE_TRY(visit(std::span(pool.values(block, layer, head), bytes)));
       }
   }
   return {};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_set>
 
 #include "base/checked.h"
 #include "io/aligned_buffer.h"
@@ -73,19 +74,27 @@ Result<WeightFormat> stored_format(const StoredTensor& tensor, const std::string
               path, tensor.info.name, storage_text(tensor));
 }
 
+// Plain elements can be transposed while they are brought, all columns of a source's rows at once.
+bool can_transpose(const StoredTensor& tensor, const RowSource& source) {
+  return tensor.packing == nullptr && dtype_info(tensor.info.dtype).block_elements == 1 &&
+         tensor.info.shape.size() == 2 && tensor.info.shape[1] == source.rows;
+}
+
 bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
   return bytes >= kDirectBytesMin && part.from == part.into && !part.add_one;
 }
 
-// Cuts a transfer into pieces, at heads where rows are permuted within heads.
+// Cuts a transfer into pieces, at heads where rows are rearranged within heads.
 void append_pieces(const WeightTransfer& whole, std::vector<WeightTransfer>& out) {
-  uint64_t rows_max = std::max<uint64_t>(
-      1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) / whole.row_bytes);
+  uint64_t rows_max =
+      std::max<uint64_t>(1, (whole.staged() ? kStagedTransferBytes : kTransferBytes) /
+                                (whole.row_bytes * whole.stride));
   if (whole.head_rows > 0) rows_max = align_up(rows_max, whole.head_rows);
+  if (whole.transposed_rows > 0) rows_max = align_up(rows_max, whole.transposed_rows);
   for (uint64_t row = 0; row < whole.rows; row += rows_max) {
     WeightTransfer piece = whole;
     piece.rows = std::min(rows_max, whole.rows - row);
-    piece.offset += row * whole.row_bytes;
+    piece.offset += row * whole.row_bytes * whole.stride;
     piece.to += row * whole.to_row_bytes;
     out.push_back(piece);
   }
@@ -101,8 +110,39 @@ uint64_t WeightEntry::row_unit() const {
   uint64_t unit = 1;
   for (const WeightPart& part : parts)
     for (const FileRows& source : part.sources)
-      if (source.head_rows > 0) unit = std::lcm(unit, source.head_rows);
+      if (source.head_rows > 0 || source.transposed)
+        unit = std::lcm(unit, source.transposed ? source.rows : source.head_rows);
   return unit;
+}
+
+std::vector<OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
+                                          const families::ModelMap& map) {
+  std::vector<OutputModule> kept;
+  std::unordered_set<uint32_t> whole;  // tensors
+  const auto made_of_whole = [&](const OutputModule& module) {
+    return std::ranges::all_of(module.recipe.sources,
+                               [&](const RowSource& s) { return whole.contains(s.tensor); });
+  };
+  for (const OutputModule& module : map.modules) {
+    if (made_of_whole(module)) continue;
+    const RowSource& source = module.recipe.sources.front();
+    const StoredTensor& tensor = checkpoint.tensors[source.tensor];
+    if (module.role != families::Role::kAttentionK || source.order != RowOrder::kTransposed ||
+        can_transpose(tensor, source)) {
+      kept.push_back(module);
+      continue;
+    }
+    const numerics::Shape& shape = tensor.info.shape;
+    whole.insert(source.tensor);
+    kept.push_back({.path = tensor.info.name,
+                    .parameter = "",
+                    .role = module.role,
+                    .layer = module.layer,
+                    .shape = shape,
+                    .quantizable = true,
+                    .recipe = {.sources = {{.tensor = source.tensor, .rows = shape[0]}}}});
+  }
+  return kept;
 }
 
 Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputModule& module) {
@@ -117,23 +157,27 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
                   "module must be stored alike",
                   checkpoint.path, first.info.name, storage_text(first),
                   tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
-    if (source.order == RowOrder::kTransposed)
-      return fail(ErrorCode::kUnsupported, "{}: {} would have to be transposed while it is loaded",
-                  checkpoint.path, tensors[source.tensor].info.name);
+    if (source.order == RowOrder::kTransposed && !can_transpose(tensors[source.tensor], source))
+      return fail(
+          ErrorCode::kUnsupported,
+          "{}: {} is stored as {} and would have to be transposed, which cannot be done while "
+          "it is loaded; `sluice fit` makes a model of it that can be run",
+          checkpoint.path, tensors[source.tensor].info.name, storage_text(tensors[source.tensor]));
   }
   const bool plain = format.quant.mode == numerics::QuantMode::kFloat;
+  const bool bias = module.role == families::Role::kBias;
   const bool vector = module.shape.size() == 1;
   const DType stored = format.dtype;
-  if (plain) format.dtype = vector || module.filters ? DType::kF32 : resident_type(stored);
+  if (plain) format.dtype = vector || bias || module.filters ? DType::kF32 : resident_type(stored);
 
   WeightEntry entry{
       .name = module.tensor_name(),
       .role = module.role,
       .layer = module.layer,
       .format = format,
-      .experts = module.experts(),
-      .rows = vector ? 1 : module.rows(),
-      .columns = vector ? module.shape[0] : module.columns(),
+      .experts = families::is_expert(module.role) ? module.experts() : 1,
+      .rows = vector ? 1 : (bias ? module.shape[0] : module.rows()),
+      .columns = vector || bias ? module.shape.back() : module.columns(),
       .storage = plain ? std::string(dtype_info(format.dtype).name) : storage_text(first),
       .parts = {}};
   const uint32_t parts = plain ? 1 : first.packing->part_count;
@@ -151,12 +195,17 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
     for (const RowSource& source : module.recipe.sources) {
       const StoredTensor& tensor = tensors[source.tensor];
       const uint64_t begin = plain ? tensor.offset : tensor.packing->parts[index].offset;
+      const bool transposed = source.order == RowOrder::kTransposed;
+      const uint64_t source_row_bytes =
+          transposed ? row_bytes_of(stored, source.rows) : part.file_row_bytes;
       part.sources.push_back(
           {.file = plain ? tensor.file : tensor.packing->parts[index].file,
-           .offset = begin + source.first_row * part.file_row_bytes,
+           .offset = begin + source.first_row * source_row_bytes,
            .first_row = row,
            .rows = source.rows,
-           .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0});
+           .head_rows = source.order == RowOrder::kUninterleaveHeads ? source.head_rows : 0,
+           .transposed = transposed,
+           .stride = source.stride});
       row += source.rows;
     }
     entry.parts.push_back(std::move(part));
@@ -174,7 +223,7 @@ PlacedRows place_rows(const WeightEntry& entry, uint64_t first_row, uint64_t row
       const auto source = std::ranges::find_if(
           part.sources, [&](const FileRows& s) { return first_row < s.first_row + s.rows; });
       const uint64_t offset =
-          source->offset + (first_row - source->first_row) * part.file_row_bytes;
+          source->offset + (first_row - source->first_row) * source->stride * part.file_row_bytes;
       at = align_up(at, io::kDirectAlignment) + offset % io::kDirectAlignment;
     }
     placed.begin[i] = at;
@@ -209,22 +258,50 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
       const uint64_t to = std::min(end, source.first_row + source.rows);
       if (from >= to) continue;
       append_pieces({.file = source.file,
-                     .offset = source.offset + (from - source.first_row) * part.file_row_bytes,
+                     .offset = source.offset +
+                               (from - source.first_row) * source.stride * part.file_row_bytes,
                      .row_bytes = part.file_row_bytes,
                      .rows = to - from,
                      .to = base + placed.begin[i] + (from - first) * part.row_bytes,
                      .to_row_bytes = part.row_bytes,
                      .columns = part.columns,
                      .head_rows = source.head_rows,
+                     .stride = source.stride,
+                     .transposed_rows = source.transposed ? source.rows : 0,
                      .from = part.from,
                      .into = part.into,
                      .add_one = part.add_one,
                      // Else another source's rows lie in them.
-                     .whole_pages = pages && from == first && to == end && source.head_rows == 0},
+                     .whole_pages = pages && from == first && to == end && source.head_rows == 0 &&
+                                    !source.transposed && source.stride == 1},
                     out);
     }
   }
 }
+
+namespace {
+
+// staging holds, block after block, columns rows of transposed_rows elements; out gets
+// transposed_rows rows of columns elements for each.
+void transpose(const WeightTransfer& t, TransferBuffers& buffers) {
+  const auto rows = static_cast<size_t>(t.transposed_rows),
+             columns = static_cast<size_t>(t.columns);
+  const size_t block_bytes = rows * static_cast<size_t>(t.row_bytes);
+  std::vector<float>& values = buffers.values;
+  values.resize(rows * columns + columns);
+  const std::span<float> whole(values.data(), rows * columns),
+      row(values.data() + whole.size(), columns);
+  std::byte* to = t.to;
+  for (size_t at = 0; at < buffers.staging.size(); at += block_bytes) {
+    numerics::decode_elements(t.from, std::span(buffers.staging).subspan(at, block_bytes), whole);
+    for (size_t r = 0; r < rows; ++r, to += t.to_row_bytes) {
+      for (size_t c = 0; c < columns; ++c) row[c] = whole[c * rows + r];
+      numerics::encode_elements(t.into, row, {to, static_cast<size_t>(t.to_row_bytes)});
+    }
+  }
+}
+
+}  // namespace
 
 Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
                     TransferBuffers& buffers) {
@@ -233,6 +310,10 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
   if (!t.staged()) return source.read_at(t.offset, {t.to, bytes});
   buffers.staging.resize(bytes);
   SLUICE_TRY(source.read_at(t.offset, buffers.staging));
+  if (t.transposed_rows > 0) {
+    transpose(t, buffers);
+    return {};
+  }
   buffers.values.resize(static_cast<size_t>(t.columns));
   for (uint64_t row = 0; row < t.rows; ++row) {
     uint64_t target = row;
@@ -240,7 +321,7 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
       const uint64_t in_head = row % t.head_rows;
       target = row - in_head + in_head / 2 + in_head % 2 * (t.head_rows / 2);
     }
-    const std::span<const std::byte> in(buffers.staging.data() + row * t.row_bytes,
+    const std::span<const std::byte> in(buffers.staging.data() + row * t.stride * t.row_bytes,
                                         static_cast<size_t>(t.row_bytes));
     const std::span<std::byte> out(t.to + target * t.to_row_bytes,
                                    static_cast<size_t>(t.to_row_bytes));

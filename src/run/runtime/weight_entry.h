@@ -20,6 +20,8 @@ struct FileRows {
   uint32_t file = 0;
   uint64_t offset = 0, first_row = 0, rows = 0;
   uint64_t head_rows = 0;  // > 0: rows of each head come interleaved (RowOrder::kUninterleaveHeads)
+  bool transposed = false;  // the file has them as columns, all of them together or none
+  uint64_t stride = 1;      // > 1: they are every stride-th row there
 };
 
 // Codes, scales or biases; or the values of what is not quantized by MLX's rules. from and into
@@ -33,9 +35,10 @@ struct WeightPart {
   std::vector<FileRows> sources;  // all rows in order, counted as in the file
 };
 
-// Stacked experts are one after another: expert e is rows [e·R, (e+1)·R), R = rows / experts.
-// Vectors (norms, biases) are one row of f32; filters of convolutions a row of f32 for each
-// channel.
+// Stacked experts are one after another: expert e is rows [e·R, (e+1)·R), R = rows / experts. So
+// are the matrices of heads, which are one matrix here: all of them are used together. Vectors
+// (norms, biases) are one row of f32; the biases of experts a row for each, filters of
+// convolutions one for each channel.
 struct WeightEntry {
   std::string name;  // of the tensor in the model's own terms: "model.norm.weight"
   families::Role role = families::Role::kOther;
@@ -52,6 +55,12 @@ struct WeightEntry {
   // Ranges of rows that are brought apart must begin and end at multiples of it.
   uint64_t row_unit() const;
 };
+
+// The modules as products take them. A head's keys whose rows are columns of a packed tensor, or of
+// one of blocks, cannot be brought as such: the tensor is kept as it is, under its own name, and
+// whoever multiplies by it does so transposed. What else is made of it alone is not kept twice.
+std::vector<families::OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
+                                                    const families::ModelMap& map);
 
 // kUnsupported for storage that products cannot read.
 Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint,
@@ -74,12 +83,15 @@ struct WeightTransfer {
   uint32_t file = 0;
   uint64_t offset = 0, row_bytes = 0, rows = 0;
   std::byte* to = nullptr;
-  uint64_t to_row_bytes = 0, columns = 0, head_rows = 0;
+  uint64_t to_row_bytes = 0, columns = 0, head_rows = 0, stride = 1;
+  uint64_t transposed_rows = 0;  // > 0: so many rows at a time come as columns
   numerics::DType from{}, into{};
   bool add_one = false;
   bool whole_pages = false;  // the pages around it in memory may be overwritten with the file's
-  uint64_t bytes() const { return rows * row_bytes; }
-  bool staged() const { return head_rows > 0 || from != into || add_one; }
+  uint64_t bytes() const { return ((rows - 1) * stride + 1) * row_bytes; }  // of the file
+  bool staged() const {
+    return head_rows > 0 || stride > 1 || transposed_rows > 0 || from != into || add_one;
+  }
 };
 // All that brings placed rows to the buffer at base, in pieces.
 void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::byte* base,

@@ -34,7 +34,7 @@ Result<std::unique_ptr<WeightStore>> WeightStore::plan(
   std::unique_ptr<WeightStore> store(new WeightStore);
   store->checkpoint_ = std::move(checkpoint);
   std::map<std::pair<numerics::DType, numerics::DType>, size_t> decoded;
-  for (const families::OutputModule& module : map.modules) {
+  for (const families::OutputModule& module : modules_to_keep(*store->checkpoint_, map)) {
     SLUICE_ASSIGN(WeightEntry entry, make_entry(*store->checkpoint_, module));
     const io::StoredTensor& source =
         store->checkpoint_->tensors[module.recipe.sources.front().tensor];

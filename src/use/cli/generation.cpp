@@ -137,6 +137,11 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                   "what enters products: 8-bit integers where that is safe, or f32 everywhere")
       ->check(CLI::IsMember({"auto", "f32", "i8"}))
       ->capture_default_str();
+  command
+      .add_option("--compat", arguments.compat,
+                  "whose formula holds where mlx_lm departs from transformers")
+      ->check(CLI::IsMember({"transformers", "mlx"}))
+      ->capture_default_str();
   command.add_option("--memory", arguments.memory,
                      "the most memory that the process may take, such as 8GB; what does not fit is "
                      "read from disk as it is used "
@@ -169,6 +174,7 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   options.simd = context.simd;
   SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(arguments.kv));
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments.activations));
+  SLUICE_ASSIGN(options.compat, runtime::parse_compat(arguments.compat));
   if (!arguments.memory.empty()) {
     SLUICE_ASSIGN(options.memory_bytes_max, parse_bytes(arguments.memory));
   }

@@ -33,7 +33,7 @@ struct UniformSize {
 Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFormat& format) {
   std::vector<numerics::QuantFormat> formats;
   for (const families::OutputModule& module : model.map.modules)
-    formats.push_back(uniform_format(module, format));
+    formats.push_back(uniform_format(model, module, format));
   SLUICE_ASSIGN(const stream::OutputLayout layout,
                 stream::layout_output(stream::layout_modules(*model.checkpoint, model.map),
                                       model.map.dtype, formats));
@@ -43,8 +43,10 @@ Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFo
 uint64_t smaller_groups(const OpenedModel& model, const numerics::QuantFormat& format) {
   return static_cast<uint64_t>(
       std::ranges::count_if(model.map.modules, [&](const families::OutputModule& module) {
-        const numerics::QuantFormat given = uniform_format(module, format);
-        return module.bits_floor == 0 && module.quantizable && given != format;
+        const numerics::QuantFormat given = uniform_format(model, module, format);
+        const bool same_width = given.mode == format.mode && given.bits == format.bits;
+        return module.bits_floor == 0 && module.quantizable && given != format &&
+               (same_width || given.mode == numerics::QuantMode::kFloat);
       }));
 }
 
@@ -118,7 +120,7 @@ Result<Inspection> inspect(Context& context, const OpenedModel& model) {
     ++role.modules;
     role.elements += module.elements();
     result.parameters += module.elements();
-    result.experts = std::max(result.experts, module.experts());
+    if (is_expert(module.role)) result.experts = std::max(result.experts, module.experts());
   }
   for (const io::StoredTensor& tensor : model.checkpoint->tensors) {
     Size& dtype = result.dtypes[io::storage_text(tensor)];

@@ -15,9 +15,38 @@ using numerics::QuantMode;
 
 constexpr uint16_t kRouterGroup = 64;
 
-}  // namespace
+double bits_per_weight(const QuantFormat& format, const OutputModule& module,
+                       numerics::DType dtype) {
+  const uint64_t bytes = numerics::encoded_bytes(format, module.shape, dtype).total();
+  return 8 * static_cast<double>(bytes) / static_cast<double>(module.elements());
+}
 
-QuantFormat uniform_format(const OutputModule& module, QuantFormat wanted) {
+// What a publisher packed stays packed as it is, unless something smaller is wanted: any other
+// format would take more room and be farther from the source. mlx_lm leaves such modules alone too.
+// Folders that were converted before are whoever converts them again's own choice.
+QuantFormat unless_published(const OpenedModel& model, const OutputModule& module,
+                             const QuantFormat& wanted) {
+  if (json_find(model.checkpoint->config, "quantization") != nullptr) return wanted;
+  const auto source = stream::describe_source(*model.checkpoint, module);
+  if (!source) return wanted;
+  const std::vector<QuantFormat> lossless = lossless_formats(*source, model.map.dtype);
+  if (lossless.empty() || !always_lossless(*source, lossless[0])) return wanted;
+  const QuantFormat& stored = lossless[0];
+  const bool as_good = std::ranges::find(lossless, wanted) != lossless.end();
+  const bool smaller = bits_per_weight(wanted, module, model.map.dtype) <
+                       bits_per_weight(stored, module, model.map.dtype);
+  return as_good || smaller || !can_encode(stored, module.shape) ? wanted : stored;
+}
+
+// Rows of MLX's own packing always move; of mxfp4 into affine groups all do that a model could
+// have.
+bool moves(const stream::ModuleSource& source, const QuantFormat& format, numerics::DType dtype) {
+  if (source.packing == nullptr) return false;
+  const std::vector<QuantFormat> lossless = lossless_formats(source, dtype);
+  return std::ranges::find(lossless, format) != lossless.end();
+}
+
+QuantFormat possible_format(const OutputModule& module, QuantFormat wanted) {
   if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   if (module.bits_floor > 0)
     wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
@@ -27,6 +56,14 @@ QuantFormat uniform_format(const OutputModule& module, QuantFormat wanted) {
     if (can_encode(format, module.shape)) return format;
   }
   return {};
+}
+
+}  // namespace
+
+QuantFormat uniform_format(const OpenedModel& model, const OutputModule& module,
+                           const QuantFormat& wanted) {
+  const QuantFormat format = possible_format(module, wanted);
+  return format.mode == QuantMode::kFloat ? format : unless_published(model, module, format);
 }
 
 Result<FormatRule> recipe_rule(const families::ModelMap& map, std::string_view recipe,
@@ -70,14 +107,13 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
     tensor.elements = module.elements();
     tensor.quantizable = module.quantizable;
     const QuantFormat format = wanted(module);
-    tensor.format = uniform_format(module, format);
+    tensor.format = uniform_format(model, module, format);
     const bool quantized = tensor.format.mode != QuantMode::kFloat;
     tensor.encoder = quantized ? encoder : Encoder::kCast;
     if (quantized) {
       SLUICE_ASSIGN(const stream::ModuleSource source,
                     stream::describe_source(*model.checkpoint, module));
-      if (always_lossless(source) && lossless_format(source, model.map.dtype) == tensor.format)
-        tensor.encoder = Encoder::kLossless;
+      if (moves(source, tensor.format, model.map.dtype)) tensor.encoder = Encoder::kLossless;
     }
     tensor.bytes =
         numerics::encoded_bytes(
@@ -86,7 +122,8 @@ Result<allocate::Plan> uniform_plan(Context& context, const OpenedModel& model,
             .total();
     if (module.quantizable && format.mode != QuantMode::kFloat) {
       unquantized += !quantized;
-      smaller_group += quantized && module.bits_floor == 0 && tensor.format != format;
+      smaller_group += quantized && module.bits_floor == 0 &&
+                       tensor.encoder != Encoder::kLossless && tensor.format != format;
     }
     formats.push_back(tensor.format);
     data.elements += tensor.elements;

@@ -12,9 +12,9 @@
 namespace sluice::cli {
 
 // The format that a module gets in a uniform plan: the wanted one, a smaller group of the same
-// width, or unquantized.
-numerics::QuantFormat uniform_format(const families::OutputModule& module,
-                                     numerics::QuantFormat wanted);
+// width, or unquantized; or the one in which its publisher packed it, where that takes no more.
+numerics::QuantFormat uniform_format(const OpenedModel& model, const families::OutputModule& module,
+                                     const numerics::QuantFormat& wanted);
 
 // The format wanted for a module, before uniform_format makes it possible.
 using FormatRule = std::function<numerics::QuantFormat(const families::OutputModule& module)>;

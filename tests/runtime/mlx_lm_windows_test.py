@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Logits against stock mlx_lm in float32 of families whose layers see windows or chunks of the context:
+prefill at once, in pieces, and token by token, over several windows; and the same bits where experts
+do not fit into memory. Argument: the logits_export program."""
+
+import os
+import subprocess
+import sys
+import unittest.mock
+from pathlib import Path
+
+sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
+                       / "tests" / "e2e"))
+
+import numpy as np
+import support
+from support import convert_stock, load_stock, make_checkpoint, read_json, relative_difference
+
+TOLERANCE = 1e-4
+SEED = support.fresh_seed()
+EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
+TOKENS = 51  # of windows and chunks of 16: the tokens before, at and behind three boundaries
+YARN = dict(beta_fast=32.0, beta_slow=1.0, factor=32.0, original_max_position_embeddings=4096,
+            rope_type="yarn")
+
+
+def export(folder, ids, chunk, *options, compat="mlx"):
+    """(logits, what was printed)."""
+    out = Path(folder) / "logits.f32"
+    result = subprocess.run([EXPORT, *options, folder, out, str(chunk), "f32", compat,
+                             *map(str, ids)], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise AssertionError(result.stderr)
+    return np.fromfile(out, np.float32).reshape(len(ids), -1), result.stdout
+
+
+class Windows(support.TestCase):
+    def check(self, folder):
+        ids = self.ids(folder)
+        expected = support.logits(load_stock(folder), ids)
+        for chunk in (512, 1, 7):
+            found, _ = export(folder, ids, chunk)
+            self.assertEqual(found.shape, expected.shape)
+            difference = relative_difference(found, expected)
+            print(f"{folder.name}, chunks of {chunk}: {difference:.2e}", flush=True)
+            self.assertLessEqual(difference, TOLERANCE)
+
+    def check_streaming(self, folder):
+        ids = self.ids(folder)
+        whole, notes = export(folder, ids, 7)
+        self.assertNotIn("read from disk", notes)
+        size = support.weight_bytes(folder)
+        streamed = 0
+        for share in (0.5, 0.65, 0.8, 0.95):
+            try:
+                part, notes = export(folder, ids, 7, f"--weights={int(size * share)}")
+            except AssertionError as refused:  # less than two tokens' experts
+                self.assertIn("takes at least", str(refused))
+                continue
+            streamed += "read from disk" in notes
+            np.testing.assert_array_equal(part, whole)
+        self.assertGreater(streamed, 0)
+
+    def source(self, family, name, dtype="bf16", **settings):
+        folder = self.folder / name
+        make_checkpoint(folder, family, dtype=dtype, seed=SEED, **settings)
+        return folder
+
+    def converted(self, source, bits=None, group=None):
+        folder = source.with_name(f"{source.name} {bits or 'unquantized'}")
+        convert_stock(source, folder, bits, group)
+        return folder
+
+    def ids(self, folder):
+        config = read_json(folder / "config.json")
+        vocabulary = config.get("text_config", config)["vocab_size"]
+        return [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, TOKENS)]
+
+    def test_gpt_oss(self):
+        """Stock mlx_lm knows no other yarn than the one of whole dimensions."""
+        source = self.source("gpt_oss", "gpt_oss", dtype="mxfp4", rope_scaling=YARN,
+                             num_hidden_layers=3)
+        self.check(source)
+        self.check(self.converted(source, 4, 32))
+        self.check_streaming(source)
+
+    def test_gpt_oss_of_odd_shape(self):
+        """As wide as it is tall no longer; every layer but one sees a window."""
+        source = self.source("gpt_oss", "gpt_oss odd", dtype="mxfp4", rope_scaling=None,
+                             intermediate_size=96, hidden_size=160, num_attention_heads=6,
+                             num_key_value_heads=2, num_local_experts=7, num_experts_per_tok=3,
+                             num_hidden_layers=3, sliding_window=17,
+                             layer_types=["full_attention", *["sliding_attention"] * 2])
+        self.check(source)
+
+
+    def test_gemma3(self):
+        for number, (family, settings) in enumerate((
+                ("gemma3_text", {}), ("gemma3_text", dict(tied=True, sliding_window=17)),
+                ("gemma3", dict(tied=True, num_hidden_layers=4, sliding_window_pattern=3,
+                                rope_scaling=dict(rope_type="linear", factor=8.0))))):
+            with self.subTest(family, **settings):
+                source = self.source(family, f"{number} {family}", **settings)
+                self.check(source)
+                self.check(self.converted(source, 4, 64))
+
+    def test_llama4(self):
+        """Experts come fused and turned, so that both run what stock mlx_lm makes of them."""
+        for number, settings in enumerate((
+                {}, dict(interleave_moe_layer_step=2, use_qk_norm=False, rope_scaling=None),
+                dict(attention_bias=True, attention_chunk_size=17, floor_scale=5, num_hidden_layers=8,
+                     num_attention_heads=6, attn_temperature_tuning=False))):
+            with self.subTest(**settings):
+                source = self.source("llama4", f"{number} llama4", **settings)
+                self.check(self.converted(source))
+                folder = self.converted(source, 4, 32)
+                self.check(folder)
+                self.check_streaming(folder)
+
+
+    def check_departure(self, folder, stock, published):
+        """Logits of stock mlx_lm, and of the published formula, from which it departs."""
+        ids = self.ids(folder)
+        self.assertGreater(relative_difference(stock, published), 20 * TOLERANCE)
+        for compat, expected in (("mlx", stock), ("transformers", published)):
+            for chunk in (512, 7):
+                found, _ = export(folder, ids, chunk, compat=compat)
+                self.assertLessEqual(relative_difference(found, expected), TOLERANCE, compat)
+
+    def test_yarn_of_parts_of_dimensions(self):
+        """truncate false, which stock mlx_lm does not read."""
+        import mlx.core as mx
+
+        yarn = dict(YARN, original_max_position_embeddings=512, truncate=False)
+        folder = self.source("gpt_oss", "gpt_oss yarn", dtype="mxfp4", rope_scaling=yarn)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        dims, base = 64, 150000.0
+        low, high = (dims * np.log(512 / (2 * np.pi * turns)) / (2 * np.log(base))
+                     for turns in (32, 1))
+        pairs = np.arange(dims // 2)
+        ramp = np.clip((pairs - low) / (high - low), 0, 1)
+        frequencies = base ** (-2 * pairs / dims) * (1 - ramp + ramp / 32)
+        for layer in model.layers:
+            layer.self_attn.rope._freqs = mx.array(1 / frequencies, dtype=mx.float32)
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_epsilon_of_rotated_heads(self):
+        """rms_norm_eps, for which stock mlx_lm has a number of its own in Llama 4."""
+        import mlx.core as mx
+
+        folder = self.converted(self.source("llama4", "llama4 epsilon", rms_norm_eps=0.3))
+        ids, model = self.ids(folder), load_stock(folder)
+        stock, rms_norm = support.logits(model, ids), mx.fast.rms_norm
+
+        def published(x, weight, eps):
+            return rms_norm(x, weight, 0.3 if weight is None else eps)
+
+        with unittest.mock.patch.object(mx.fast, "rms_norm", published):
+            expected = support.logits(model, ids)
+        self.check_departure(folder, stock, expected)
+
+
+if __name__ == "__main__":
+    if not EXPORT or not Path(EXPORT).exists():
+        support.skip("the program logits_export is not built")
+    os.environ["SLUICE_BINARY"] = EXPORT
+    support.main(needs_mlx=True)
