@@ -81,18 +81,23 @@ std::string stream_text(const runtime::StreamStatistics& statistics) {
   return text;
 }
 
-// Where the profile of a model's experts may be: beside its weights, else in the user's own folder.
-std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
+// Where what is kept of a model from one run to the next may be: beside its weights, else in the
+// user's own folder.
+std::vector<std::string> kept_paths(const runtime::ModelInfo& info, std::string_view name,
+                                    const std::string& own_name) {
   struct stat state;
   const bool folder = ::stat(info.path.c_str(), &state) == 0 && S_ISDIR(state.st_mode);
-  std::vector<std::string> paths;
-  if (folder)
-    paths.push_back(fmt::format("{}/{}", info.path, runtime::kExpertProfileName));
-  else
-    paths.push_back(fmt::format("{}.{}", info.path, runtime::kExpertProfileName));
+  std::vector<std::string> paths = {fmt::format("{}{}{}", info.path, folder ? "/" : ".", name)};
   const std::string own = user_folder("XDG_CACHE_HOME", ".cache");
-  if (!own.empty()) paths.push_back(fmt::format("{}/experts-{}.json", own, info.identity.hex()));
+  if (!own.empty()) paths.push_back(fmt::format("{}/{}", own, own_name));
   return paths;
+}
+std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
+  return kept_paths(info, runtime::kExpertProfileName,
+                    fmt::format("experts-{}.json", info.identity.hex()));
+}
+std::vector<std::string> digest_paths(const runtime::ModelInfo& info) {
+  return kept_paths(info, "sluice_pages.bin", fmt::format("pages-{}.bin", info.identity.hex()));
 }
 
 // A profile saves reads; without one, or with a bad one, everything works all the same.
@@ -151,6 +156,10 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                   "write down which experts were chosen, for `sluice doctor --replay`")
       ->type_name("FILE");
   command.add_flag(
+      "--verify-reads", arguments.verify_reads,
+      "hold whatever is read of the weights against digests of the files' pages, taken "
+      "in one pass over the files and kept beside the model");
+  command.add_flag(
       "--no-lookahead", arguments.no_lookahead,
       "wait for a layer's turn, instead of reading the experts that it would choose now "
       "while the one before computes");
@@ -174,10 +183,12 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   }
   SLUICE_ASSIGN(options.reads, runtime::parse_read_path(arguments.reads));
   options.lookahead = !arguments.no_lookahead;
+  options.verify_reads = arguments.verify_reads;
   return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
   SLUICE_ASSIGN(running.engine, runtime::Engine::plan(path, options, *running.pool));
+  running.engine->keep_digests(digest_paths(running.engine->info()));
   running.expert_trace_path = arguments.expert_trace;
   running.keeps_profile = use.real_text && !arguments.no_expert_profile;
   if (!arguments.expert_trace.empty())
