@@ -15,13 +15,11 @@
 #include "cli/model.h"
 #include "cli/user_folder.h"
 #include "runtime/expert_profile.h"
-#include "runtime/sampler/ngram_draft.h"
 
 namespace sluice::cli {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64ull << 20;
-constexpr size_t kDraftTokensMax = 8;  // beyond this, products cost more than guesses save
 // Short of 64 MB by what the prompt's tokens, the sampler and a few pages of code still take.
 constexpr uint64_t kBesidesBytes = 60'000'000;
 
@@ -265,12 +263,11 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
   command.add_flag("--ignore-eos", arguments.ignore_end, "go on behind the end of the text");
   command.add_flag("--context-shift", arguments.context_shift,
                    "drop the oldest half when the context is full, instead of stopping");
-  command.add_flag("--lookup", arguments.lookup,
-                   "guess ahead from what the text repeats; never changes the text");
+  add_draft_options(command, arguments.draft);
 }
 
 EngineUse generation_use(const GenerationArguments& arguments) {
-  return {.logits_rows = arguments.lookup ? 1 + kDraftTokensMax : 1,
+  return {.logits_rows = 1 + draft_tokens(arguments.draft),
           .real_text = true,
           .besides_bytes_max = kBesidesBytes};
 }
@@ -323,17 +320,13 @@ chat::Choose choose_with(runtime::Sampler& sampler) {
   };
 }
 
-chat::GenerateOptions generate_options(const GenerationArguments& arguments) {
+chat::GenerateOptions generate_options(const GenerationArguments& arguments, chat::Draft* draft) {
   chat::GenerateOptions options;
   options.tokens_max = static_cast<size_t>(arguments.tokens_max);
   options.stops = arguments.stops;
   options.ignore_end = arguments.ignore_end;
   options.context_shift = arguments.context_shift;
-  if (arguments.lookup)
-    options.draft = [](std::span<const uint32_t> tokens) {
-      const auto draft = runtime::ngram_draft(tokens, kDraftTokensMax);
-      return std::vector<uint32_t>(draft.begin(), draft.end());
-    };
+  options.draft = draft;
   return options;
 }
 
@@ -361,15 +354,21 @@ std::string generation_text(const chat::Generation& generation, const runtime::E
                       rate(run, generation.prefill_s), generation.tokens,
                       rate(generation.tokens, generation.decode_s));
   if (generation.drafted > 0)
-    text += fmt::format(", {} of {} guesses right", generation.accepted, generation.drafted);
+    text += fmt::format(
+        ", {} of {} guesses right ({:.2f} tokens a step; guessing took {:.0f} % of the time)",
+        generation.accepted, generation.drafted,
+        static_cast<double>(generation.tokens) / static_cast<double>(generation.steps),
+        100 * generation.draft_s / generation.decode_s);
   if (generation.finish == chat::Finish::kLength) text += ", cut at --max-tokens";
   if (generation.finish == chat::Finish::kContext) text += ", the context is full";
   return text + stream_text(engine.statistics()) +
          fmt::format(
              "\npeak memory: {}; with a full context {} = weights {} + keys and values {} + "
-             "scratch {} + program {}\n",
+             "scratch {} + program {}{}\n",
              bytes_text(peak_resident_bytes()), bytes_text(need.total()), bytes_text(need.weights),
-             bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program));
+             bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program),
+             (need.digests > 0 ? " + digests of pages " + bytes_text(need.digests) : "") +
+                 (need.draft > 0 ? " + the draft model " + bytes_text(need.draft) : ""));
 }
 
 Json generation_json(const chat::Generation& generation, const runtime::Engine& engine) {
@@ -382,6 +381,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"tokens", generation.tokens},
           {"drafted", generation.drafted},
           {"accepted", generation.accepted},
+          {"steps", generation.steps},
+          {"draft_s", generation.draft_s},
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
           {"peak_resident_bytes", peak_resident_bytes()},
@@ -395,6 +396,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
             {"kv", need.kv},
             {"scratch", need.scratch},
             {"program", need.program},
+            {"digests", need.digests},
+            {"draft", need.draft},
             {"total", need.total()}}}};
 }
 
