@@ -93,6 +93,43 @@ TEST(ChatTemplateTest, PythonsMethods) {
   EXPECT_EQ(show("{{ '%s-%02d' | format('a', 7) }}{{ '{} {x}'.format(1, x=2) }}"), "a-071 2");
 }
 
+TEST(ChatTemplateTest, PythonsPercent) {
+  EXPECT_EQ(show("{{ '%s' % x }}{{ '%s-%02d' % (x, 7) }}{{ '%(a)s%%' % {'a': x} }}", R"("é")"),
+            "éé-07é%");
+  EXPECT_EQ(show("{{ '%r %.2f %5s|%-5s|' % (x, 2, 'a', 'b') }}", "\"it's\""),
+            "\"it's\" 2.00     a|b    |");
+  EXPECT_EQ(show("{{ 2 * x % 4 }}{{ -x % 3 }}{{ x % 4 == 3 }}{{ 'a' ~ x % 4 ~ 'b' }}", "7"),
+            "22Truea3b");
+  EXPECT_EQ(show("{% for i in range(5) if i % 2 %}{{ '%s,' % i }}{% endfor %}"), "1,3,");
+  EXPECT_EQ(
+      show("{{ '%s' % (1, 2) }}"),
+      "error: the chat template: invalid operation: not all arguments converted during string "
+      "formatting (in chat_template:1)");
+  EXPECT_EQ(refused("{{ '%s %s' % x }}", "1"), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(refused("{{ x % 0 }}", "1"), ErrorCode::kInvalidArgument);
+  // Widths are limited, and so is what is written.
+  EXPECT_EQ(show("{{ ('%99999999999d' % x) | length }}", "1"), "65536");
+}
+
+// Jinja looks for methods first: a schema's "items" is one.
+TEST(ChatTemplateTest, MethodsThatAreNotCalled) {
+  const std::string schema = R"({"type": "array", "items": {"type": "string"}})";
+  EXPECT_EQ(
+      show("{{ x.items is mapping }}{{ x['items'] is mapping }}{{ x.items is callable }}", schema),
+      "FalseTrueTrue");
+  EXPECT_EQ(show("{{ x['items'].type }}{{ x.items() | length }}{{ x.type }}", schema),
+            "string2array");
+  EXPECT_EQ(show("{% set f = x.items %}{% for k, v in f() %}{{ k }},{% endfor %}", schema),
+            "type,items,");
+  EXPECT_EQ(refused("{% for k, v in x.items %}{{ k }}{% endfor %}", schema),
+            ErrorCode::kInvalidArgument);
+  // What would change the object is not handed out.
+  EXPECT_EQ(show("{{ x.pop is defined }}{{ x.nope is defined }}{{ 'a'.upper is defined }}", schema),
+            "FalseFalseTrue");
+  EXPECT_EQ(show("{% set n = namespace(items=3) %}{% set n.items = n.items + 1 %}{{ n.items }}"),
+            "4");
+}
+
 TEST(ChatTemplateTest, TestsOfTypes) {
   EXPECT_EQ(show("{{ x is mapping }}{{ x is sequence }}{{ x is iterable }}{{ x is string }}", "{}"),
             "TrueTrueTrueFalse");

@@ -31,6 +31,10 @@ Digest digest_of(std::span<const std::byte> bytes) {
 
 Digest digest_of(std::string_view text) { return digest_of(std::as_bytes(std::span(text))); }
 
+uint32_t short_digest_of(std::span<const std::byte> bytes) {
+  return static_cast<uint32_t>(XXH3_64bits(bytes.data(), bytes.size()));
+}
+
 struct Hasher::State {
   XXH3_state_t xxh;
 };

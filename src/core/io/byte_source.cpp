@@ -63,6 +63,15 @@ class FileSource : public ByteSource {
   }
   uint64_t size() const override { return state_.bytes; }
   int64_t modified_ns() const override { return state_.modified_ns; }
+  Status unchanged() const override {
+    SLUICE_ASSIGN(const Descriptor fd, plain_descriptor());
+    SLUICE_ASSIGN(const FileState now, regular_file_state(fd->get(), path_));
+    if (now.bytes == state_.bytes && now.modified_ns == state_.modified_ns) return {};
+    return fail(ErrorCode::kCorrupt, "{}: was {} while the model was in use", path_,
+                now.bytes == state_.bytes
+                    ? std::string("written to")
+                    : fmt::format("resized from {} to {} bytes", state_.bytes, now.bytes));
+  }
   const std::string& label() const override { return path_; }
   std::shared_ptr<const FileDescriptor> direct_descriptor() const override {
     if (!past_cache() || refused_.load(std::memory_order_relaxed)) return nullptr;

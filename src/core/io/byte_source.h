@@ -26,6 +26,13 @@ class ByteSource {
   virtual int64_t modified_ns() const { return 0; }
   // For messages: usually the file name.
   virtual const std::string& label() const = 0;
+  // kCorrupt when the file has been written to or resized since it was opened.
+  virtual Status unchanged() const { return {}; }
+  // Whether whole pages that came another way than by read_at() are what they should be, where that
+  // is known (io/page_digests.h); bytes end with a page or with the file. Else success.
+  virtual Status check(uint64_t /*offset*/, std::span<const std::byte> /*bytes*/) const {
+    return {};
+  }
   // A descriptor that reads past the page cache, for a ReadRing; null where reads must go through
   // read_at(), as those of small files do.
   virtual std::shared_ptr<const FileDescriptor> direct_descriptor() const { return nullptr; }

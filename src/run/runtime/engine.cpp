@@ -57,6 +57,12 @@ void Engine::record_reads() {
 void Engine::stop_recording_reads() { state_->weights->record_reads(nullptr); }
 Status Engine::replay_reads() { return state_->weights->replay_reads(state_->reads); }
 uint64_t Engine::resize_experts(uint64_t bytes) { return state_->weights->resize_experts(bytes); }
+void Engine::keep_digests(std::vector<std::string> paths) {
+  state_->digest_paths = std::move(paths);
+}
+void Engine::share_with(const MemoryNeed& draft) {
+  state_->need.draft = draft.weights + draft.kv + draft.scratch;
+}
 const ModelInfo& Engine::info() const { return state_->info; }
 const MemoryNeed& Engine::memory() const { return state_->need; }
 const Json& Engine::config() const { return state_->checkpoint->config; }
@@ -111,12 +117,15 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   s.backend->begin(batch, chunk.sequences);
   s.model->forward(batch);
   SLUICE_TRY(s.backend->status());
+  // What was read of a file that has changed may be of either state.
+  SLUICE_TRY(s.weights->unchanged());
   if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
   for (size_t first = 0; first < chunk.logits_rows.size(); first += s.limits.logits_rows) {
     const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
     const std::span<const float> logits =
         s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
     SLUICE_TRY(s.backend->status());
+    SLUICE_TRY(s.weights->unchanged());
     if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
       on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,

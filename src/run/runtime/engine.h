@@ -73,6 +73,10 @@ struct EngineOptions {
   // 0: chosen. For tests and measurements.
   uint64_t weight_bytes_max = 0, window_bytes = 0;
   ReadPath reads = ReadPath::kAuto;
+  // Whatever is read of the weights is held against digests of the files' pages, which are taken
+  // once (Engine::keep_digests()): wrong bytes end a step with kCorrupt, and are never computed
+  // with.
+  bool verify_reads = false;
   // In decoding, reads what the next layer's router would choose now, before its turn.
   bool lookahead = true;
   // What the rest of the process and scratch should take together: scratch, at most kScratchBytes,
@@ -94,7 +98,9 @@ struct MemoryNeed {
   uint64_t kv = 0;       // of sessions_max sessions at full context
   uint64_t scratch = 0;  // activations, logits and the kernels' own
   uint64_t program = 0;  // what this process held before (code, tokenizer), and encoding takes
-  uint64_t total() const { return weights + kv + scratch + program; }
+  uint64_t digests = 0;  // of the files' pages, where reads are verified
+  uint64_t draft = 0;    // a second model that guesses ahead of this one: Engine::share_with()
+  uint64_t total() const { return weights + kv + scratch + program + digests + draft; }
 };
 
 // What reading weights as they are used came to, since load().
@@ -211,6 +217,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // The same for a model whose headers have been read.
   static Result<std::shared_ptr<Engine>> plan(std::shared_ptr<const io::Checkpoint> checkpoint,
                                               const EngineOptions& options, ThreadPool& pool);
+  // Both before load(). Where digests of pages may be kept from one run to the next, by preference;
+  // without any, or where none can be written, each run takes them anew.
+  void keep_digests(std::vector<std::string> paths);
+  // That another engine will take memory beside this one, within the same limits.
+  void share_with(const MemoryNeed& draft);
   // Reads the weights; once, before the first session. Refuses as plan() does, now with all that
   // the process holds; the source's errors.
   Status load(Log& log, Progress& progress);

@@ -16,6 +16,7 @@ struct Engine::State {
   EngineOptions options;
   ThreadPool* pool = nullptr;
   std::shared_ptr<const io::Checkpoint> checkpoint;
+  std::vector<std::string> digest_paths;
   ModelInfo info;
   ReadTrace reads;  // as recorded last
   MemoryNeed need;

@@ -7,6 +7,8 @@
 #include "base/machine.h"
 #include "base/units.h"
 #include "io/descriptor_cache.h"
+#include "io/page_digests.h"
+#include "io/storage.h"
 #include "runtime/engine_state.h"
 
 namespace sluice::runtime {
@@ -85,6 +87,7 @@ struct EngineOpener {
   static void choose_rows(Engine::State& state);
   static Status choose_weights(Engine::State& state);
   static void choose_reads(const Engine::State& state);
+  static Status verify_reads(Engine::State& state, Log& log, Progress& progress);
   static int64_t spare_bytes(const Engine::State& state);
 };
 
@@ -149,7 +152,7 @@ MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
   const MemoryInfo machine = detect_memory();
   MemoryBound bound;
   const auto apply = [&](uint64_t stated, uint64_t program, std::string_view whose) {
-    const uint64_t beside = need.kv + need.scratch + program;
+    const uint64_t beside = need.kv + need.scratch + program + need.digests + need.draft;
     const uint64_t weights = stated - std::min(stated, beside);
     if (stated != 0 && weights < bound.weights) bound = {weights, stated, whose};
   };
@@ -161,11 +164,20 @@ MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
   return bound;
 }
 
+// What only some runs need.
+std::string extra_text(const MemoryNeed& need) {
+  std::string text;
+  if (need.digests > 0) text += " + digests of pages " + bytes_text(need.digests);
+  if (need.draft > 0) text += " + the draft model " + bytes_text(need.draft);
+  return text;
+}
+
 // All weights in memory where that fits; else a part, and the rest is read as it is used.
 Status EngineOpener::choose_weights(Engine::State& state) {
   const model::ModelConfig& config = state.model->config();
   const EngineOptions& options = state.options;
   MemoryNeed& need = state.need;
+  need.digests = options.verify_reads ? io::PageDigests::bytes(state.checkpoint->files) : 0;
   ResidencyNeeds needs{.tied = config.tied,
                        .experts_per_token = config.router.top_k,
                        .window_bytes = options.window_bytes};
@@ -184,10 +196,10 @@ Status EngineOpener::choose_weights(Engine::State& state) {
       return fail(
           ErrorCode::kInvalidArgument,
           "{}: running it takes at least {} = weights {}, most of them read again for every "
-          "token, + keys and values {} ({} tokens) + scratch {}, and the program itself {}, "
+          "token, + keys and values {} ({} tokens) + scratch {}{}, and the program itself {}, "
           "but {} {}; a smaller context, or smaller keys and values, would help",
           state.info.path, bytes_text(need.total() - need.program), bytes_text(need.weights),
-          bytes_text(need.kv), state.info.context, bytes_text(need.scratch),
+          bytes_text(need.kv), state.info.context, bytes_text(need.scratch), extra_text(need),
           bytes_text(need.program), bound.whose, bytes_text(bound.stated));
     }
   }
@@ -218,6 +230,43 @@ void EngineOpener::choose_reads(const Engine::State& state) {
   uint64_t wanted = state.need.total();
   for (const auto& file : state.checkpoint->files) wanted += file->size();
   if (wanted <= room / 4 * 3) state.checkpoint->descriptors->keep_pages();
+}
+
+// From now on weights come from files whose every read is checked.
+Status EngineOpener::verify_reads(Engine::State& state, Log& log, Progress& progress) {
+  const io::Checkpoint& checkpoint = *state.checkpoint;
+  const auto storage = io::local_storage();
+  std::shared_ptr<io::PageDigests> digests;
+  for (const std::string& path : state.digest_paths) {
+    if (digests != nullptr || !storage->exists(path)) continue;
+    const auto source = storage->open_source(path);
+    auto kept = source ? io::PageDigests::load(**source, checkpoint.files, state.info.identity)
+                       : std::unexpected(source.error());
+    if (kept)
+      digests = std::make_shared<io::PageDigests>(std::move(*kept));
+    else
+      log.warn(kept.error().message);
+  }
+  if (digests == nullptr) {
+    uint64_t bytes = 0;
+    for (const auto& file : checkpoint.files) bytes += file->size();
+    log.info(fmt::format(
+        "all {} of the model's files are read once now, to take digests of their pages ({})",
+        bytes_text(bytes), bytes_text(state.need.digests)));
+    SLUICE_ASSIGN(auto taken, io::PageDigests::take(checkpoint.files, *state.pool, progress));
+    digests = std::make_shared<io::PageDigests>(std::move(taken));
+    for (const std::string& path : state.digest_paths) {
+      if (!digests->save(*storage, path, checkpoint.files, state.info.identity)) continue;
+      log.info(fmt::format("the digests are kept in {} for the next run", path));
+      break;
+    }
+  }
+  auto verified = std::make_shared<io::Checkpoint>();  // reading rows takes no more than files
+  verified->path = checkpoint.path;
+  for (size_t file = 0; file < checkpoint.files.size(); ++file)
+    verified->files.push_back(io::verified_source(checkpoint.files[file], digests, file));
+  state.weights->read_from(std::move(verified));
+  return {};
 }
 
 Result<std::shared_ptr<Engine>> Engine::plan(const std::string& path, const EngineOptions& options,
@@ -257,7 +306,9 @@ Status Engine::load(Log& log, Progress& progress) {
   for (const std::string& note : s.info.notes) log.info(note);
   EngineOpener::choose_reads(s);
   s.weights->set_guesses(s.options.lookahead);
+  if (s.options.verify_reads) SLUICE_TRY(EngineOpener::verify_reads(s, log, progress));
   SLUICE_TRY(s.weights->load(*s.pool, progress, s.options.reads));
+  for (const auto& file : s.checkpoint->files) SLUICE_TRY(file->unchanged());
   const uint64_t blocks = kv_blocks(s.limits.context, s.options.sessions_max);
   SLUICE_ASSIGN(s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(blocks)));
   s.backend->allocate(s.limits);

@@ -99,8 +99,19 @@ void WeightReader::start(std::span<const WeightTransfer> transfers, ReadTicket& 
   if (ring_ != nullptr) feed_ring();
 }
 
-// One read that the ring has ended, if there is one. What came short, or not at all, is read again
-// by a thread, whose read can tell why.
+// Whether all of a transfer is there, and is what it should be.
+bool WeightReader::arrived(const WeightTransfer& transfer, int64_t bytes) const {
+  const Pages pages = pages_of(transfer);
+  const uint64_t shift = transfer.offset - pages.offset;
+  if (bytes < 0 || static_cast<uint64_t>(bytes) < shift + transfer.bytes()) return false;
+  const size_t came = std::min(static_cast<size_t>(bytes), pages.bytes);
+  return checkpoint_->files[transfer.file]
+      ->check(pages.offset, {transfer.to - shift, came})
+      .has_value();
+}
+
+// One read that the ring has ended, if there is one. What came short, wrong, or not at all is read
+// again by a thread, whose read can tell why.
 bool WeightReader::collect(bool wait) {
   if (ring_ == nullptr) return false;
   const auto ended = ring_->next(wait);
@@ -109,11 +120,10 @@ bool WeightReader::collect(bool wait) {
   const Job job = ring_jobs_[tag];
   free_tags_.push_back(tag);
   --job.ticket->in_ring_;
-  const uint64_t needed = job.transfer.offset % io::kDirectAlignment + job.transfer.bytes();
-  if (ended->bytes >= 0 && static_cast<uint64_t>(ended->bytes) >= needed)
+  if (arrived(job.transfer, ended->bytes))
     count(job.transfer);
   else
-    give_to_threads(job);
+    give_to_threads({job.transfer, job.ticket, true});
   feed_ring();
   return true;
 }
@@ -200,10 +210,22 @@ void WeightReader::end(const Job& job, Status status) {
   if (--job.ticket->left_ == 0) done_cond_.notify_all();
 }
 
+// What the ring brought wrongly is read with all of its pages: their other bytes are of use too.
+Status WeightReader::run(const Job& job, TransferBuffers& buffers) const {
+  const WeightTransfer& transfer = job.transfer;
+  if (!job.again) return run_transfer(*checkpoint_, transfer, buffers);
+  const io::ByteSource& source = *checkpoint_->files[transfer.file];
+  const Pages pages = pages_of(transfer);
+  const uint64_t end = std::max(transfer.offset + transfer.bytes(),
+                                std::min<uint64_t>(pages.offset + pages.bytes, source.size()));
+  return source.read_at(pages.offset, {transfer.to - (transfer.offset - pages.offset),
+                                       static_cast<size_t>(end - pages.offset)});
+}
+
 void WeightReader::work() {
   TransferBuffers buffers;
   Job job{};
-  while (take(job)) end(job, run_transfer(*checkpoint_, job.transfer, buffers));
+  while (take(job)) end(job, run(job, buffers));
 }
 
 void WeightReader::record(ReadTrace* trace) {

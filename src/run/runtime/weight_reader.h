@@ -66,16 +66,19 @@ class WeightReader {
   struct Job {
     WeightTransfer transfer;
     ReadTicket* ticket;
+    bool again = false;  // the ring had it before
   };
   void start(std::span<const WeightTransfer> transfers, ReadTicket& ticket) EXCLUDES(mutex_);
   Status finish(ReadTicket& ticket) EXCLUDES(mutex_);
   void drain() EXCLUDES(mutex_);
   void add_to_ring(const Job& job) EXCLUDES(mutex_);
   void give_to_threads(const Job& job) EXCLUDES(mutex_);
+  bool arrived(const WeightTransfer& transfer, int64_t bytes) const;
   void feed_ring() EXCLUDES(mutex_);
   bool collect(bool wait) EXCLUDES(mutex_);
   bool threads_ended(const ReadTicket& ticket) EXCLUDES(mutex_);
   void start_threads();
+  Status run(const Job& job, TransferBuffers& buffers) const;
   void count(const WeightTransfer& transfer);
   void work() EXCLUDES(mutex_);
   bool take(Job& job) EXCLUDES(mutex_);

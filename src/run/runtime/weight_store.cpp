@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <set>
 
 #include "base/checked.h"
 #include "base/mutex.h"
@@ -74,6 +75,12 @@ Status WeightStore::arrange(const ResidencyNeeds& needs) {
     at = align_up(placed_[i].end, io::kDirectAlignment);
   }
   SLUICE_CHECK(at == residency_.pinned_bytes);
+  std::set<uint32_t> files;
+  for (size_t i = 0; i < entries_.size(); ++i)
+    if (!residency_.pinned[i])
+      for (const WeightPart& part : entries_[i].parts)
+        for (const FileRows& source : part.sources) files.insert(source.file);
+  files_in_use_.assign(files.begin(), files.end());
   windows_of_.assign(entries_.size(), {});
   for (size_t w = 0; w < residency_.windows.size(); ++w) {
     auto& [first, count] = windows_of_[residency_.windows[w].entry];
@@ -168,6 +175,11 @@ Status WeightStore::decode_row(uint32_t entry, uint64_t row, std::span<float> ou
     row_bytes_read_ += t.bytes();
   }
   numerics::decode_row(view_rows(e, placed, bytes.data()), static_cast<size_t>(row - first), out);
+  return {};
+}
+
+Status WeightStore::unchanged() const {
+  for (const uint32_t file : files_in_use_) SLUICE_TRY(checkpoint_->files[file]->unchanged());
   return {};
 }
 

@@ -32,6 +32,10 @@ class WeightStore {
 
   // Decides what stays, before load(); without it everything does. Errors: choose_residency's.
   Status arrange(const ResidencyNeeds& needs);
+  // The same files with every read checked, in place of those given to plan(); before load().
+  void read_from(std::shared_ptr<const io::Checkpoint> checkpoint) {
+    checkpoint_ = std::move(checkpoint);
+  }
   // Reads what stays. progress counts bytes of the source.
   Status load(ThreadPool& pool, Progress& progress, ReadPath path = ReadPath::kAuto);
 
@@ -54,6 +58,8 @@ class WeightStore {
   numerics::WeightView view(uint32_t entry) const;
   // Decoded, whether it stays or not.
   Status decode_row(uint32_t entry, uint64_t row, std::span<float> out) const;
+  // kCorrupt when a file that is still read from was written to or resized since it was opened.
+  Status unchanged() const;
 
   // The windows of a matrix that does not stay: indices [first, first + second).
   std::pair<size_t, size_t> windows(uint32_t entry) const;
@@ -92,6 +98,7 @@ class WeightStore {
   std::vector<std::string> notes_;
   uint32_t experts_per_token_ = 1;
   Residency residency_;
+  std::vector<uint32_t> files_in_use_;                 // that hold what does not stay
   std::vector<PlacedRows> placed_;                     // of what stays
   std::vector<std::pair<size_t, size_t>> windows_of_;  // by entry
   PageMemory memory_;

@@ -39,7 +39,7 @@ class Generator {
   Status show(std::string_view piece);
   Status flush();
   Result<bool> make_room();
-  std::vector<uint32_t> guess() const;
+  Result<std::vector<uint32_t>> guess();
   void finish(Finish how) {
     finished_ = true;
     result_.finish = how;
@@ -120,12 +120,15 @@ Result<bool> Generator::make_room() {
   return true;
 }
 
-std::vector<uint32_t> Generator::guess() const {
-  if (!options_.draft) return {};
-  std::vector<uint32_t> draft = options_.draft(tokens_);
+Result<std::vector<uint32_t>> Generator::guess() {
+  if (options_.draft == nullptr) return std::vector<uint32_t>();
   size_t room = session_.context() - session_.size() - 1;
-  if (options_.tokens_max != 0) room = std::min(room, options_.tokens_max - result_.tokens);
-  draft.resize(std::min(draft.size(), room));
+  // The step itself chooses one more than were guessed.
+  if (options_.tokens_max != 0) room = std::min(room, options_.tokens_max - result_.tokens - 1);
+  const Stopwatch watch;
+  auto draft = options_.draft->guess(tokens_, room);
+  result_.draft_s += watch.seconds();
+  SLUICE_DCHECK(!draft || draft->size() <= room);
   return draft;
 }
 
@@ -140,7 +143,7 @@ Status Generator::advance() {
     finish(Finish::kContext);
     return {};
   }
-  const std::vector<uint32_t> draft = guess();
+  SLUICE_ASSIGN(const std::vector<uint32_t> draft, guess());
   std::vector<uint32_t> feed_tokens = {tokens_.back()};
   feed_tokens.insert(feed_tokens.end(), draft.begin(), draft.end());
   const size_t base = session_.size();
@@ -153,6 +156,7 @@ Status Generator::advance() {
   if (!stepped) return stepped;
   const size_t vocabulary = rows_.size() / feed_tokens.size();
   result_.drafted += draft.size();
+  ++result_.steps;
   size_t right = 0;
   for (;; ++right) {
     SLUICE_ASSIGN(const uint32_t token,

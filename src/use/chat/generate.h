@@ -11,15 +11,11 @@
 #include "base/error.h"
 #include "base/thread.h"
 #include "chat/chat_model.h"
+#include "chat/choose.h"
+#include "chat/draft.h"
 
 namespace sluice::chat {
 
-// Picks the token that follows `tokens`. Called once for every token that becomes part of the text
-// (and once for the one that ends it), in order, whether or not it was guessed before.
-using Choose = std::function<Result<uint32_t>(std::span<const float> logits,
-                                              std::span<const uint32_t> tokens)>;
-// Guesses what follows `tokens`; an empty guess is a good one. Wrong guesses cost time, never text.
-using Draft = std::function<std::vector<uint32_t>(std::span<const uint32_t> tokens)>;
 // What can be shown now: whole characters, nothing of a stop string. False ends the generation.
 using OnText = std::function<bool(std::string_view text)>;
 
@@ -29,7 +25,7 @@ struct GenerateOptions {
   bool ignore_end = false;     // goes on behind the tokens that end a text
   bool context_shift = false;  // drops the oldest half when the context is full
   size_t keep = 0;             // tokens from the start that shifting keeps
-  Draft draft;                 // may be empty
+  Draft* draft = nullptr;      // guesses ahead; null: nothing does
 };
 
 enum class Finish : uint8_t { kEnd, kStop, kLength, kContext, kCancelled };
@@ -41,8 +37,10 @@ struct Generation {
   size_t prompt_tokens = 0;
   size_t reused_tokens = 0;  // of the prompt, already in the session
   size_t tokens = 0;         // generated, the one that ended the text not counted
+  size_t steps = 0;          // behind the prompt's: one for each token without a draft
   size_t drafted = 0, accepted = 0;
   double prefill_s = 0, decode_s = 0;
+  double draft_s = 0;  // of decode_s
 };
 
 // Whether there is a prompt, and room for an answer behind it: else kInvalidArgument.

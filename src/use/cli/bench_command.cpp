@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/units.h"
+#include "cli/bench_drafts.h"
 #include "cli/generation.h"
 #include "cli/model.h"
 #include "evaluate/throughput.h"
@@ -15,13 +16,19 @@ using evaluate::Throughput;
 struct Options {
   std::string model;
   EngineArguments engine;
+  DraftArguments draft;
   std::vector<size_t> prompts = {512}, depths = {0}, batches = {1};
   size_t decode_tokens = 128, repetitions = 5;
 };
 
+// Of the text that --draft-model and --lookup are measured on.
+constexpr size_t kTextTokensMax = 256;
+
 // The longest session that is measured.
 size_t context_needed(const Options& options) {
   size_t tokens = std::ranges::max(options.prompts);
+  if (draft_tokens(options.draft) > 0)
+    tokens = std::max(tokens, kTextTokensMax + options.decode_tokens);
   return std::max(tokens, std::ranges::max(options.depths) + options.decode_tokens) + 1;
 }
 
@@ -88,19 +95,46 @@ std::string disk_text(const std::vector<Throughput>& results) {
   return table.text("  ");
 }
 
+// What a draft model or lookup is measured with.
+struct DraftCase {
+  std::optional<chat::ChatModel> model;
+  std::optional<runtime::Sampler> sampler;
+  Drafting drafting;
+};
+
+Result<DraftCase> plan_draft_case(Context& context, const RunningModel& running,
+                                  const Options& options) {
+  DraftCase made;
+  if (draft_tokens(options.draft) == 0) return made;
+  SLUICE_ASSIGN(made.model, chat::open_chat_model(running.engine, ""));
+  SLUICE_ASSIGN(made.sampler,
+                runtime::Sampler::open({.temperature = 0}, running.engine->info().vocabulary,
+                                       kernels::layer_ops(context.simd)));
+  SLUICE_ASSIGN(made.drafting, plan_draft(context, running, *made.model, options.engine,
+                                          options.draft, *made.sampler));
+  return made;
+}
+
 Result<int> run(Context& context, const Options& options) {
   EngineArguments engine = options.engine;
   if (engine.context_tokens == 0) engine.context_tokens = context_needed(options);
   SLUICE_ASSIGN(
       const RunningModel running,
       plan_engine(context, options.model, engine, {.sessions = std::ranges::max(options.batches)}));
+  SLUICE_ASSIGN(DraftCase draft, plan_draft_case(context, running, options));
   SLUICE_TRY(load_weights(context, running));
+  SLUICE_TRY(load_draft(context, options.draft, draft.drafting));
   context.console->count_in("tokens");
   const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
                                            options.decode_tokens, options.repetitions};
   SLUICE_ASSIGN(const auto results, evaluate::measure_throughput(*running.engine, wanted,
                                                                  *context.console, context.cancel));
   context.console->end();
+  std::optional<DraftBench> drafted;
+  if (draft.model) {
+    SLUICE_ASSIGN(drafted, bench_draft(context, *draft.model, options.draft, draft.drafting,
+                                       options.decode_tokens, options.repetitions));
+  }
   SLUICE_TRY(finish_running(context, running));
   const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
   const runtime::ModelInfo& info = running.engine->info();
@@ -121,6 +155,7 @@ Result<int> run(Context& context, const Options& options) {
                         {"memory_bytes_s", measures_memory ? Json(memory_rate) : Json()},
                         {"disk_bytes_token", info.disk_bytes_token},
                         {"peak_resident_bytes", peak_bytes},
+                        {"draft", drafted ? draft_bench_json(*drafted) : Json()},
                         {"results", std::move(list)}});
     return kExitSuccess;
   }
@@ -132,6 +167,7 @@ Result<int> run(Context& context, const Options& options) {
       : measures_memory ? fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)
                         : "all weights in memory"));
   context.print(from_disk ? disk_text(results) : memory_text(results, memory_rate));
+  if (drafted) context.print("\n" + draft_bench_text(*drafted));
   context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
   return kExitSuccess;
 }
@@ -162,6 +198,7 @@ void add_bench(CLI::App& app, Action& action) {
   command->add_option("-r,--repetitions", options->repetitions, "how often; the median counts")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  add_draft_options(*command, options->draft);
   add_engine_options(*command, options->engine);
   command->footer(
       "Examples:\n"

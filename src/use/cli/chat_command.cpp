@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cli/drafting.h"
 #include "cli/generation.h"
 #include "cli/interrupt.h"
 #include "cli/line_reader.h"
@@ -44,12 +45,13 @@ std::string history_path() {
 class Conversation {
  public:
   Conversation(Context& context, const Options& options, const RunningModel& running,
-               const chat::ChatModel& model, runtime::Sampler& sampler, std::string system,
-               std::map<std::string, std::string> variables)
+               const chat::ChatModel& model, runtime::Sampler& sampler, chat::Draft* draft,
+               std::string system, std::map<std::string, std::string> variables)
       : context_(context),
         options_(options),
         model_(model),
         sampler_(sampler),
+        draft_(draft),
         session_(running.engine->new_session()),
         system_(std::move(system)) {
     input_.variables = std::move(variables);
@@ -71,6 +73,7 @@ class Conversation {
   const Options& options_;
   const chat::ChatModel& model_;
   runtime::Sampler& sampler_;
+  chat::Draft* const draft_;  // may be null
   runtime::Session session_;
   std::string system_;
   std::vector<tokenizer::ChatMessage> messages_;
@@ -101,7 +104,8 @@ Status Conversation::answer(const std::string& text) {
   const InterruptScope scope(cancel);
   model_.engine->adapt_memory();
   auto generation = chat::generate(
-      model_, session_, *tokens, choose_with(sampler_), generate_options(options_.generation),
+      model_, session_, *tokens, choose_with(sampler_),
+      generate_options(options_.generation, draft_),
       [&](std::string_view piece) { return printer.show(piece); }, &cancel);
   printer.finish();
   if (!printer.ends_line()) context_.print("\n");
@@ -201,11 +205,15 @@ Result<int> run(Context& context, const Options& options) {
                 options.model, model.template_problem.message);
   SLUICE_ASSIGN(runtime::Sampler sampler,
                 make_sampler(context, *running.engine, options.generation, kTemperature));
+  const DraftArguments& draft = options.generation.draft;
+  SLUICE_ASSIGN(Drafting drafting,
+                plan_draft(context, running, model, options.engine, draft, sampler));
   SLUICE_ASSIGN(std::string system, system_prompt(context, options.generation));
   SLUICE_ASSIGN(auto variables, template_variables(options.generation));
   SLUICE_TRY(load_weights(context, running));
-  Conversation conversation(context, options, running, model, sampler, std::move(system),
-                            std::move(variables));
+  SLUICE_TRY(load_draft(context, draft, drafting));
+  Conversation conversation(context, options, running, model, sampler, drafting.draft.get(),
+                            std::move(system), std::move(variables));
   const bool terminal = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1;
   if (terminal) context.print("/help tells what else one can type\n");
   LineReader reader(terminal, history_path());

@@ -15,13 +15,11 @@
 #include "cli/model.h"
 #include "cli/user_folder.h"
 #include "runtime/expert_profile.h"
-#include "runtime/sampler/ngram_draft.h"
 
 namespace sluice::cli {
 namespace {
 
 constexpr uint64_t kTextBytesMax = 64ull << 20;
-constexpr size_t kDraftTokensMax = 8;  // beyond this, products cost more than guesses save
 // Short of 64 MB by what the prompt's tokens, the sampler and a few pages of code still take.
 constexpr uint64_t kBesidesBytes = 60'000'000;
 
@@ -81,18 +79,23 @@ std::string stream_text(const runtime::StreamStatistics& statistics) {
   return text;
 }
 
-// Where the profile of a model's experts may be: beside its weights, else in the user's own folder.
-std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
+// Where what is kept of a model from one run to the next may be: beside its weights, else in the
+// user's own folder.
+std::vector<std::string> kept_paths(const runtime::ModelInfo& info, std::string_view name,
+                                    const std::string& own_name) {
   struct stat state;
   const bool folder = ::stat(info.path.c_str(), &state) == 0 && S_ISDIR(state.st_mode);
-  std::vector<std::string> paths;
-  if (folder)
-    paths.push_back(fmt::format("{}/{}", info.path, runtime::kExpertProfileName));
-  else
-    paths.push_back(fmt::format("{}.{}", info.path, runtime::kExpertProfileName));
+  std::vector<std::string> paths = {fmt::format("{}{}{}", info.path, folder ? "/" : ".", name)};
   const std::string own = user_folder("XDG_CACHE_HOME", ".cache");
-  if (!own.empty()) paths.push_back(fmt::format("{}/experts-{}.json", own, info.identity.hex()));
+  if (!own.empty()) paths.push_back(fmt::format("{}/{}", own, own_name));
   return paths;
+}
+std::vector<std::string> profile_paths(const runtime::ModelInfo& info) {
+  return kept_paths(info, runtime::kExpertProfileName,
+                    fmt::format("experts-{}.json", info.identity.hex()));
+}
+std::vector<std::string> digest_paths(const runtime::ModelInfo& info) {
+  return kept_paths(info, "sluice_pages.bin", fmt::format("pages-{}.bin", info.identity.hex()));
 }
 
 // A profile saves reads; without one, or with a bad one, everything works all the same.
@@ -156,6 +159,10 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                   "write down which experts were chosen, for `sluice doctor --replay`")
       ->type_name("FILE");
   command.add_flag(
+      "--verify-reads", arguments.verify_reads,
+      "hold whatever is read of the weights against digests of the files' pages, taken "
+      "in one pass over the files and kept beside the model");
+  command.add_flag(
       "--no-lookahead", arguments.no_lookahead,
       "wait for a layer's turn, instead of reading the experts that it would choose now "
       "while the one before computes");
@@ -180,10 +187,12 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   }
   SLUICE_ASSIGN(options.reads, runtime::parse_read_path(arguments.reads));
   options.lookahead = !arguments.no_lookahead;
+  options.verify_reads = arguments.verify_reads;
   return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
   SLUICE_ASSIGN(running.engine, runtime::Engine::plan(path, options, *running.pool));
+  running.engine->keep_digests(digest_paths(running.engine->info()));
   running.expert_trace_path = arguments.expert_trace;
   running.keeps_profile = use.real_text && !arguments.no_expert_profile;
   if (!arguments.expert_trace.empty())
@@ -260,12 +269,11 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
   command.add_flag("--ignore-eos", arguments.ignore_end, "go on behind the end of the text");
   command.add_flag("--context-shift", arguments.context_shift,
                    "drop the oldest half when the context is full, instead of stopping");
-  command.add_flag("--lookup", arguments.lookup,
-                   "guess ahead from what the text repeats; never changes the text");
+  add_draft_options(command, arguments.draft);
 }
 
 EngineUse generation_use(const GenerationArguments& arguments) {
-  return {.logits_rows = arguments.lookup ? 1 + kDraftTokensMax : 1,
+  return {.logits_rows = 1 + draft_tokens(arguments.draft),
           .real_text = true,
           .besides_bytes_max = kBesidesBytes};
 }
@@ -318,17 +326,13 @@ chat::Choose choose_with(runtime::Sampler& sampler) {
   };
 }
 
-chat::GenerateOptions generate_options(const GenerationArguments& arguments) {
+chat::GenerateOptions generate_options(const GenerationArguments& arguments, chat::Draft* draft) {
   chat::GenerateOptions options;
   options.tokens_max = static_cast<size_t>(arguments.tokens_max);
   options.stops = arguments.stops;
   options.ignore_end = arguments.ignore_end;
   options.context_shift = arguments.context_shift;
-  if (arguments.lookup)
-    options.draft = [](std::span<const uint32_t> tokens) {
-      const auto draft = runtime::ngram_draft(tokens, kDraftTokensMax);
-      return std::vector<uint32_t>(draft.begin(), draft.end());
-    };
+  options.draft = draft;
   return options;
 }
 
@@ -356,15 +360,21 @@ std::string generation_text(const chat::Generation& generation, const runtime::E
                       rate(run, generation.prefill_s), generation.tokens,
                       rate(generation.tokens, generation.decode_s));
   if (generation.drafted > 0)
-    text += fmt::format(", {} of {} guesses right", generation.accepted, generation.drafted);
+    text += fmt::format(
+        ", {} of {} guesses right ({:.2f} tokens a step; guessing took {:.0f} % of the time)",
+        generation.accepted, generation.drafted,
+        static_cast<double>(generation.tokens) / static_cast<double>(generation.steps),
+        100 * generation.draft_s / generation.decode_s);
   if (generation.finish == chat::Finish::kLength) text += ", cut at --max-tokens";
   if (generation.finish == chat::Finish::kContext) text += ", the context is full";
   return text + stream_text(engine.statistics()) +
          fmt::format(
              "\npeak memory: {}; with a full context {} = weights {} + keys and values {} + "
-             "scratch {} + program {}\n",
+             "scratch {} + program {}{}\n",
              bytes_text(peak_resident_bytes()), bytes_text(need.total()), bytes_text(need.weights),
-             bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program));
+             bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program),
+             (need.digests > 0 ? " + digests of pages " + bytes_text(need.digests) : "") +
+                 (need.draft > 0 ? " + the draft model " + bytes_text(need.draft) : ""));
 }
 
 Json generation_json(const chat::Generation& generation, const runtime::Engine& engine) {
@@ -377,6 +387,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"tokens", generation.tokens},
           {"drafted", generation.drafted},
           {"accepted", generation.accepted},
+          {"steps", generation.steps},
+          {"draft_s", generation.draft_s},
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
           {"peak_resident_bytes", peak_resident_bytes()},
@@ -390,6 +402,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
             {"kv", need.kv},
             {"scratch", need.scratch},
             {"program", need.program},
+            {"digests", need.digests},
+            {"draft", need.draft},
             {"total", need.total()}}}};
 }
 

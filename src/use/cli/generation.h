@@ -22,7 +22,7 @@ struct EngineArguments {
   uint64_t context_tokens = 0;  // 0: the engine's choice
   std::string kv = "f16", activations = "auto", compat = "transformers", memory, reads = "auto",
               expert_trace;
-  bool no_expert_profile = false, no_lookahead = false;
+  bool no_expert_profile = false, no_lookahead = false, verify_reads = false;
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
 
@@ -53,6 +53,16 @@ Status finish_running(Context& context, const RunningModel& running);
 
 enum class Reasoning { kOn, kOff, kHide };
 
+// What guesses ahead: cli/drafting.h.
+struct DraftArguments {
+  std::string model;
+  bool lookup = false;
+  uint64_t tokens = 0;  // 0: by what guesses
+};
+void add_draft_options(CLI::App& command, DraftArguments& arguments);
+// The most guesses for a step; 0: nothing guesses.
+size_t draft_tokens(const DraftArguments& arguments);
+
 struct GenerationArguments {
   std::string system, system_file, template_file, template_arguments, reasoning = "on";
   std::vector<std::string> stops, logit_bias;
@@ -61,7 +71,8 @@ struct GenerationArguments {
   std::optional<uint64_t> top_k, seed;
   double typical = 1, repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
   uint64_t penalty_last_n = 64, tokens_max = 0;
-  bool ignore_end = false, context_shift = false, lookup = false, raw = false;
+  bool ignore_end = false, context_shift = false, raw = false;
+  DraftArguments draft;
 };
 void add_generation_options(CLI::App& command, GenerationArguments& arguments);
 
@@ -80,7 +91,8 @@ Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& e
                                       double default_temperature);
 chat::Choose choose_with(runtime::Sampler& sampler);
 
-chat::GenerateOptions generate_options(const GenerationArguments& arguments);
+// draft: may be null.
+chat::GenerateOptions generate_options(const GenerationArguments& arguments, chat::Draft* draft);
 
 // The system prompt given, as text or by file; empty: none.
 Result<std::string> system_prompt(Context& context, const GenerationArguments& arguments);

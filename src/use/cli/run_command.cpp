@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "cli/drafting.h"
 #include "cli/generation.h"
 #include "cli/interrupt.h"
 #include "cli/model.h"
@@ -67,11 +68,15 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const chat::ChatModel model, open_chat(context, running, options.generation));
   SLUICE_ASSIGN(runtime::Sampler sampler,
                 make_sampler(context, *running.engine, options.generation, 0));
+  const DraftArguments& draft = options.generation.draft;
+  SLUICE_ASSIGN(Drafting drafting,
+                plan_draft(context, running, model, options.engine, draft, sampler));
   std::string prompt;
   SLUICE_ASSIGN(const std::vector<uint32_t> tokens,
                 prompt_tokens(context, model, options, &prompt));
   SLUICE_TRY(chat::check_prompt(tokens, running.engine->info().context));
   SLUICE_TRY(load_weights(context, running));
+  SLUICE_TRY(load_draft(context, draft, drafting));
   runtime::Session session = running.engine->new_session();
   AnswerPrinter printer(prompt, reasoning_of(options.generation));
   CancelToken cancel;
@@ -80,7 +85,8 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(
       const chat::Generation generation,
       chat::generate(
-          model, session, tokens, choose_with(sampler), generate_options(options.generation),
+          model, session, tokens, choose_with(sampler),
+          generate_options(options.generation, drafting.draft.get()),
           [&](std::string_view text) { return quiet_output || printer.show(text); }, &cancel));
   if (quiet_output) {
     context.print_json(generation_json(generation, *running.engine));

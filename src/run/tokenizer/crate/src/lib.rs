@@ -3,9 +3,12 @@
 
 mod clock;
 mod decoder;
+mod expression;
 mod failure;
 mod guard;
 mod json;
+mod method;
+mod percent;
 mod python;
 mod source;
 mod template;

@@ -3,8 +3,13 @@
 use minijinja::value::{from_args, ArgType, Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 
+use crate::expression::{ATTRIBUTE, ITEM, PERCENT};
 use crate::json;
+use crate::method::{attribute, item};
+use crate::percent::percent;
 use crate::source::LOOP_FILTER;
+
+pub use crate::method::is_method;
 
 pub fn install(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
@@ -17,6 +22,9 @@ pub fn install(environment: &mut Environment<'_>) {
     environment.add_filter("count", length);
     environment.add_filter("list", list);
     environment.add_filter(LOOP_FILTER, iterable);
+    environment.add_function(PERCENT, percent);
+    environment.add_function(ATTRIBUTE, attribute);
+    environment.add_function(ITEM, item);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_iterable);
     environment.add_test("callable", is_callable);
@@ -32,7 +40,7 @@ pub fn install(environment: &mut Environment<'_>) {
     });
 }
 
-fn type_error(message: impl Into<String>) -> Error {
+pub fn type_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
@@ -42,6 +50,7 @@ fn type_error(message: impl Into<String>) -> Error {
 fn iterable(value: Value) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::None => Err(type_error("'NoneType' object is not iterable")),
+        ValueKind::Plain => Err(type_error("a method, or a function, is not iterable")),
         _ => Ok(value),
     }
 }

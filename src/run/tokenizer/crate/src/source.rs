@@ -5,6 +5,9 @@
 //! - A loop over None is an error in Python and an empty loop in minijinja, so what is looped over
 //!   goes through the filter `LOOP_FILTER`.
 //! - Jinja reads \r\n and \r as \n.
+//! - Expressions: expression.rs.
+
+use crate::expression::rewrite;
 
 pub const LOOP_FILTER: &str = "sluice_loop";
 
@@ -18,7 +21,12 @@ pub fn prepare(source: &str) -> String {
         out.push_str(text);
         let length = match tag.as_bytes().get(1) {
             Some(b'#') => tag.find("#}").map_or(tag.len(), |end| end + 2),
-            Some(b'{') => 2 + tag_length(&tag[2..], "}}"),
+            Some(b'{') => {
+                let inside = tag_length(&tag[2..], "}}");
+                push_output(&mut out, &tag[..2 + inside]);
+                rest = &tag[2 + inside..];
+                continue;
+            }
             Some(b'%') => match raw_length(tag) {
                 Some(length) => length,
                 None => {
@@ -106,6 +114,22 @@ fn name_place(tag: &str) -> (usize, usize) {
     (start, length)
 }
 
+/// A text and what ends its tag: "%}", "-%}", "+}}" …
+fn split_end<'a>(text: &'a str, end: &str) -> (&'a str, &'a str) {
+    let body = text.strip_suffix(end).unwrap_or(text);
+    let body = body.strip_suffix(['-', '+']).unwrap_or(body);
+    text.split_at(body.len())
+}
+
+/// `{{ … }}`. What begins it may be `{{-`.
+fn push_output(out: &mut String, tag: &str) {
+    let start = if tag[2..].starts_with(['-', '+']) { 3 } else { 2 };
+    let (body, end) = split_end(&tag[start..], "}}");
+    out.push_str(&tag[..start]);
+    out.push_str(&rewrite(body));
+    out.push_str(end);
+}
+
 fn push_block(out: &mut String, tag: &str) {
     let (start, length) = name_place(tag);
     let (head, name, tail) = (&tag[..start], &tag[start..start + length], &tag[start + length..]);
@@ -115,10 +139,43 @@ fn push_block(out: &mut String, tag: &str) {
         "endgeneration" => out.push_str("endwith"),
         _ => out.push_str(name),
     }
+    let (body, end) = split_end(tail, "%}");
     match name {
         "for" => push_loop(out, tail),
-        _ => out.push_str(tail),
+        // What is assigned to is no value.
+        "set" => match assignment(body) {
+            Some(at) => {
+                out.push_str(&body[..at]);
+                out.push_str(&rewrite(&body[at..]));
+                out.push_str(end);
+            }
+            None => out.push_str(tail),
+        },
+        _ => {
+            out.push_str(&rewrite(body));
+            out.push_str(end);
+        }
     }
+}
+
+/// Behind the first "=" outside strings and brackets.
+fn assignment(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'"' | b'\'') => {
+                at += string_length(&bytes[at..], quote);
+                continue;
+            }
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'=' if depth == 0 => return Some(at + 1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
 }
 
 /// `target in iterable if condition recursive %}` with the iterable filtered.
@@ -130,6 +187,8 @@ fn push_loop(out: &mut String, tail: &str) {
         return;
     };
     let iterable = &body[first..];
+    let (rewritten, end) = (rewrite(iterable), &tail[body.len()..]);
+    let iterable = rewritten.as_str();
     let last = word_end(iterable, &["if", "recursive"]).map_or(iterable.len(), |end| {
         iterable[..end].trim_end_matches(|c: char| c.is_ascii_alphabetic()).len()
     });
@@ -139,7 +198,8 @@ fn push_loop(out: &mut String, tail: &str) {
     out.push_str(") | ");
     out.push_str(LOOP_FILTER);
     out.push(' ');
-    out.push_str(&tail[first + last..]);
+    out.push_str(&iterable[last..]);
+    out.push_str(end);
 }
 
 /// Behind the first of `words` outside strings and brackets.

@@ -1,12 +1,12 @@
 // Drafts from what came before: the longest match, the latest of equals, bounds.
-#include "runtime/sampler/ngram_draft.h"
+#include "chat/ngram_draft.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 #include <vector>
 
-namespace sluice::runtime {
+namespace sluice::chat {
 namespace {
 
 using Tokens = std::vector<uint32_t>;
@@ -62,4 +62,4 @@ TEST(NgramDraft, EqualsBruteForce) {
 }
 
 }  // namespace
-}  // namespace sluice::runtime
+}  // namespace sluice::chat

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <span>
 
-namespace sluice::runtime {
+namespace sluice::chat {
 
 struct NgramOptions {
   size_t match_min = 2;  // tokens that must agree, at least 1
@@ -36,4 +36,4 @@ inline std::span<const uint32_t> ngram_draft(std::span<const uint32_t> tokens, s
   return tokens.subspan(best_end, std::min(draft_max, size - best_end));
 }
 
-}  // namespace sluice::runtime
+}  // namespace sluice::chat
