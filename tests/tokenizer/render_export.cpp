@@ -1,5 +1,5 @@
 // Renders templates given as JSON lines on standard input, for the comparison with Jinja:
-// {"template": …, "variables": {…}} becomes {"text": …} or {"error": …}.
+// {"template": …, "variables": {name: text of JSON}} becomes {"text": …} or {"error": …}.
 #include <cstdio>
 #include <iostream>
 #include <string>
@@ -17,7 +17,7 @@ Json rendered(const Json& wanted) {
   ChatInput input;
   input.messages = "[]";
   for (const auto& [name, value] : wanted.at("variables").items())
-    input.variables[name] = dump_json(value);
+    input.variables[name] = value.get<std::string>();
   const auto text = opened->render(input);
   if (!text) return {{"error", text.error().message}};
   return {{"text", *text}};

@@ -74,8 +74,10 @@ impl Arguments<'_> {
         Ok(found)
     }
     fn finish(&self) -> Result<(), Error> {
+        // Python asks for nothing but that it could be indexed.
         let indexed =
-            matches!(self.all.kind(), ValueKind::Map | ValueKind::Seq) && !self.all.is_tuple();
+            matches!(self.all.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Undefined)
+                && !self.all.is_tuple();
         if self.used >= self.list.len() || indexed {
             return Ok(());
         }
@@ -95,6 +97,9 @@ fn text(value: &Value) -> String {
 
 /// repr(): as it stands within a list.
 fn shown(value: &Value) -> String {
+    if value.is_undefined() {
+        return "Undefined".to_owned();
+    }
     if value.as_str().is_none() {
         return text(value);
     }
@@ -212,7 +217,8 @@ fn whole(value: &Value, conversion: char) -> Result<Value, Error> {
 
 fn float(value: &Value) -> Result<Value, Error> {
     match value.kind() {
-        ValueKind::Number | ValueKind::Bool => Ok(Value::from(f64::try_from(value.clone())?)),
+        ValueKind::Bool => Ok(Value::from(f64::from(u8::from(value.is_true())))),
+        ValueKind::Number => Ok(Value::from(f64::try_from(value.clone())?)),
         kind => Err(type_error(format!("must be real number, not {kind}"))),
     }
 }
