@@ -84,7 +84,7 @@ class Drafts(support.TestCase):
     def test_other_vocabularies_are_refused(self):
         if real_inputs() is None:
             self.skipTest("needs SLUICE_REAL_INPUTS")
-        other = real_inputs() / "models/stories260K"
+        other = real_inputs() / "models/stories260K/hf"
         self.assert_refused(["run", self.model, *PROMPT, "--draft-model", other],
                             [f"{other} cannot guess for {self.model}", "its vocabulary has 512"])
         both = sluice("run", self.model, *PROMPT, "--draft-model", self.draft, "--lookup", expect=2)

@@ -98,13 +98,20 @@ class VerifyReads(support.TestCase):
                 saved = self.folder / f"{change.__name__}.session"
                 program.stdin.write(f"one\n/save {saved}\n")
                 program.stdin.flush()
-                for _ in range(600):  # until the first answer is complete
-                    if Path(f"{saved}.json").exists() or program.poll() is not None:
-                        break
-                    time.sleep(0.1)
+                end = time.monotonic() + 60
+                while not Path(f"{saved}.json").exists():  # until the first answer is complete
+                    if program.poll() is not None or time.monotonic() > end:
+                        program.kill()
+                        self.fail(f"no first answer: {program.communicate()}")
+                    time.sleep(0.05)
                 change()
-                out, errors = program.communicate("two\n/quit\n", timeout=120)
+                try:
+                    out, errors = program.communicate("two\n/quit\n", timeout=30)
+                except subprocess.TimeoutExpired:
+                    program.kill()
+                    self.fail(f"{change.__name__}: no end: {program.communicate()}")
                 self.assertEqual(program.returncode, 0, errors)
+                self.assertNotIn("error", out)
             self.assertIn(str(weights), errors, change.__name__)
             self.assertIn(says, errors)
             weights.write_bytes(original)
