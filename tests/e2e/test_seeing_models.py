@@ -34,7 +34,7 @@ class SeeingModels(support.TestCase):
 
     def test_every_family(self):
         for number, family in enumerate(FAMILIES):
-            source = self.source(family, shards=1 + number, tied=number % 2 == 1)
+            source = self.source(family, shards=1 + number, tied=family == "gemma3")
             for bits, group in ((4, 64), (3, 32), (8, 128), (5, 64)):
                 with self.subTest(family=family, bits=bits, group=group):
                     self.check(source, bits, group)
@@ -92,7 +92,8 @@ class SeeingModels(support.TestCase):
         dtype, shape, data = tensors[name]
         tensors[name] = (dtype, (shape[0], shape[2], shape[1]), data)
         support.write_safetensors(path, tensors)
-        self.assert_refused(("inspect", source), (name, "should have shape"))
+        self.assert_refused(("inspect", source),
+                            (name.removeprefix("language_model."), "should have shape"))
         del tensors[name]
         support.write_safetensors(path, tensors)
         self.assert_refused(("inspect", source), (name.removeprefix("language_model."), "missing"))

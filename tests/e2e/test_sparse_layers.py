@@ -11,7 +11,7 @@ import time
 import support
 
 MANY_THREADS = 48
-PEAK_BYTES_MAX = int(sys.argv[2].removesuffix("MB")) * 10**6
+PEAK_BYTES_MAX = int(sys.argv.pop(2).removesuffix("MB")) * 10**6 if len(sys.argv) > 2 else 0
 tool = support.load_tool("make_checkpoint")
 
 # Fewer experts than they have, of their size; one layer.

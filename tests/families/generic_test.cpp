@@ -124,7 +124,7 @@ TEST(Generic, OtherTypesAreTaken) {
 }
 
 TEST(Generic, KnownTroubleIsRefusedByFamily) {
-  for (const char* type : {"rwkv7", "dbrx", "gpt_oss", "gpt2"}) {
+  for (const char* type : {"rwkv7", "dbrx", "step3p5", "gpt2"}) {
     FakeCheckpoint fake = plain();
     fake.set("model_type", type);
     EXPECT_EQ(refused(fake).code, ErrorCode::kUnsupported);

@@ -74,7 +74,7 @@ void run(const std::vector<size_t>& columns, const std::function<Result(Tensors&
                   .logits_rows = 1,
                   .context = kRows,
                   .heads = 1,
-                  .kv = {KvType::kF32, 1, 1, 16}});
+                  .kv = {KvType::kF32, {{1, 16, 16}}}});
     cpu.begin({.tokens = tokens, .segments = {}}, {});
     fill(cpu, tensors);
     found.emplace_back(level, body(tensors));

@@ -547,7 +547,7 @@ Result<std::vector<io::TensorInfo>> missing_tensors(const Checkpoint& checkpoint
   Status status;
   const bool tied = is_tied(checkpoint, names, config_label(checkpoint), status, additions);
   SLUICE_TRY(std::move(status));
-  return Mapper(checkpoint, names, family, dims, tied).missing();
+  return Mapper(checkpoint, names, family, dims, tied && !family.head_required).missing();
 }
 
 const Family* find_family(std::string_view model_type) {

@@ -256,9 +256,9 @@ bool mxfp4_to_affine(const ConstFpRow& in, DType dtype, const AffineRow& out) {
   constexpr size_t kGroup = kMxfp4AsAffine.group_size;
   constexpr uint8_t kZero = 12;
   constexpr uint8_t kDoubled[] = {0, 1, 2, 3, 4, 6, 8, 12};
-  // Of 2^e and −12 · 2^e in dtype: the smallest normal number, and the largest power of two.
+  // Of scale in dtype: 2^e is a normal number, and its products with codes up to 24 are finite.
   const int least = dtype == DType::kF16 ? -14 : -126;
-  const int most = (dtype == DType::kF16 ? 15 : 127) - 3;
+  const int most = (dtype == DType::kF16 ? 15 : 127) - 4;
   const size_t width = dtype_info(dtype).block_bytes;
   for (size_t group = 0; group < in.scales.size(); ++group) {
     const int exponent = static_cast<int>(in.scales[group]) - 128;

@@ -57,8 +57,8 @@ void decode_fp(const ConstFpRow& in, const QuantFormat& format, std::span<float>
 
 // The format that holds every value of mxfp4 exactly: code 12 + twice the signed magnitude.
 inline constexpr QuantFormat kMxfp4AsAffine = {QuantMode::kAffine, 5, 32};
-// A row of mxfp4 as such: scale half of the group's, bias −12 times that, in dtype. False where one
-// of them is no normal number there; out is then unspecified.
+// A row of mxfp4 as such: scale half of the group's, bias −12 times that, in dtype. False where
+// scale is no normal number there or a product is not finite; out is then unspecified.
 bool mxfp4_to_affine(const ConstFpRow& in, DType dtype, const AffineRow& out);
 
 // What the encoded row decodes to, held against its source. Summed in f64, in each group from left
