@@ -223,7 +223,8 @@ TEST(Glm4MoeLite, KindsOfLayersByTheirList) {
   EXPECT_TRUE(mapped(fake).config_additions.empty());
   fake.unset("first_k_dense_replace");
   EXPECT_EQ(mapped(fake).config_additions, (Json{{"first_k_dense_replace", 1}}));
-  for (const Json& wrong : {Json{"sparse", "dense"}, Json{"dense"}, Json{"dense", "moe"}}) {
+  for (const Json& wrong :
+       {Json::array({"sparse", "dense"}), Json::array({"dense"}), Json::array({"dense", "moe"})}) {
     fake.set("mlp_layer_types", wrong);
     EXPECT_THAT(refused(fake), HasSubstr("mlp_layer_types should be 2 layers")) << wrong;
   }

@@ -375,7 +375,8 @@ ModelBuilder tiny_latent(const TinyOptions& options, const std::string& model_ty
 }
 
 ModelBuilder with_blocks(ModelBuilder model, const std::string& parameter) {
-  for (int l = 0; l < model.config()["num_hidden_layers"]; ++l) {
+  const int layers = model.config()["num_hidden_layers"].get<int>();
+  for (int l = 0; l < layers; ++l) {
     const std::string name = layer_name("model.layers.", l) + parameter;
     const Shape shape = model.shape(name);
     Filler(model, {.seed = 7 + static_cast<uint64_t>(l)}).blocks(name, shape);

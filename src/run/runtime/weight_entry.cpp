@@ -120,8 +120,9 @@ std::vector<OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
   std::vector<OutputModule> kept;
   std::unordered_set<uint32_t> whole;  // tensors
   const auto made_of_whole = [&](const OutputModule& module) {
-    return std::ranges::all_of(module.recipe.sources,
-                               [&](const RowSource& s) { return whole.contains(s.tensor); });
+    return !whole.empty() && std::ranges::all_of(module.recipe.sources, [&](const RowSource& s) {
+      return whole.contains(s.tensor);
+    });
   };
   for (const OutputModule& module : map.modules) {
     if (made_of_whole(module)) continue;
