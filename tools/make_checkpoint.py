@@ -19,10 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from checkpoint_families import LAYOUTS, layer_tensors  # noqa: E402
+
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
             "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
             "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe",
-            "gpt_oss", "gemma3_text", "gemma3", "gemma4", "llama4")
+            "gpt_oss", "gemma3_text", "gemma3", "gemma4", "llama4", *LAYOUTS)
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -45,6 +48,7 @@ CLASSES = {
     "gemma3": "Gemma3ForConditionalGeneration",
     "gemma4": "Gemma4ForConditionalGeneration",
     "llama4": "Llama4ForConditionalGeneration",
+    **{family: layout.architecture for family, layout in LAYOUTS.items()},
 }
 # Latent attention; of these, with an indexer, and with a layer for several tokens by default.
 DEEPSEEK = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
@@ -66,6 +70,7 @@ DTYPES = {
 }
 MXFP4_BLOCK = 32
 FP8_BLOCK = 128
+FP8_NAME = re.compile(r"(proj|with_mqa|\.w[123])\.weight$")
 POOL_ELEMENTS = 16 * 1024 * 1024
 WRITE_ELEMENTS = 4 * 1024 * 1024
 # Models above this many elements take their matrices from the pool; others are drawn afresh.
@@ -179,6 +184,8 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         config.update(quantization_config=dict(
             modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
                                     "model.embed_tokens", "lm_head"], quant_method="mxfp4"))
+    if family in LAYOUTS:
+        config.update(LAYOUTS[family].keys)
     if dtype == "fp8":
         config.update(quantization_config=dict(activation_scheme="dynamic", fmt="e4m3",
                                                quant_method="fp8",
@@ -506,7 +513,7 @@ def typed_tensors(config, dtype):
             tensors.append((name, shape, "f32"))
         elif dtype != "fp8":
             tensors.append((name, shape, dtype))
-        elif "layers." not in name or not name.endswith(("proj.weight", "with_mqa.weight")):
+        elif "layers." not in name or not FP8_NAME.search(name):
             tensors.append((name, shape, "bf16"))
         else:
             tensors.append((name, shape, "fp8"))
@@ -536,8 +543,10 @@ def tensor_list(config):
     q = config["num_attention_heads"] * head_dim
     kv = config["num_key_value_heads"] * head_dim
     tensors = [("model.embed_tokens.weight", (v, h))]
+    laid_out = layer_tensors(config)
+    tensors += laid_out or []
     predicting = config.get("num_nextn_predict_layers", 0)
-    for layer in range(config["num_hidden_layers"] + predicting):
+    for layer in range(config["num_hidden_layers"] + predicting if laid_out is None else 0):
         prefix = f"model.layers.{layer}."
         attention = [("q_proj", (q, h)), ("k_proj", (kv, h)), ("v_proj", (kv, h)),
                      ("o_proj", (h, q))]

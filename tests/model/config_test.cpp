@@ -12,6 +12,7 @@ namespace sluice::model {
 namespace {
 
 using families::FakeCheckpoint;
+using families::tiny_config;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -68,6 +69,116 @@ TEST(ModelConfig, Families) {
   EXPECT_TRUE(accepted(tiny("qwen3_moe").set("norm_topk_prob", true)).router.renormalize);
 }
 
+Json glm4_moe() {
+  return {{"model_type", "glm4_moe"},
+          {"hidden_size", 64},
+          {"intermediate_size", 96},
+          {"num_hidden_layers", 3},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"head_dim", 32},
+          {"vocab_size", 128},
+          {"rms_norm_eps", 1e-5},
+          {"n_routed_experts", 8},
+          {"n_shared_experts", 2},
+          {"num_experts_per_tok", 3},
+          {"n_group", 4},
+          {"topk_group", 2},
+          {"first_k_dense_replace", 1},
+          {"moe_intermediate_size", 32},
+          {"routed_scaling_factor", 2.5},
+          {"use_qk_norm", true}};
+}
+
+// Of a configuration alone: nothing is asked of tensors.
+Result<ModelConfig> configured(const Json& json, const std::string& family) {
+  families::ModelMap map;
+  map.family = family;
+  return read_config(*FakeCheckpoint(json).build(), map);
+}
+
+TEST(ModelConfig, Glm4Moe) {
+  const auto config = configured(glm4_moe(), "glm4_moe");
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  EXPECT_EQ(config->qk_norm, QkNorm::kHead);
+  EXPECT_EQ(config->ropes[0].scaling.rotary_dim, 16u);  // half, where nothing is said
+  EXPECT_EQ(config->router.score, RouterScore::kSigmoid);
+  EXPECT_TRUE(config->router.renormalize);
+  EXPECT_EQ(config->router.scale, 2.5f);
+  EXPECT_EQ(config->router.groups, 4u);
+  EXPECT_EQ(config->router.groups_kept, 2u);
+  EXPECT_EQ(config->dims.shared_intermediate_size, 64u);
+  EXPECT_FALSE(config->layers[0].sparse);
+  EXPECT_TRUE(config->layers[1].sparse);
+}
+
+TEST(ModelConfig, RoutersThatCannotChoose) {
+  const auto message = [](const char* key, const Json& value) {
+    Json json = glm4_moe();
+    json[key] = value;
+    const auto config = configured(json, "glm4_moe");
+    EXPECT_FALSE(config.has_value()) << key;
+    return config ? "" : config.error().message;
+  };
+  EXPECT_THAT(message("n_group", 3), HasSubstr("8 experts in n_group 3 groups"));
+  EXPECT_THAT(message("topk_group", 5), HasSubstr("topk_group"));
+  EXPECT_THAT(message("topk_group", 1), HasSubstr("do not give 3 for each token"));
+  EXPECT_THAT(message("scoring_func", "softmax"), HasSubstr("only \"sigmoid\""));
+  EXPECT_THAT(message("topk_method", "greedy"), HasSubstr("topk_method \"greedy\""));
+  EXPECT_THAT(message("routed_scaling_factor", 0), HasSubstr("positive"));
+  EXPECT_THAT(message("num_experts_per_tok", 9), HasSubstr("num_experts_per_tok"));
+}
+
+TEST(ModelConfig, Multipliers) {
+  Json json = tiny_config("granite");
+  json.update({{"rms_norm_eps", 1e-5},
+               {"attention_multiplier", 0.25},
+               {"embedding_multiplier", 12},
+               {"residual_multiplier", 0.5},
+               {"logits_scaling", 8}});
+  const auto config = configured(json, "granite");
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  EXPECT_EQ(config->attention_scale, 0.25f);
+  EXPECT_EQ(config->embedding_multiplier, 12);
+  EXPECT_EQ(config->residual_multiplier, 0.5f);
+  EXPECT_EQ(config->logits_multiplier, 0.125f);
+  json["logits_scaling"] = 0;
+  const auto refused = configured(json, "granite");
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message, HasSubstr("logits_scaling should be a positive number"));
+}
+
+TEST(ModelConfig, SettingsOfOneFamily) {
+  Json olmoe = tiny_config("olmoe");
+  olmoe.update({{"rms_norm_eps", 1e-5}, {"num_experts", 4}, {"num_experts_per_tok", 2}});
+  const auto config = configured(olmoe, "olmoe");
+  ASSERT_TRUE(config.has_value()) << config.error().message;
+  EXPECT_EQ(config->qk_norm, QkNorm::kRow);
+  EXPECT_EQ(config->dims.expert_intermediate_size, 96u);
+  olmoe["clip_qkv"] = 8;
+  EXPECT_THAT(configured(olmoe, "olmoe").error().message, HasSubstr("clip_qkv"));
+
+  Json windows = tiny_config("qwen2_moe");
+  windows.update({{"rms_norm_eps", 1e-5},
+                  {"num_experts", 4},
+                  {"num_experts_per_tok", 2},
+                  {"moe_intermediate_size", 32},
+                  {"shared_expert_intermediate_size", 48},
+                  {"sliding_window", 8}});
+  EXPECT_TRUE(configured(windows, "qwen2_moe").has_value());
+  windows["use_sliding_window"] = true;
+  EXPECT_THAT(configured(windows, "qwen2_moe").error().message, HasSubstr("layer_types"));
+  windows["decoder_sparse_step"] = 2;
+  EXPECT_THAT(configured(windows, "qwen2_moe").error().message, HasSubstr("decoder_sparse_step"));
+
+  Json phi3 = tiny_config("phi3");
+  phi3.update({{"rms_norm_eps", 1e-5}, {"sliding_window", 8}});
+  const auto windowed = configured(phi3, "phi3");
+  ASSERT_TRUE(windowed.has_value()) << windowed.error().message;
+  EXPECT_TRUE(windowed->fused_projections);
+  EXPECT_THAT(windows_of(*windowed), ElementsAre(8, 8));
+}
+
 TEST(ModelConfig, Windows) {
   const auto windows = [](const FakeCheckpoint& fake) { return windows_of(accepted(fake)); };
   EXPECT_THAT(windows(tiny("mistral").set("sliding_window", 8)), ElementsAre(8, 8));
@@ -108,6 +219,7 @@ TEST(Rope, BothSpellings) {
   EXPECT_DOUBLE_EQ(old.inv_freq[0], 0.25);
   EXPECT_DOUBLE_EQ(old.inv_freq[32], 0.25 / std::sqrt(5e5));
   EXPECT_EQ(rope({{"partial_rotary_factor", 0.5}}).inv_freq.size(), 32u);
+  EXPECT_EQ(rope({{"rotary_dim", 48}}).inv_freq.size(), 24u);
   EXPECT_EQ(rope({{"rope_scaling", nullptr}}).attention_factor, 1);
 }
 
@@ -179,6 +291,10 @@ TEST(Rope, Longrope) {
   EXPECT_DOUBLE_EQ(near.inv_freq[10], plain.inv_freq[10] / 1.1);
   EXPECT_DOUBLE_EQ(far.inv_freq[10], plain.inv_freq[10] / 4.7);
   EXPECT_NEAR(far.attention_factor, 1.19023807, 1e-8);  // of 131072 / 4096 = 32
+  Json scaled = config;  // Phi-3.5-MoE's, with a magnitude for each list
+  scaled["rope_scaling"].update({{"long_mscale", 1.3}, {"short_mscale", 1.1}});
+  EXPECT_EQ(rope(scaled, 64, 4096).attention_factor, 1.1);
+  EXPECT_EQ(rope(scaled, 64, 4097).attention_factor, 1.3);
   const auto scaling = read_rope(config, 64, 10000, "config.json");
   ASSERT_TRUE(scaling.has_value());
   EXPECT_EQ(numerics::rope_length(*scaling, 100), numerics::rope_length(*scaling, 4096));
@@ -203,6 +319,8 @@ TEST(Rope, Refusals) {
               HasSubstr("positive"));
   EXPECT_THAT(message({{"rope_scaling", 3}}), HasSubstr("object"));
   EXPECT_THAT(message({{"partial_rotary_factor", 1.5}}), HasSubstr("head_dim"));
+  EXPECT_THAT(message({{"rotary_dim", 130}}), HasSubstr("rotary_dim"));
+  EXPECT_THAT(message({{"rotary_dim", 7}}), HasSubstr("no even number"));
 }
 
 }  // namespace

@@ -20,6 +20,12 @@ LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_fac
               original_max_position_embeddings=32)
 YARN = dict(rope_type="yarn", type="yarn", factor=4.0, original_max_position_embeddings=32)
 
+
+def longrope(pairs):
+    return dict(short_factor=[1.0 + 0.01 * j for j in range(pairs)],
+                long_factor=[1.0 + 0.4 * j for j in range(pairs)])
+
+
 # name → family and keys of config.json.
 MODELS = {
     "llama": ("llama", {}),
@@ -63,6 +69,25 @@ MODELS = {
     "kimi_k25": ("kimi_k25", {}),
     "glm4_moe_lite": ("glm4_moe_lite", dict(qk_nope_head_dim=96, v_head_dim=160,
                                             rope_theta=1000000.0)),
+    "olmoe": ("olmoe", {}),
+    "olmoe, biases, renormalised": ("olmoe", dict(attention_bias=True, norm_topk_prob=True)),
+    "qwen2_moe": ("qwen2_moe", dict(rope_theta=1000000.0)),
+    "glm4_moe": ("glm4_moe", {}),
+    "glm4_moe, groups, neither biases nor norms": (
+        "glm4_moe", dict(attention_bias=False, use_qk_norm=False, n_group=4, topk_group=2,
+                         n_shared_experts=2, norm_topk_prob=False)),
+    "minimax_m2": ("minimax_m2", {}),
+    "minimax_m2, tied, without norms": ("minimax_m2", dict(tied=True, use_qk_norm=False)),
+    "granite": ("granite", dict(attention_bias=True, mlp_bias=True)),
+    "granitemoe, tied": ("granitemoe", dict(tied=True)),
+    "phi3": ("phi3", dict(tied=True)),
+    "phi3, a share of the head, longrope": (
+        "phi3", dict(partial_rotary_factor=0.75, original_max_position_embeddings=64,
+                     rope_scaling=dict(type="longrope", **longrope(12)))),
+    "phimoe": ("phimoe", dict(router_jitter_noise=0.3)),
+    "phimoe, longrope": (
+        "phimoe", dict(rope_scaling=dict(type="longrope", short_mscale=1.1, long_mscale=1.3,
+                                         original_max_position_embeddings=64, **longrope(16)))),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 
@@ -108,7 +133,10 @@ class MlxLm(support.TestCase):
                    ("qwen3_moe", 5, 64, {}), ("mixtral", 2, 32, {}), ("qwen3", 6, 64, {}),
                    ("llama", 4, 32, dict(q_mode="mxfp4")),
                    ("deepseek_v2", 4, 32, {}), ("deepseek_v3", 4, 64, {}), ("glm4_moe_lite", 8, 32, {}),
-                   ("deepseek_v3, groups, yarn, uneven heads", 6, 32, {})]
+                   ("deepseek_v3, groups, yarn, uneven heads", 6, 32, {}),
+                   ("qwen2_moe", 4, 64, {}),
+                   ("glm4_moe", 5, 32, {}), ("granitemoe, tied", 3, 64, {}), ("phi3", 4, 64, {}),
+                   ("phimoe", 6, 32, {})]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")

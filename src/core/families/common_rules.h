@@ -77,6 +77,12 @@ inline constexpr ModuleRule kPostAttentionNorm = {
     .shape = {Dim::kHidden},
     .gguf = "blk.{L}.ffn_norm.weight"};
 
+// Norms over all heads of q, and over all of k.
+inline constexpr ModuleRule kQRowNorm = {
+    .path = "model.layers.{L}.self_attn.q_norm", .role = Role::kNorm, .shape = {Dim::kQRows}};
+inline constexpr ModuleRule kKRowNorm = {
+    .path = "model.layers.{L}.self_attn.k_norm", .role = Role::kNorm, .shape = {Dim::kKvRows}};
+
 // A matrix, or a vector of a norm, under the source's own name.
 constexpr ModuleRule linear(std::string_view path, Role role, Dim rows, Dim columns,
                             When when = When::kAlways) {
@@ -92,8 +98,14 @@ constexpr ModuleRule only(When when, ModuleRule rule) {
   return rule;
 }
 
-// The bias of a linear module: one element per row, its rows in the weight's order.
-constexpr ModuleRule bias_of(const ModuleRule& weight, std::string_view gguf,
+// The same module, which mlx_lm gives that width in every uniform conversion.
+constexpr ModuleRule uniform_bits(int bits, ModuleRule rule) {
+  rule.uniform_bits = bits;
+  return rule;
+}
+
+// The bias of a linear module, or of a norm: one element per row, its rows in the weight's order.
+constexpr ModuleRule bias_of(const ModuleRule& weight, std::string_view gguf = "",
                              When when = When::kAlways) {
   return {.path = weight.path,
           .parameter = "bias",

@@ -277,6 +277,20 @@ Json with_defaults(const Json& config, const Family& family, Json& additions) {
   return whole;
 }
 
+// mlx_lm gives every layer experts and the expert that all tokens go through.
+void read_qwen2_experts(Reader& reader, ModelDims& dims, const std::string& label) {
+  dims.experts = reader.integer("num_experts", 1, kExpertsMax);
+  dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+  dims.shared_intermediate_size = reader.integer("shared_expert_intermediate_size", 1, kWidthMax);
+  const bool all_sparse = reader.integer_or("decoder_sparse_step", 1, kLayersMax, 1) == 1 &&
+                          reader.integers_or_none("mlp_only_layers", 0, kLayersMax).empty();
+  if (!all_sparse)
+    reader.refuse({ErrorCode::kUnsupported,
+                   fmt::format("{}: layers without experts (decoder_sparse_step, mlp_only_layers) "
+                               "are not known to stock mlx_lm in this family",
+                               label)});
+}
+
 const OutputType kOutputTypes[] = {
     {DType::kBF16, "bfloat16"}, {DType::kF16, "float16"}, {DType::kF32, "float32"}};
 
@@ -390,6 +404,8 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kLayerInput: return layer_input_size;
     case Dim::kLayerInputsTogether: return layers * layer_input_size;
     case Dim::kLayerInputVocab: return layer_input_vocab_size;
+    case Dim::kQkvRows: return (heads + 2 * kv_heads) * head_dim;
+    case Dim::kGateUpRows: return 2 * intermediate_size;
   }
   SLUICE_CHECK(false);
 }
@@ -417,7 +433,9 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   if (family.has_indexer) read_indexer(reader, dims);
   dims.attention_bias = reader.flag_or("attention_bias", false);
   dims.mlp_bias = reader.flag_or("mlp_bias", false);
+  dims.qk_norm = reader.flag_or("use_qk_norm", family.qk_norm);
   if (family.experts == ExpertKeys::kQwen) read_qwen_experts(reader, dims, additions);
+  if (family.experts == ExpertKeys::kQwen2) read_qwen2_experts(reader, dims, label);
   if (family.experts == ExpertKeys::kDeepseek) read_deepseek_experts(reader, dims, additions);
   if (family.experts == ExpertKeys::kQwenShared) {
     read_qwen_experts(reader, dims, additions);
@@ -431,8 +449,9 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   }
   const bool all_sparse = family.experts == ExpertKeys::kQwenAllSparse && dims.experts > 0;
   if (!all_sparse) dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
-  if (family.experts == ExpertKeys::kMixtral) {
-    dims.experts = reader.integer("num_local_experts", 1, kExpertsMax);
+  if (family.experts == ExpertKeys::kMixtral || family.experts == ExpertKeys::kOlmoe) {
+    const bool local = family.experts == ExpertKeys::kMixtral;
+    dims.experts = reader.integer(local ? "num_local_experts" : "num_experts", 1, kExpertsMax);
     dims.expert_intermediate_size = dims.intermediate_size;
   }
   if (family.experts == ExpertKeys::kLlama4) read_llama4_experts(reader, dims);

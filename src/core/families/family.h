@@ -56,6 +56,8 @@ enum class Dim : uint8_t {
   kLayerInput,           // hidden_size_per_layer_input
   kLayerInputsTogether,  // of all layers
   kLayerInputVocab,      // vocab_size_per_layer_input
+  kQkvRows,              // kQRows and twice kKvRows
+  kGateUpRows,           // twice kIntermediate
 };
 
 // In which models, and in which of their layers, a module exists.
@@ -81,6 +83,7 @@ enum class When : uint8_t {
   kNarrowMlp,    // layers of intermediate_size, where others are twice as wide
   kWideMlp,      // and those
   kLayerInputs,  // models with inputs of their own for every layer
+  kQkNorm,       // config use_qk_norm
 };
 
 // Which rows of a source tensor are meant.
@@ -114,7 +117,7 @@ struct ModuleRule {
   Role role = Role::kOther;
   std::array<Dim, 3> shape{};
   bool quantizable = false;
-  int bits_floor = 0;
+  int bits_floor = 0, uniform_bits = 0;  // OutputModule's
   When when = When::kAlways;
   bool keep_dtype = false;  // never cast to the model's float type
   // One is added to the values of an unconverted checkpoint, whose norms multiply by 1 + w.
@@ -146,6 +149,8 @@ enum class ExpertKeys : uint8_t {
   kQwenAllSparse,  // the same with experts in every layer, where there are any
   kGemma4,         // enable_moe_block, num_experts, top_k_experts; in every layer
   kLlama4,         // num_local_experts, intermediate_size, interleave_moe_layer_step; a shared one
+  kOlmoe,          // num_experts of intermediate_size, in every layer
+  kQwen2,          // num_experts in every layer, shared_expert_intermediate_size
 };
 
 // By what mlx_lm's loader knows a checkpoint as transformers writes it, whose ModuleRule::add_one
@@ -193,6 +198,7 @@ struct Family {
   Unconverted unconverted = Unconverted::kNever;
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
   bool has_indexer = false;       // index_n_heads and index_head_dim
+  bool qk_norm = false;           // where use_qk_norm is missing
 };
 
 // The known families, by model_type; null for others.
@@ -219,6 +225,14 @@ extern const Family kGemma3;
 extern const Family kGemma3Text;
 extern const Family kGemma4;
 extern const Family kLlama4;
+extern const Family kOlmoe;
+extern const Family kQwen2Moe;
+extern const Family kGlm4Moe;
+extern const Family kMinimaxM2;
+extern const Family kGranite;
+extern const Family kGraniteMoe;
+extern const Family kPhi3;
+extern const Family kPhimoe;
 
 // The label of errors about text_config()'s keys: config_label, and where inside it they are.
 std::string text_config_label(const io::Checkpoint& checkpoint);
@@ -236,7 +250,7 @@ struct ModelDims {
   uint64_t q_lora_rank = 0, kv_lora_rank = 0;  // 0: not of low rank
   uint64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   uint64_t index_heads = 0, index_head_dim = 0;
-  bool attention_bias = false, mlp_bias = false;
+  bool attention_bias = false, mlp_bias = false, qk_norm = false;
   // Linear attention in all layers but every full_attention_interval-th; 0: every layer attends.
   uint64_t full_attention_interval = 0;
   uint64_t linear_key_heads = 0, linear_value_heads = 0;

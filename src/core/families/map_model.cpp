@@ -198,6 +198,7 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
     case When::kNarrowMlp: return !wide;
     case When::kWideMlp: return wide;
     case When::kLayerInputs: return dims_.layer_input_size > 0;
+    case When::kQkNorm: return dims_.qk_norm;
   }
   SLUICE_CHECK(false);
 }
@@ -348,6 +349,7 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
                         .shape = {},
                         .quantizable = rule.quantizable,
                         .bits_floor = rule.bits_floor,
+                        .uniform_bits = rule.uniform_bits,
                         .keep_dtype = rule.keep_dtype,
                         .filters = rule.filters,
                         .recipe = {.sources = {}, .add_one = rule.add_one && unconverted_}};
@@ -573,6 +575,14 @@ const Family* find_family(std::string_view model_type) {
       &kGemma3Text,   //
       &kGemma4,       //
       &kLlama4,       //
+      &kOlmoe,        //
+      &kQwen2Moe,     //
+      &kGlm4Moe,      //
+      &kMinimaxM2,    //
+      &kGranite,      //
+      &kGraniteMoe,   //
+      &kPhi3,         //
+      &kPhimoe,       //
   };
   for (const Family* family : kFamilies)
     if (family->name == model_type) return family;

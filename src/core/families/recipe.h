@@ -97,6 +97,7 @@ struct OutputModule {
   numerics::Shape shape;  // of the unquantized tensor; [experts, rows, columns] for stacked experts
   bool quantizable = false;  // Linear, Embedding or stacked experts
   int bits_floor = 0;        // smallest width a plan may choose (8 for routers), 0: none
+  int uniform_bits = 0;      // width in uniform conversions whatever is asked for; 0: as asked
   bool keep_dtype = false;   // written in the source's float type instead of the model's
   // A vector whose elements move one by one (a permuted bias) is read and written as a column.
   bool by_element = false;

@@ -91,7 +91,8 @@ double dynamic_base(const RopeScaling& s, double sequence) {
   return s.rope_theta * std::pow(stretch, dim / (dim - 2));
 }
 
-double longrope_attention_factor(const RopeScaling& s) {
+double longrope_attention_factor(const RopeScaling& s, bool is_long) {
+  if (const auto& mscale = is_long ? s.long_mscale : s.short_mscale) return *mscale;
   if (s.attention_factor) return *s.attention_factor;
   if (s.factor <= 1) return 1;
   return std::sqrt(1 + std::log(s.factor) / std::log(s.original_max_position_embeddings));
@@ -136,7 +137,7 @@ Result<RopeFrequencies> rope_frequencies(const RopeScaling& s, size_t sequence) 
       const bool is_long = length > s.original_max_position_embeddings;
       const std::vector<double>& stretch = is_long ? s.long_factor : s.short_factor;
       for (size_t j = 0; j < stretch.size(); ++j) out.inv_freq[j] /= stretch[j];
-      out.attention_factor = longrope_attention_factor(s);
+      out.attention_factor = longrope_attention_factor(s, is_long);
       break;
     }
   }

@@ -27,6 +27,7 @@ struct RopeScaling {
   double beta_fast = 32, beta_slow = 1;
   bool truncate = true;  // yarn: whole dimensions as the ends of its ramp
   std::optional<double> attention_factor{}, mscale{}, mscale_all_dim{};
+  std::optional<double> long_mscale{}, short_mscale{};  // longrope: attention_factor for each list
   std::vector<double> long_factor{}, short_factor{};  // [rotary_dim / 2]
 };
 

@@ -75,10 +75,11 @@ Json output_config(const io::Checkpoint& checkpoint, const families::ModelMap& m
   const auto global = plan.default_format();
   if (!global) return config;
   Json quantization = format_to_config(*global, true);
-  // Modules with a floor (routers) are always listed, as mlx_lm's own predicate lists them.
+  // Modules that mlx_lm's own predicate gives a width are always listed, as it lists them.
   for (const families::OutputModule& module : map.modules) {
     const QuantFormat& format = plan.find(module.tensor_name())->format;
-    if (format.mode != QuantMode::kFloat && (format != *global || module.bits_floor > 0))
+    const bool listed = module.bits_floor > 0 || module.uniform_bits > 0;
+    if (format.mode != QuantMode::kFloat && (format != *global || listed))
       quantization[module.path] = format_to_config(format, false);
   }
   config["quantization"] = quantization;

@@ -25,6 +25,14 @@ constexpr const Architecture* kArchitectures[] = {
     &kGemma3,       //
     &kGemma3Text,   //
     &kLlama4,       //
+    &kOlmoe,        //
+    &kQwen2Moe,     //
+    &kGlm4Moe,      //
+    &kMinimaxM2,    //
+    &kGranite,      //
+    &kGraniteMoe,   //
+    &kPhi3,         //
+    &kPhimoe,       //
 };
 
 Status read_activation(const Json& json, const std::string& label) {
@@ -77,6 +85,15 @@ Result<uint64_t> integer_or(const Json& json, std::string_view key, int64_t low,
 Result<bool> flag_or(const Json& json, std::string_view key, bool fallback,
                      const std::string& label) {
   return json_find(json, key) == nullptr ? Result<bool>(fallback) : json_bool(json, key, label);
+}
+
+Status expect_text(const Json& json, std::string_view key, std::string_view expected,
+                   const std::string& label) {
+  if (json_find(json, key) == nullptr) return {};
+  SLUICE_ASSIGN(const std::string found, json_string(json, key, label));
+  if (found == expected) return {};
+  return fail(ErrorCode::kUnsupported, "{}: {} \"{}\" is not known for this family, only \"{}\"",
+              label, key, found, expected);
 }
 
 Result<float> factor_or(const Json& json, std::string_view key, float fallback,

@@ -39,6 +39,14 @@ extern const Architecture kGptOss;
 extern const Architecture kGemma3;
 extern const Architecture kGemma3Text;
 extern const Architecture kLlama4;
+extern const Architecture kOlmoe;
+extern const Architecture kQwen2Moe;
+extern const Architecture kGlm4Moe;
+extern const Architecture kMinimaxM2;
+extern const Architecture kGranite;
+extern const Architecture kGraniteMoe;
+extern const Architecture kPhi3;
+extern const Architecture kPhimoe;
 
 // ---- single values, or a fallback where the key is missing ----
 
@@ -46,6 +54,9 @@ Result<uint64_t> integer_or(const Json& json, std::string_view key, int64_t low,
                             uint64_t fallback, const std::string& label);
 Result<bool> flag_or(const Json& json, std::string_view key, bool fallback,
                      const std::string& label);
+// A text that must be this one where it is there.
+Status expect_text(const Json& json, std::string_view key, std::string_view expected,
+                   const std::string& label);
 // Finite, and above zero.
 Result<float> factor_or(const Json& json, std::string_view key, float fallback,
                         const std::string& label);

@@ -19,15 +19,6 @@ float score_scale(const families::ModelDims& dims, const numerics::RopeScaling& 
 
 }  // namespace
 
-Status expect_text(const Json& json, std::string_view key, std::string_view expected,
-                   const std::string& label) {
-  if (json_find(json, key) == nullptr) return {};
-  SLUICE_ASSIGN(const std::string found, json_string(json, key, label));
-  if (found == expected) return {};
-  return fail(ErrorCode::kUnsupported, "{}: {} \"{}\" is not known for this family, only \"{}\"",
-              label, key, found, expected);
-}
-
 Status read_latent_attention(const Json& json, const std::string& label,
                              const LatentDefaults& defaults, ModelConfig& out) {
   const families::ModelDims& dims = out.dims;

@@ -24,8 +24,5 @@ Status read_corrected_router(const Json& json, const std::string& label,
 // The groups of experts that a router chooses among first, best many of a group's scores counting.
 Status read_expert_groups(const Json& json, const std::string& label, uint32_t best,
                           ModelConfig& out);
-// A text that must be one of those where it is there.
-Status expect_text(const Json& json, std::string_view key, std::string_view expected,
-                   const std::string& label);
 
 }  // namespace sluice::model

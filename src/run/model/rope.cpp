@@ -77,6 +77,8 @@ Status read_longrope(const Json& config, const Json& numbers, const std::string&
   if (json_find(numbers, "factor") == nullptr && scaling.original_max_position_embeddings > 0)
     scaling.factor =
         std::max(1.0, scaling.max_position_embeddings / scaling.original_max_position_embeddings);
+  SLUICE_TRY(read_number(numbers, "long_mscale", label, scaling.long_mscale));
+  SLUICE_TRY(read_number(numbers, "short_mscale", label, scaling.short_mscale));
   SLUICE_TRY(read_factors(numbers, "long_factor", label, scaling.long_factor));
   return read_factors(numbers, "short_factor", label, scaling.short_factor);
 }
@@ -106,9 +108,15 @@ Status read_scaling(const Json& config, const Json& numbers, const std::string& 
   return {};
 }
 
-Result<size_t> rotary_dim(double share, uint64_t head_dim, const std::string& label) {
-  const auto dims = static_cast<size_t>(std::max(0.0, share) * static_cast<double>(head_dim));
-  if (share <= 1 && dims >= 2 && dims % 2 == 0) return dims;
+// rotary_dim where a configuration counts them, else a share of the head.
+Result<size_t> read_rotary_dim(const Json& config, double share, uint64_t head_dim,
+                               const std::string& label) {
+  auto dims = static_cast<int64_t>(std::max(0.0, share) * static_cast<double>(head_dim));
+  if (json_find(config, "rotary_dim") != nullptr) {
+    SLUICE_ASSIGN(dims, json_int(config, "rotary_dim", 1, static_cast<int64_t>(head_dim), label));
+    share = static_cast<double>(dims) / static_cast<double>(head_dim);
+  }
+  if (share <= 1 && dims >= 2 && dims % 2 == 0) return static_cast<size_t>(dims);
   return fail(ErrorCode::kCorrupt,
               "{}: {} of head_dim {} is no even number of dimensions to rotate", label, share,
               head_dim);
@@ -127,7 +135,7 @@ Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double thet
     SLUICE_TRY(read_number(*holder, "rope_theta", label, scaling.rope_theta));
     SLUICE_TRY(read_number(*holder, "partial_rotary_factor", label, share));
   }
-  SLUICE_ASSIGN(scaling.rotary_dim, rotary_dim(share, head_dim, label));
+  SLUICE_ASSIGN(scaling.rotary_dim, read_rotary_dim(config, share, head_dim, label));
   if (numbers != nullptr) SLUICE_TRY(read_scaling(config, *numbers, label, scaling));
   const auto frequencies = numerics::rope_frequencies(scaling, 0);
   if (!frequencies) return fail(ErrorCode::kCorrupt, "{}: {}", label, frequencies.error().message);

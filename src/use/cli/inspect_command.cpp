@@ -7,6 +7,7 @@
 #include "cli/model.h"
 #include "cli/uniform_plan.h"
 #include "cli/user_devices.h"
+#include "model/config.h"
 #include "numerics/affine_price.h"
 #include "numerics/block_codec.h"
 #include "stream/output_layout.h"
@@ -31,9 +32,10 @@ struct UniformSize {
 
 // Exact bytes of the weight files at a uniform format, by the rules of `quantize`.
 Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFormat& format) {
+  const FormatRule wanted = uniform_rule(format);
   std::vector<numerics::QuantFormat> formats;
   for (const families::OutputModule& module : model.map.modules)
-    formats.push_back(uniform_format(model, module, format));
+    formats.push_back(uniform_format(model, module, wanted(module)));
   SLUICE_ASSIGN(const stream::OutputLayout layout,
                 stream::layout_output(stream::layout_modules(*model.checkpoint, model.map),
                                       model.map.dtype, formats));
@@ -41,11 +43,13 @@ Result<uint64_t> uniform_bytes(const OpenedModel& model, const numerics::QuantFo
 }
 
 uint64_t smaller_groups(const OpenedModel& model, const numerics::QuantFormat& format) {
+  const FormatRule wanted = uniform_rule(format);
   return static_cast<uint64_t>(
       std::ranges::count_if(model.map.modules, [&](const families::OutputModule& module) {
-        const numerics::QuantFormat given = uniform_format(model, module, format);
-        const bool same_width = given.mode == format.mode && given.bits == format.bits;
-        return module.bits_floor == 0 && module.quantizable && given != format &&
+        const numerics::QuantFormat asked = wanted(module);
+        const numerics::QuantFormat given = uniform_format(model, module, asked);
+        const bool same_width = given.mode == asked.mode && given.bits == asked.bits;
+        return module.bits_floor == 0 && module.quantizable && given != asked &&
                (same_width || given.mode == numerics::QuantMode::kFloat);
       }));
 }
@@ -110,6 +114,7 @@ struct Inspection {
   std::map<std::string, Size> dtypes;
   std::vector<UniformSize> uniform;
   std::vector<allocate::DeviceProfile> devices;
+  std::string runs_not;  // why there is no forward pass for it; empty: there is
 };
 
 Result<Inspection> inspect(Context& context, const OpenedModel& model) {
@@ -131,6 +136,8 @@ Result<Inspection> inspect(Context& context, const OpenedModel& model) {
       dtype.lossless = numerics::format_text(*format);
   }
   SLUICE_ASSIGN(result.uniform, uniform_sizes(model));
+  const auto runs = model::read_config(*model.checkpoint, model.map);
+  if (!runs) result.runs_not = runs.error().message;
   return result;
 }
 
@@ -155,6 +162,8 @@ Json to_json(const OpenedModel& model, const Inspection& result) {
           {"only_layers", model.map.only_layers},
           {"experts", result.experts > 1 ? result.experts : 0},
           {"tied", model.map.tied},
+          {"runs", result.runs_not.empty()},
+          {"runs_not", result.runs_not},
           {"output_dtype", model.map.dtype_name},
           {"files", model.checkpoint->files.size()},
           {"source_bytes", result.source_bytes},
@@ -215,6 +224,7 @@ std::string to_text(const OpenedModel& model, const Inspection& result) {
   facts.add({"head", model.map.tied ? "tied to the embedding" : "its own"});
   facts.add({"source", source_text(model, result)});
   facts.add({"output dtype", model.map.dtype_name});
+  facts.add({"runs", result.runs_not.empty() ? "yes" : fmt::format("no: {}", result.runs_not)});
 
   Table roles({Align::kLeft, Align::kRight, Align::kRight});
   roles.add({"role", "modules", "weights"});

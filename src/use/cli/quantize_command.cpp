@@ -68,9 +68,8 @@ Result<allocate::Plan> plan_without_analysis(Context& context, const OpenedModel
     return uniform_plan(context, model, rule, options.recipe, *encoder, options.parity);
   }
   SLUICE_ASSIGN(const numerics::QuantFormat format, wanted_format(options));
-  return uniform_plan(
-      context, model, [&](const families::OutputModule&) { return format; },
-      numerics::format_text(format), *encoder, options.parity);
+  return uniform_plan(context, model, uniform_rule(format), numerics::format_text(format), *encoder,
+                      options.parity);
 }
 
 Result<int> run(Context& context, const Options& options) {

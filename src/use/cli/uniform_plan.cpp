@@ -13,7 +13,8 @@ using numerics::Encoder;
 using numerics::QuantFormat;
 using numerics::QuantMode;
 
-constexpr uint16_t kRouterGroup = 64;
+// Of the modules that mlx_lm gives a width of their own.
+constexpr uint16_t kFixedGroup = 64;
 
 double bits_per_weight(const QuantFormat& format, const OutputModule& module,
                        numerics::DType dtype) {
@@ -49,7 +50,7 @@ bool moves(const stream::ModuleSource& source, const QuantFormat& format, numeri
 QuantFormat possible_format(const OutputModule& module, QuantFormat wanted) {
   if (!module.quantizable || wanted.mode == QuantMode::kFloat) return {};
   if (module.bits_floor > 0)
-    wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kRouterGroup};
+    wanted = {QuantMode::kAffine, static_cast<uint8_t>(module.bits_floor), kFixedGroup};
   if (is_fp(wanted)) return can_encode(wanted, module.shape) ? wanted : QuantFormat{};
   for (uint16_t group = wanted.group_size; group >= numerics::kAffineGroups[0]; group /= 2) {
     const QuantFormat format{wanted.mode, wanted.bits, group};
@@ -64,6 +65,13 @@ QuantFormat uniform_format(const OpenedModel& model, const OutputModule& module,
                            const QuantFormat& wanted) {
   const QuantFormat format = possible_format(module, wanted);
   return format.mode == QuantMode::kFloat ? format : unless_published(model, module, format);
+}
+
+FormatRule uniform_rule(QuantFormat format) {
+  return [=](const OutputModule& module) {
+    if (module.uniform_bits == 0 || format.mode == QuantMode::kFloat) return format;
+    return QuantFormat{QuantMode::kAffine, static_cast<uint8_t>(module.uniform_bits), kFixedGroup};
+  };
 }
 
 Result<FormatRule> recipe_rule(const families::ModelMap& map, std::string_view recipe,

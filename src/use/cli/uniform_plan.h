@@ -19,6 +19,10 @@ numerics::QuantFormat uniform_format(const OpenedModel& model, const families::O
 // The format wanted for a module, before uniform_format makes it possible.
 using FormatRule = std::function<numerics::QuantFormat(const families::OutputModule& module)>;
 
+// One format for all modules but those to which mlx_lm's uniform conversions give a width of their
+// own, at group 64.
+FormatRule uniform_rule(numerics::QuantFormat format);
+
 inline constexpr std::string_view kRecipes[] = {"mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"};
 
 // mixed_a_b: b bits on v_proj and down_proj of the first and last eighth of the layers and of every
