@@ -119,6 +119,12 @@ const std::vector<NamedOp>& vector_ops() {
        }},
       {"argmax",
        [](auto& o, auto& x, auto&, auto& out) { out[0] = static_cast<float>(o.argmax(x)); }},
+      {"l2_norm",
+       [](auto& o, auto& x, auto&, auto& out) {
+         out = x;
+         o.l2_norm(out, 1e-6f, 0.25f);
+       }},
+      {"delta_decay", [](auto& o, auto& x, auto& y, auto& out) { o.delta_decay(x, y, y, out); }},
       {"hadamard",
        [](auto& o, auto& x, auto&, auto& out) {
          out = x;
@@ -223,6 +229,53 @@ void check_attentions(const LayerOps& scalar, const LayerOps& ops, Random& rando
   for (const AttentionCase& c : cases) check_attention(scalar, ops, c, random);
 }
 
+// ---- recurrences ----
+
+void check_convolution(const LayerOps& scalar, const LayerOps& ops, size_t channels, size_t taps,
+                       Random& random) {
+  const auto x = normals(random, 7 * channels), weight = normals(random, channels * taps);
+  const auto before = normals(random, (taps - 1) * channels);
+  for (const bool fresh : {false, true}) {
+    const auto run = [&](const LayerOps& table) {
+      std::vector<float> out = x, after(before.size());
+      table.convolve({out.data(), channels, 7, channels, weight.data(), taps,
+                      fresh ? nullptr : before.data(), after.data(), channels});
+      out.insert(out.end(), after.begin(), after.end());
+      return out;
+    };
+    expect_same("convolve", ops.level(), run(scalar), run(ops));
+  }
+}
+
+void check_delta(const LayerOps& scalar, const LayerOps& ops, size_t key_dim, size_t columns,
+                 Random& random) {
+  constexpr size_t kRows = 5;
+  const auto q = normals(random, kRows * key_dim), k = normals(random, kRows * key_dim, 0.2f);
+  const auto v = normals(random, kRows * columns);
+  std::vector<float> beta(kRows), decay(kRows);
+  for (float& value : beta) value = static_cast<float>(random() % 1000) / 1000;
+  for (float& value : decay) value = static_cast<float>(random() % 1000) / 1000;
+  const auto before = normals(random, key_dim * kDeltaColumns);
+  for (const bool fresh : {false, true}) {
+    const auto run = [&](const LayerOps& table) {
+      std::vector<float> out(kRows * columns), after(before.size());
+      table.delta_rule({q.data(), k.data(), key_dim, v.data(), columns, beta.data(), decay.data(),
+                        1, out.data(), columns, kRows, key_dim, columns,
+                        fresh ? nullptr : before.data(), after.data()});
+      out.insert(out.end(), after.begin(), after.end());
+      return out;
+    };
+    expect_same("delta_rule", ops.level(), run(scalar), run(ops));
+  }
+}
+
+void check_recurrences(const LayerOps& scalar, const LayerOps& ops, Random& random) {
+  for (const size_t channels : {1, 16, 31, 64})
+    for (const size_t taps : {2, 4, 16}) check_convolution(scalar, ops, channels, taps, random);
+  for (const size_t key_dim : {1, 24, 128})
+    for (const size_t columns : {1, 16, 20, 32}) check_delta(scalar, ops, key_dim, columns, random);
+}
+
 void check_level(SimdLevel level, Random& random) {
   const LayerOps &scalar = layer_ops(SimdLevel::kScalar), &ops = layer_ops(level);
   for (const size_t size :
@@ -237,6 +290,7 @@ void check_level(SimdLevel level, Random& random) {
   }
   check_rope(scalar, ops, random);
   check_attentions(scalar, ops, random);
+  check_recurrences(scalar, ops, random);
 }
 
 }  // namespace

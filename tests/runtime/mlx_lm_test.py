@@ -88,6 +88,15 @@ MODELS = {
     "phimoe, longrope": (
         "phimoe", dict(rope_scaling=dict(type="longrope", short_mscale=1.1, long_mscale=1.3,
                                          original_max_position_embeddings=64, **longrope(16)))),
+    "qwen3_next": ("qwen3_next", {}),
+    "qwen3_next, dense layers, biases": (
+        "qwen3_next", dict(num_hidden_layers=5, mlp_only_layers=[1], attention_bias=True,
+                           full_attention_interval=2, norm_topk_prob=False)),
+    "qwen3_5": ("qwen3_5", {}),
+    "qwen3_5, one value head a key, short convolution": (
+        "qwen3_5", dict(linear_num_key_heads=4, linear_key_head_dim=32, linear_conv_kernel_dim=2,
+                        full_attention_interval=3)),
+    "qwen3_5_moe": ("qwen3_5_moe", {}),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 
@@ -104,7 +113,7 @@ def our_logits(folder, ids, chunk, activations="f32", compat="mlx"):
 class MlxLm(support.TestCase):
     def check(self, folder, ids):
         expected = support.logits(load_stock(folder), ids)
-        for chunk in (512, 1, 7):
+        for chunk in (512, 1, 7, 64):
             found = our_logits(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
             difference = relative_difference(found, expected)
@@ -136,7 +145,8 @@ class MlxLm(support.TestCase):
                    ("deepseek_v3, groups, yarn, uneven heads", 6, 32, {}),
                    ("qwen2_moe", 4, 64, {}),
                    ("glm4_moe", 5, 32, {}), ("granitemoe, tied", 3, 64, {}), ("phi3", 4, 64, {}),
-                   ("phimoe", 6, 32, {})]
+                   ("phimoe", 6, 32, {}), ("qwen3_next", 4, 64, {}),
+                   ("qwen3_5", 4, 32, {}), ("qwen3_5_moe", 8, 64, {})]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")

@@ -81,6 +81,13 @@ TEST(Reference, DroppedGroupsOfEitherFormula) {
             reference_logits(checkpoint, tokens, Compat::kMlx));
 }
 
+TEST(Reference, LinearAttention) {
+  for (const char* family : {"qwen3_next", "qwen3_5", "qwen3_5_moe"}) {
+    SCOPED_TRACE(family);
+    check(test::tiny_hybrid(family).build());
+  }
+}
+
 // llama.cpp's names, blocks, and rows of q and k in its order.
 TEST(Reference, Gguf) { check(test::tiny_gguf().build()); }
 

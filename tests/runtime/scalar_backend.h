@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <numbers>
+#include <tuple>
 #include <vector>
 
 #include "model/backend.h"
@@ -232,6 +233,60 @@ class ScalarBackend : public model::Backend {
     at(out) = rows;
   }
 
+  void convolve(const model::ConvolutionRule& rule, model::Tensor x,
+                const model::Batch& batch) override {
+    for (const model::Segment& s : batch.segments) {
+      Matrix& past = past_[{s.sequence, rule.layer, rule.first_channel}];
+      past.resize(s.first_position);
+      for (size_t i = 0; i < s.rows; ++i) {
+        Row& row = at(x)[s.first_row + i];
+        past.push_back(row);
+        for (size_t c = 0; c < row.size(); ++c) {
+          const Row filter = weight_row(rule.weight, rule.first_channel + c);
+          double sum = 0;
+          for (size_t tap = 0; tap < rule.taps && tap < past.size(); ++tap)
+            sum += filter[rule.taps - 1 - tap] * past[past.size() - 1 - tap][c];
+          row[c] = sum / (1 + std::exp(-sum));
+        }
+      }
+    }
+  }
+  void delta(const model::DeltaRule& rule, model::Tensor q, model::Tensor k, model::Tensor v,
+             model::Tensor b, model::Tensor a, const model::Batch& batch,
+             model::Tensor out) override {
+    const Row a_log = weight_row(rule.a_log, 0), bias = weight_row(rule.dt_bias, 0);
+    Matrix rows(batch.tokens.size(), Row(rule.value_heads * rule.value_dim));
+    for (const model::Segment& s : batch.segments) {
+      // Of every position, the state before it: for each head [key_dim][value_dim].
+      std::vector<Row>& states = states_[{s.sequence, rule.layer}];
+      states.resize(s.first_position + 1);
+      states[0].assign(rule.value_heads * rule.key_dim * rule.value_dim, 0);
+      for (size_t i = s.first_row; i < s.first_row + s.rows; ++i) {
+        Row state = states.back();
+        for (size_t head = 0; head < rule.value_heads; ++head) {
+          const double softplus = std::log1p(std::exp(at(a)[i][head] + bias[head]));
+          const double decay = std::exp(-std::exp(a_log[head]) * softplus);
+          const double beta = 1 / (1 + std::exp(-at(b)[i][head]));
+          const size_t key_head = head / (rule.value_heads / rule.key_heads);
+          const Row key = unit(at(k)[i], key_head, rule), query = unit(at(q)[i], key_head, rule);
+          for (size_t c = 0; c < rule.value_dim; ++c) {
+            double* column = &state[head * rule.key_dim * rule.value_dim + c];
+            const auto element = [&](size_t n) -> double& { return column[n * rule.value_dim]; };
+            double seen = 0, result = 0;
+            for (size_t n = 0; n < rule.key_dim; ++n) seen += (element(n) *= decay) * key[n];
+            const double change = beta * (at(v)[i][head * rule.value_dim + c] - seen);
+            for (size_t n = 0; n < rule.key_dim; ++n)
+              result += (element(n) += key[n] * change) * query[n];
+            rows[i][head * rule.value_dim + c] =
+                result / std::sqrt(static_cast<double>(rule.key_dim));
+          }
+        }
+        states.push_back(std::move(state));
+      }
+    }
+    at(out) = rows;
+  }
+
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override {
     choices_.clear();
@@ -451,12 +506,23 @@ class ScalarBackend : public model::Backend {
       for (size_t i = 0; i < dv; ++i) out[head * dv + i] += weight / total * values[p][value + i];
   }
 
+  static Row unit(const Row& x, size_t head, const model::DeltaRule& rule) {
+    Row part(x.begin() + static_cast<ptrdiff_t>(head * rule.key_dim),
+             x.begin() + static_cast<ptrdiff_t>((head + 1) * rule.key_dim));
+    double sum = double{rule.epsilon};
+    for (const double value : part) sum += value * value;
+    for (double& value : part) value /= std::sqrt(sum);
+    return part;
+  }
+
   const WeightStore& weights_;
   std::vector<uint32_t> plus_one_;  // entries
   std::vector<Matrix> tensors_;
   std::vector<size_t> columns_;  // of each
   std::vector<model::RopeRule> ropes_;
   std::map<std::pair<model::Sequence, uint32_t>, KeysAndValues> kv_;
+  std::map<std::tuple<model::Sequence, uint32_t, uint32_t>, Matrix> past_;
+  std::map<std::pair<model::Sequence, uint32_t>, std::vector<Row>> states_;
   std::vector<model::Choice> choices_;
   std::vector<std::vector<size_t>> selected_;  // of each row
   std::span<const model::ExpertGroup> requested_;

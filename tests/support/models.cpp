@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "families/family.h"
 #include "io/packed_tensors.h"
 #include "io/safetensors.h"
 #include "numerics/block_codec.h"
@@ -369,6 +370,50 @@ ModelBuilder tiny_latent(const TinyOptions& options, const std::string& model_ty
     for (uint64_t e = 0; e < kLatentExperts; ++e)
       fill_gated(fill, fmt::format("{}mlp.experts.{}.", layer, e), width);
     fill_gated(fill, layer + "mlp.shared_experts.", width);
+  }
+  add_sidecars(model);
+  return model;
+}
+
+ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options) {
+  Json text = base_config(family, options);
+  text.update({{"head_dim", kHeadDim},
+               {"full_attention_interval", 2},
+               {"linear_num_key_heads", 2},
+               {"linear_num_value_heads", 4},
+               {"linear_key_head_dim", 24},
+               {"linear_value_head_dim", 40},
+               {"linear_conv_kernel_dim", 4},
+               {"partial_rotary_factor", 0.25},
+               {"max_position_embeddings", 4096}});
+  if (family != "qwen3_5")
+    text.update({{"num_experts", kExperts},
+                 {"num_experts_per_tok", 2},
+                 {"moe_intermediate_size", kExpertIntermediate * options.wide},
+                 {"shared_expert_intermediate_size", 32},
+                 {"decoder_sparse_step", 1},
+                 {"norm_topk_prob", true},
+                 {"mlp_only_layers", Json::array()}});
+  const Json config = family == "qwen3_next" ? text
+                                             : Json{{"model_type", family},
+                                                    {"tie_word_embeddings", false},
+                                                    {"torch_dtype", text["torch_dtype"]},
+                                                    {"text_config", text}};
+  ModelBuilder model(config);
+  const auto tensors = families::missing_tensors(*model.build(), *families::find_family(family));
+  SLUICE_CHECK(tensors.has_value());
+  Random random(options.seed);
+  for (const io::TensorInfo& info : *tensors) {
+    Shape shape = info.shape;
+    float scale = shape.size() == 1 ? 0.1f : 0.05f;
+    if (info.name.ends_with("conv1d.weight")) {
+      std::swap(shape[1], shape[2]);
+      scale = 0.5f;
+    }
+    auto values = random.normals(*numerics::element_count(shape), scale);
+    if (info.name.ends_with("linear_attn.norm.weight"))
+      for (float& value : values) value += 1;
+    model.add(info.name, options.dtype, shape, values);
   }
   add_sidecars(model);
   return model;

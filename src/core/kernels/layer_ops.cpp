@@ -165,6 +165,28 @@ size_t LayerOps::attend_scratch_bytes(const AttentionShape& shape) const {
   return ops_->attend_scratch_floats(&shape) * sizeof(float);
 }
 
+void LayerOps::l2_norm(std::span<float> x, float epsilon, float factor) const {
+  ops_->l2_norm(x.data(), x.size(), epsilon, factor);
+}
+
+void LayerOps::delta_decay(std::span<const float> a, std::span<const float> a_log,
+                           std::span<const float> dt_bias, std::span<float> out) const {
+  SLUICE_CHECK(a.size() == out.size() && a_log.size() == out.size());
+  SLUICE_CHECK(dt_bias.size() == out.size());
+  ops_->delta_decay(a.data(), a_log.data(), dt_bias.data(), out.size(), out.data());
+}
+
+void LayerOps::convolve(const ConvolutionRows& rows) const {
+  SLUICE_CHECK(rows.taps >= 2 && rows.taps <= kConvolutionTapsMax);
+  SLUICE_CHECK(rows.state_stride >= rows.channels);
+  ops_->convolve(&rows);
+}
+
+void LayerOps::delta_rule(const DeltaRows& rows) const {
+  SLUICE_CHECK(rows.columns > 0 && rows.columns <= kDeltaColumns);
+  ops_->delta_rule(&rows);
+}
+
 const LayerOps& layer_ops(SimdLevel level) {
   static const LayerOps kScalar = make_ops(SimdLevel::kScalar, scalar_layer_ops());
   static const LayerOps kNeon = make_ops(SimdLevel::kNeon, neon_layer_ops());

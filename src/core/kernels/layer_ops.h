@@ -90,6 +90,20 @@ class LayerOps {
               const AttentionQueries& queries, std::span<std::byte> scratch) const;
   size_t attend_scratch_bytes(const AttentionShape& shape) const;
 
+  // ---- linear attention; docs/architecture.md, recurrent state ----
+  // x = factor · x / sqrt(Σx² + epsilon).
+  void l2_norm(std::span<float> x, float epsilon, float factor) const;
+  // out = exp(−exp(a_log) · log(1 + exp(a + dt_bias))): what is left of a state after a token.
+  void delta_decay(std::span<const float> a, std::span<const float> a_log,
+                   std::span<const float> dt_bias, std::span<float> out) const;
+  // x[t] = silu(Σ weight[j] · x[t − taps + 1 + j]), channel by channel, over the rows as they were.
+  // However rows are cut into calls, results are the same bits.
+  void convolve(const ConvolutionRows& rows) const;
+  // For each row in turn, with the state S [key_dim, columns]:
+  //   S = decay · S;  δ = beta · (v − Sᵀk);  S = S + k δᵀ;  out = Sᵀq
+  // However rows are cut into calls, results are the same bits.
+  void delta_rule(const DeltaRows& rows) const;
+
  private:
   SimdLevel level_;
   const RawLayerOps* ops_;

@@ -50,4 +50,39 @@ struct AttentionQueries {
   size_t out_stride;
 };
 
+// Filters of more taps are not known.
+inline constexpr size_t kConvolutionTapsMax = 16;
+// A head's state lies in tiles of so many of its value_dim columns, [key_dim][kDeltaColumns] each;
+// columns beyond value_dim are there and mean nothing.
+inline constexpr size_t kDeltaColumns = 32;
+
+// Consecutive rows of channels; strides in floats.
+struct ConvolutionRows {
+  float* x;  // [rows][channels]
+  size_t stride;
+  size_t rows, channels;
+  const float* weight;  // [channels][taps], the last tap for the row itself
+  size_t taps;          // 2 to kConvolutionTapsMax
+  // The taps − 1 rows before these, and the last taps − 1 rows of both together; before may be null
+  // for rows of zeros, or be after.
+  const float* before;
+  float* after;
+  size_t state_stride;
+};
+
+// Consecutive rows of one tile of one head; strides in floats.
+struct DeltaRows {
+  const float *q, *k;  // [rows][key_dim]
+  size_t qk_stride;
+  const float* v;  // [rows][columns]
+  size_t v_stride;
+  const float *beta, *decay;  // one for each row
+  size_t gate_stride;
+  float* out;  // [rows][columns]
+  size_t out_stride;
+  size_t rows, key_dim, columns;
+  const float* before;  // the tile's state; null for zeros; may be after
+  float* after;
+};
+
 }  // namespace sluice::kernels

@@ -32,6 +32,11 @@ struct RawLayerOps {
   size_t (*attend_scratch_floats)(const AttentionShape* shape);
   void (*attend)(const AttentionShape* shape, const KvSpan* spans, size_t first_key,
                  const AttentionQueries* queries, float* scratch);
+  void (*l2_norm)(float* x, size_t count, float epsilon, float factor);
+  void (*delta_decay)(const float* a, const float* a_log, const float* dt_bias, size_t count,
+                      float* out);
+  void (*convolve)(const ConvolutionRows* rows);
+  void (*delta_rule)(const DeltaRows* rows);
 };
 
 // Null where the set was not built.

@@ -33,6 +33,9 @@ constexpr const Architecture* kArchitectures[] = {
     &kGraniteMoe,   //
     &kPhi3,         //
     &kPhimoe,       //
+    &kQwen3Next,    //
+    &kQwen3_5,      //
+    &kQwen3_5Moe,   //
 };
 
 Status read_activation(const Json& json, const std::string& label) {
@@ -107,9 +110,9 @@ Result<float> factor_or(const Json& json, std::string_view key, float fallback,
 }
 
 Status read_decoder(const Json& json, const std::string& label, double theta_default,
-                    ModelConfig& out) {
+                    ModelConfig& out, double share_default) {
   SLUICE_TRY(read_norms_and_activation(json, label, out));
-  return read_rope_table(json, label, theta_default, out);
+  return read_rope_table(json, label, theta_default, out, share_default);
 }
 
 Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out) {
@@ -131,8 +134,9 @@ Status read_epsilon(const Json& json, const std::string& label, std::optional<do
 }
 
 Status read_rope_table(const Json& json, const std::string& label, double theta_default,
-                       ModelConfig& out) {
-  SLUICE_ASSIGN(auto scaling, read_rope(json, out.dims.head_dim, theta_default, label));
+                       ModelConfig& out, double share_default) {
+  SLUICE_ASSIGN(auto scaling,
+                read_rope(json, out.dims.head_dim, theta_default, label, share_default));
   out.ropes.push_back({.scaling = std::move(scaling)});
   return {};
 }

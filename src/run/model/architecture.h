@@ -47,6 +47,9 @@ extern const Architecture kGranite;
 extern const Architecture kGraniteMoe;
 extern const Architecture kPhi3;
 extern const Architecture kPhimoe;
+extern const Architecture kQwen3Next;
+extern const Architecture kQwen3_5;
+extern const Architecture kQwen3_5Moe;
 
 // ---- single values, or a fallback where the key is missing ----
 
@@ -63,9 +66,10 @@ Result<float> factor_or(const Json& json, std::string_view key, float fallback,
 
 // ---- what decoders have in common ----
 
-// rms_norm_eps, hidden_act (silu), and one rope table. theta_default: where rope_theta is missing.
+// rms_norm_eps, hidden_act (silu), and one rope table. theta_default: where rope_theta is missing;
+// share_default: where partial_rotary_factor is.
 Status read_decoder(const Json& json, const std::string& label, double theta_default,
-                    ModelConfig& out);
+                    ModelConfig& out, double share_default = 1);
 // The first two of these, for families whose rope tables are of their own.
 Status read_norms_and_activation(const Json& json, const std::string& label, ModelConfig& out);
 // rms_norm_eps, which must be there where no fallback is given.
@@ -73,7 +77,7 @@ Status read_epsilon(const Json& json, const std::string& label, std::optional<do
                     ModelConfig& out);
 // Appends the rope table of the configuration's own keys.
 Status read_rope_table(const Json& json, const std::string& label, double theta_default,
-                       ModelConfig& out);
+                       ModelConfig& out, double share_default = 1);
 // The layers that layer_types calls sliding_attention see window tokens; where there is no such
 // list, the layers from first on do.
 Status read_windows(const Json& json, const std::string& label, uint32_t window, uint64_t first,

@@ -11,6 +11,7 @@ class Attention : public Mixer {
   explicit Attention(const LayerContext& context)
       : space_(context.space),
         fused_(context.config.fused_projections),
+        gated_(context.config.attention_gate),
         output_(context.product("self_attn.o_proj", {})),
         qk_norm_(context.config.qk_norm),
         rule_{.layer = context.layer,
@@ -28,7 +29,7 @@ class Attention : public Mixer {
     if (fused_) {
       projections_[0] = context.product("self_attn.qkv_proj", space_.qkv);
     } else {
-      projections_[0] = context.product("self_attn.q_proj", space_.q);
+      projections_[0] = context.product("self_attn.q_proj", gated_ ? space_.gated_q : space_.q);
       projections_[1] = context.product("self_attn.k_proj", space_.k);
       projections_[2] = context.product("self_attn.v_proj", space_.v);
     }
@@ -46,6 +47,7 @@ class Attention : public Mixer {
       backend.scale_by_position(space_.q, query_scale_, batch);
     backend.store_kv(rule_, space_.k, space_.v, batch);
     backend.attention(rule_, space_.q, batch, space_.attended);
+    if (gated_) backend.sigmoid_mul(space_.attention_gate, space_.attended);
     output_.out = out;
     backend.qmatmul(space_.attended, {&output_, 1});
   }
@@ -53,6 +55,10 @@ class Attention : public Mixer {
  private:
   void project(Backend& backend, Tensor x) {
     backend.qmatmul(x, std::span(projections_, fused_ ? 1 : 3));
+    if (gated_) {
+      backend.take_columns(space_.gated_q, rule_.heads, 0, space_.q);
+      backend.take_columns(space_.gated_q, rule_.heads, rule_.kv.key_dim, space_.attention_gate);
+    }
     if (!fused_) return;
     const size_t q = size_t{rule_.heads} * rule_.kv.key_dim;
     const size_t kv = size_t{rule_.kv.heads} * rule_.kv.key_dim;
@@ -86,6 +92,7 @@ class Attention : public Mixer {
 
   const Workspace& space_;
   const bool fused_;  // one matrix: the rows of q, then k, then v
+  const bool gated_;  // q_proj brings gates as well, head by head
   Product projections_[3];
   Product output_;
   const QkNorm qk_norm_;

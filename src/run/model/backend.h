@@ -96,6 +96,31 @@ struct HeadProduct {
   bool transposed = false;
 };
 
+// The most taps that a ConvolutionRule may have.
+inline constexpr uint32_t kTapsMax = 16;
+
+// Each channel by itself: x[t] = silu(Σ weight[j] · x[t − taps + 1 + j]), over the rows of its
+// sequence as they came in.
+struct ConvolutionRule {
+  uint32_t layer = 0;  // among those with a recurrent state
+  Weight weight{};     // [channels, taps]
+  uint32_t taps = 0;
+  // x is some consecutive ones of the layer's channels.
+  uint32_t channels = 0, first_channel = 0;
+};
+
+// The gated delta rule (Yang et al., 2024). For a value head h, whose key head is
+// h / (value_heads / key_heads), with the state S [key_dim, value_dim] and q, k normalised to
+// length 1:
+//   S = e^g S;  S = S + k (σ(b) (v − Sᵀk))ᵀ;  out = Sᵀq / √key_dim
+//   g = −e^a_log · log(1 + e^(a + dt_bias))
+struct DeltaRule {
+  uint32_t layer = 0;  // among those with a recurrent state
+  uint32_t key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0;
+  float epsilon = 0;  // of the normalisation, added to the sum of squares
+  Weight a_log{}, dt_bias{};
+};
+
 // What becomes of gate and up: gate = f(gate) ⊙ up, but where the kind says otherwise.
 enum class Activation : uint8_t {
   kSilu,
@@ -216,6 +241,13 @@ class Backend {
                            const Batch& batch) = 0;
   // After store_kv of the same rows; q is used up by it.
   virtual void attention(const AttentionRule& rule, Tensor q, const Batch& batch, Tensor out) = 0;
+
+  // ---- recurrences; the back-end holds the state of each sequence ----
+  virtual void convolve(const ConvolutionRule& rule, Tensor x, const Batch& batch) = 0;
+  // All but out are used up by it. q and k: key_heads · key_dim columns; v and out: value_heads ·
+  // value_dim; b and a: value_heads.
+  virtual void delta(const DeltaRule& rule, Tensor q, Tensor k, Tensor v, Tensor b, Tensor a,
+                     const Batch& batch, Tensor out) = 0;
 
   // ---- experts: weights are [experts, rows, columns] ----
   // top_k choices for each row; valid until the next call.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "model/architecture.h"
 
@@ -23,6 +24,22 @@ std::vector<KvDims> ModelConfig::caches() const {
   for (const LayerConfig& layer : layers) all.push_back(layer.kv);
   if (index_top_k > 0) all.insert(all.end(), layers.size(), index_kv);
   return all;
+}
+
+size_t ModelConfig::mixers(MixerKind kind) const {
+  return static_cast<size_t>(std::ranges::count(layers, kind, &LayerConfig::mixer));
+}
+
+RecurrentSizes recurrent_sizes(const ModelConfig& config) {
+  const families::ModelDims& dims = config.dims;
+  RecurrentSizes sizes{.layers = config.mixers(MixerKind::kGatedDelta)};
+  if (sizes.layers == 0) return sizes;
+  sizes.past = dims.linear_conv_kernel_dim - 1;
+  sizes.columns = dims.length(families::Dim::kLinearQkvRows);
+  sizes.heads = dims.linear_value_heads;
+  sizes.key_dim = dims.linear_key_head_dim;
+  sizes.value_dim = dims.linear_value_head_dim;
+  return sizes;
 }
 
 bool has_forward_pass(std::string_view model_type) {
@@ -56,6 +73,10 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
   for (uint64_t layer = 0; layer < dims.layers; ++layer) {
     config.layers[layer].sparse = dims.sparse_layer(layer);
     config.layers[layer].kv = {static_cast<uint32_t>(dims.kv_heads), head_dim, head_dim};
+    if (dims.linear_layer(layer)) {
+      config.layers[layer].mixer = MixerKind::kGatedDelta;
+      config.layers[layer].kv = {0, head_dim, head_dim};  // no heads: it keeps no keys and values
+    }
   }
   config.attention_scale = 1 / std::sqrt(static_cast<float>(dims.head_dim));
   config.router.experts = static_cast<uint32_t>(dims.experts);
@@ -64,6 +85,9 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
   SLUICE_TRY(architecture->configure(json, label, config));
   if (compat == Compat::kMlx)
     for (RopeConfig& rope : config.ropes) use_mlx_yarn(rope.scaling);
+  uint32_t recurrent = 0;
+  for (LayerConfig& layer : config.layers)
+    if (layer.mixer == MixerKind::kGatedDelta) layer.state = recurrent++;
   return config;
 }
 

@@ -21,6 +21,7 @@ namespace sluice::model {
 enum class MixerKind : uint8_t {
   kAttention,
   kLatentAttention,  // keys and values in one short vector
+  kGatedDelta,       // linear attention; DeltaRule
 };
 
 struct LayerConfig {
@@ -32,6 +33,7 @@ struct LayerConfig {
   bool sparse = false;       // experts instead of one feed-forward part
   KvDims kv;                 // what a token leaves in the layer's cache
   uint32_t index_cache = 0;  // the number of its indexer's cache, where it has one
+  uint32_t state = 0;        // its number among the layers with a recurrent state
 };
 
 struct RopeConfig {
@@ -91,6 +93,12 @@ struct ModelConfig {
   float index_norm_eps = 0;
   uint32_t index_rope = 0;
   bool fused_projections = false;  // q, k and v are one matrix, and so are gate and up
+  // Each head's rows of q_proj are followed by as many of a gate, whose sigmoid multiplies what the
+  // head attends to.
+  bool attention_gate = false;
+  // Linear attention: in_proj_qkvz and in_proj_ba, whose rows are those of one key head after the
+  // other, instead of in_proj_qkv, z, b and a.
+  bool fused_linear_projections = false;
   ActivationRule activation;
   float embedding_multiplier = 1;
   float residual_multiplier = 1;  // of what a layer adds
@@ -108,6 +116,8 @@ struct ModelConfig {
   bool sparse() const { return dims.experts > 0; }
   // What a token leaves in all caches: the layers', and then their indexers'.
   std::vector<KvDims> caches() const;
+  // How many layers mix their tokens so.
+  size_t mixers(MixerKind kind) const;
   // "model.layers.3.self_attn.q_proj.weight" for 3 and "self_attn.q_proj.weight".
   std::string layer_name(uint32_t layer, std::string_view parameter) const;
 };
@@ -122,8 +132,9 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
 
 // The rotation of heads of head_dim from rope_theta and rope_scaling, or rope_parameters, of a
 // configuration; its numbers are possible ones. label: of config.json, for messages.
+// share_default: of dimensions that turn, where partial_rotary_factor is missing.
 Result<numerics::RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
-                                        const std::string& label);
+                                        const std::string& label, double share_default = 1);
 
 // yarn as mlx_lm computes it: always with whole dimensions as the ends of its ramp, and mscale and
 // mscale_all_dim each with a default of its own.
@@ -133,6 +144,15 @@ void use_mlx_yarn(numerics::RopeScaling& scaling);
 // the two scalings that depend on a sequence's length (dynamic, longrope) take the most it can
 // hold.
 RopeRule rope_rule(const RopeConfig& rope, size_t context);
+
+// What a sequence's recurrent state takes in each layer that has one, in floats.
+struct RecurrentSizes {
+  size_t layers = 0;
+  size_t past = 0;     // rows that convolutions look back on
+  size_t columns = 0;  // of those
+  size_t heads = 0, key_dim = 0, value_dim = 0;
+};
+RecurrentSizes recurrent_sizes(const ModelConfig& config);
 
 // The length whose frequencies those of a sequence are in all tables; 0 where none depends on it.
 size_t rope_length(const ModelConfig& config, size_t context);

@@ -47,12 +47,20 @@ struct LatentSpace {
   Tensor index_query{}, index_key{}, index_weights{};  // heads · head_dim, head_dim, heads
 };
 
+// Of linear attention: the projections as they come, and what they consist of.
+struct LinearSpace {
+  Tensor qkv{}, ba{};  // in_proj_qkv; fused: in_proj_qkvz and in_proj_ba
+  Tensor q{}, k{}, v{}, z{}, b{}, a{}, out{};
+};
+
 // Activations that all layers share: a layer's are dead when the next begins.
 struct Workspace {
   Tensor hidden{}, normed{}, delta{};  // hidden_size
   Tensor q{}, k{}, v{}, attended{};    // heads · head_dim
   Tensor qkv{};                        // where they are one matrix
   LatentSpace latent{};
+  Tensor gated_q{}, attention_gate{};  // 2 · heads · head_dim, half of it
+  LinearSpace linear;
   GatedSpace dense{}, shared{};                             // of dense layers, of shared experts
   Tensor shared_out{}, shared_gate{};                       // hidden_size, 1
   Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
@@ -96,6 +104,7 @@ struct LayerContext {
 
 std::unique_ptr<Mixer> attention_mixer(const LayerContext& context);
 std::unique_ptr<Mixer> latent_attention_mixer(const LayerContext& context);
+std::unique_ptr<Mixer> gated_delta_mixer(const LayerContext& context);
 
 // down(activation(gate·x) ⊙ up·x) over dense matrices under path, such as "mlp".
 std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std::string_view path,

@@ -28,6 +28,26 @@ void add_attention_space(const ModelConfig& config, Backend& backend, Workspace&
   space.v = backend.tensor(kv);
   if (config.fused_projections) space.qkv = backend.tensor(q + 2 * kv);
   space.attended = backend.tensor(q);
+  if (!config.attention_gate) return;
+  space.gated_q = backend.tensor(2 * q);
+  space.attention_gate = backend.tensor(q);
+}
+
+void add_linear_space(const ModelConfig& config, Backend& backend, LinearSpace& space) {
+  using families::Dim;
+  const families::ModelDims& dims = config.dims;
+  const bool fused = config.fused_linear_projections;
+  const size_t keys = dims.linear_key_heads * dims.linear_key_head_dim;
+  const size_t values = dims.length(Dim::kLinearValueRows), heads = dims.linear_value_heads;
+  space.qkv = backend.tensor(dims.length(fused ? Dim::kLinearQkvzRows : Dim::kLinearQkvRows));
+  if (fused) space.ba = backend.tensor(2 * heads);
+  space.q = backend.tensor(keys);
+  space.k = backend.tensor(keys);
+  space.v = backend.tensor(values);
+  space.z = backend.tensor(values);
+  space.b = backend.tensor(heads);
+  space.a = backend.tensor(heads);
+  space.out = backend.tensor(values);
 }
 
 void add_latent_space(const ModelConfig& config, Backend& backend, LatentSpace& space) {
@@ -71,6 +91,7 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   };
   if (mixes_by(MixerKind::kAttention)) add_attention_space(config, backend, space);
   if (mixes_by(MixerKind::kLatentAttention)) add_latent_space(config, backend, space.latent);
+  if (config.mixers(MixerKind::kGatedDelta) > 0) add_linear_space(config, backend, space.linear);
   bool dense = false;
   for (const LayerConfig& layer : config.layers) dense |= !layer.sparse;
   if (dense) space.dense = make_gated_space(config, backend, dims.intermediate_size);
@@ -84,6 +105,7 @@ std::unique_ptr<Mixer> make_mixer(const LayerContext& context) {
   switch (context.settings().mixer) {
     case MixerKind::kAttention: return attention_mixer(context);
     case MixerKind::kLatentAttention: return latent_attention_mixer(context);
+    case MixerKind::kGatedDelta: return gated_delta_mixer(context);
   }
   SLUICE_CHECK(false);
 }

@@ -125,11 +125,11 @@ Result<size_t> read_rotary_dim(const Json& config, double share, uint64_t head_d
 }  // namespace
 
 Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double theta_default,
-                              const std::string& label) {
+                              const std::string& label, double share_default) {
   SLUICE_ASSIGN(const Json* numbers, find_numbers(config, label));
   RopeScaling scaling;
   scaling.rope_theta = theta_default;
-  double share = 1;
+  double share = share_default;
   for (const Json* holder : {&config, numbers}) {
     if (holder == nullptr) continue;
     SLUICE_TRY(read_number(*holder, "rope_theta", label, scaling.rope_theta));

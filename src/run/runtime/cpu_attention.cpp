@@ -68,10 +68,12 @@ size_t turned_first(const model::KvDims& dims) {
 }  // namespace
 
 // The angles of all rows: the same in every layer, so once per step.
-void CpuBackend::begin(const Batch& batch, std::span<KvSequence* const> sequences) {
+void CpuBackend::begin(const Batch& batch, std::span<KvSequence* const> sequences,
+                       std::span<const StateStep* const> states) {
   status_ = {};
   SLUICE_CHECK(batch.tokens.size() <= limits_.rows);
   sequences_ = sequences;
+  states_ = states;
   for (Rope& rope : ropes_) {
     const size_t count = rope.frequencies();
     for (const Segment& segment : batch.segments)

@@ -58,11 +58,12 @@ model::RopeTable CpuBackend::rope_table(const model::RopeRule& rule) {
 }
 
 // By format and role alone, so that precision never depends on what is computed together. Routers
-// decide between experts and the head between tokens: both are precise.
+// decide between experts and the head between tokens, and the gates of a recurrence (of no role of
+// their own) are exponents: all these are precise.
 Activations CpuBackend::activations_of(uint32_t entry) const {
   const WeightEntry& e = weights_.entries()[entry];
-  const bool precise =
-      e.role == Role::kHead || e.role == Role::kEmbedding || e.role == Role::kRouter;
+  const bool precise = e.role == Role::kHead || e.role == Role::kEmbedding ||
+                       e.role == Role::kRouter || e.role == Role::kOther;
   switch (activations_) {
     case ActivationChoice::kF32: return Activations::kF32;
     case ActivationChoice::kI8: return Activations::kI8;

@@ -14,6 +14,7 @@
 #include "model/backend.h"
 #include "runtime/engine.h"
 #include "runtime/kv_pool.h"
+#include "runtime/recurrent_state.h"
 #include "runtime/weight_store.h"
 
 namespace sluice::runtime {
@@ -29,6 +30,7 @@ struct StepLimits {
   size_t heads = 0;         // query heads of a layer
   size_t selected_max = 0;  // keys that an indexer chooses for a token
   KvShape kv;
+  StateShape state = {};
 };
 
 // One thread at a time. First weights and tensors are asked for, which costs nothing; then
@@ -42,9 +44,10 @@ class CpuBackend : public model::Backend {
   // What allocate() will take.
   uint64_t scratch_bytes(const StepLimits& limits) const;
   void allocate(const StepLimits& limits);
-  // Sequence i of the batch is *sequences[i], with room for its rows. Both stay until the step
-  // ends.
-  void begin(const model::Batch& batch, std::span<KvSequence* const> sequences);
+  // Sequence i of the batch is *sequences[i], with room for its rows, and, where the model is
+  // recurrent, its states are those of *states[i]. All stay until the step ends.
+  void begin(const model::Batch& batch, std::span<KvSequence* const> sequences,
+             std::span<const StateStep* const> states = {});
 
   model::Weight weight(std::string_view name) override;
   model::Weight weight_plus_one(std::string_view name) override;
@@ -81,6 +84,12 @@ class CpuBackend : public model::Backend {
                    model::Tensor weights, const model::Batch& batch) override;
   void attention(const model::AttentionRule& rule, model::Tensor q, const model::Batch& batch,
                  model::Tensor out) override;
+
+  void convolve(const model::ConvolutionRule& rule, model::Tensor x,
+                const model::Batch& batch) override;
+  void delta(const model::DeltaRule& rule, model::Tensor q, model::Tensor k, model::Tensor v,
+             model::Tensor b, model::Tensor a, const model::Batch& batch,
+             model::Tensor out) override;
 
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override;
@@ -222,6 +231,7 @@ class CpuBackend : public model::Backend {
   std::vector<uint32_t> top_;
   std::vector<float> scores_, group_scores_;  // of a row's experts, and of their groups
   std::span<KvSequence* const> sequences_;
+  std::span<const StateStep* const> states_;
   Status status_;
   // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.
   std::optional<uint32_t> slots_prepared_for_;

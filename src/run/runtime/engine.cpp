@@ -12,6 +12,7 @@ using model::Segment;
 struct Engine::Chunk {
   struct Part {
     size_t feed = 0, first_token = 0, rows = 0;  // of that feed's tokens
+    size_t again = 0;                            // rows before these, of tokens that were there
     Session::State* session = nullptr;
   };
   struct Wanted {
@@ -21,16 +22,24 @@ struct Engine::Chunk {
   std::vector<uint32_t> tokens;
   std::vector<Segment> segments;
   std::vector<KvSequence*> sequences;
+  std::vector<const StateStep*> states;
   std::vector<uint32_t> logits_rows;
   std::vector<Wanted> wanted;  // one per logits row
 
-  void add(size_t index, const Feed& feed, size_t first_token, size_t rows,
-           Session::State& session) {
+  // As many rows of it as are free, at least one. Room for them is taken; errors: there is none.
+  Status add(size_t index, const Feed& feed, size_t first_token, size_t rows_free) {
+    Session::State& session = *feed.session->state_;
+    const size_t at = session.kv.size(), lag = session.tokens.size() - at;
+    const size_t again = std::min(lag, rows_free);
+    const size_t rows = std::min(rows_free - again, feed.tokens.size() - first_token);
     const auto first_row = static_cast<uint32_t>(tokens.size());
     segments.push_back({model::Sequence{static_cast<uint32_t>(parts.size())}, first_row,
-                        static_cast<uint32_t>(rows), static_cast<uint32_t>(session.kv.size())});
-    parts.push_back({index, first_token, rows, &session});
+                        static_cast<uint32_t>(again + rows), static_cast<uint32_t>(at)});
+    parts.push_back({index, first_token, rows, again, &session});
     sequences.push_back(&session.kv);
+    states.push_back(&session.state.step());
+    tokens.insert(tokens.end(), session.tokens.begin() + static_cast<ptrdiff_t>(at),
+                  session.tokens.begin() + static_cast<ptrdiff_t>(at + again));
     const size_t wanted_from = feed.tokens.size() - feed.logits_count;
     for (size_t i = first_token; i < first_token + rows; ++i) {
       if (i >= wanted_from) {
@@ -39,6 +48,10 @@ struct Engine::Chunk {
       }
       tokens.push_back(feed.tokens[i]);
     }
+    SLUICE_TRY(session.kv.reserve(again + rows));
+    // Nobody takes back tokens of which no logits were asked for.
+    const size_t unwanted = std::clamp(wanted_from, first_token, first_token + rows) - first_token;
+    return session.state.begin(again + rows, again + unwanted, unwanted > 0);
   }
 };
 
@@ -114,7 +127,7 @@ std::unexpected<Error> non_finite(const ModelInfo& info, std::optional<int> laye
 Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   State& s = *state_;
   const model::Batch batch{chunk.tokens, chunk.segments};
-  s.backend->begin(batch, chunk.sequences);
+  s.backend->begin(batch, chunk.sequences, chunk.states);
   s.model->forward(batch);
   SLUICE_TRY(s.backend->status());
   // What was read of a file that has changed may be of either state.
@@ -144,13 +157,9 @@ Status Engine::step(std::span<const Feed> feeds, const OnLogits& on_logits,
     Status status;
     while (feed < feeds.size() && chunk.tokens.size() < state_->limits.rows) {
       const Feed& f = feeds[feed];
-      Session::State& session = *f.session->state_;
-      const size_t rows =
-          std::min(state_->limits.rows - chunk.tokens.size(), f.tokens.size() - token);
-      chunk.add(feed, f, token, rows, session);
-      status = session.kv.reserve(rows);
+      status = chunk.add(feed, f, token, state_->limits.rows - chunk.tokens.size());
       if (!status) break;
-      token += rows;
+      token += chunk.parts.back().rows;
       if (token < f.tokens.size()) break;
       ++feed;
       token = 0;
@@ -160,10 +169,12 @@ Status Engine::step(std::span<const Feed> feeds, const OnLogits& on_logits,
       Session::State& session = *part.session;
       if (status) {
         const auto tokens = feeds[part.feed].tokens.subspan(part.first_token, part.rows);
-        session.kv.commit(part.rows);
+        session.kv.commit(part.again + part.rows);
+        session.state.commit();
         session.tokens.insert(session.tokens.end(), tokens.begin(), tokens.end());
       } else {
         session.kv.truncate(session.kv.size());
+        session.state.abandon();
       }
     }
     SLUICE_TRY(std::move(status));

@@ -96,11 +96,12 @@ inline constexpr uint64_t kScratchBytesMin = 8'000'000;  // below this, chunks g
 struct MemoryNeed {
   uint64_t weights = 0;  // that stay, and room for those that are read as they are used
   uint64_t kv = 0;       // of sessions_max sessions at full context
+  uint64_t states = 0;   // recurrent states of as many
   uint64_t scratch = 0;  // activations, logits and the kernels' own
   uint64_t program = 0;  // what this process held before (code, tokenizer), and encoding takes
   uint64_t digests = 0;  // of the files' pages, where reads are verified
   uint64_t draft = 0;    // a second model that guesses ahead of this one: Engine::share_with()
-  uint64_t total() const { return weights + kv + scratch + program + digests + draft; }
+  uint64_t total() const { return weights + kv + states + scratch + program + digests + draft; }
 };
 
 // What reading weights as they are used came to, since load().
@@ -125,6 +126,7 @@ struct ModelInfo {
   uint64_t disk_bytes_token = 0;  // of them from disk, were experts chosen evenly
   double experts_there = 1;       // share of all experts that is in memory at a time
   uint64_t kv_bytes_token = 0;    // of one token, in all layers
+  uint64_t state_bytes = 0;       // of a recurrent state, whatever the context; 0: there is none
   size_t layers = 0;
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
   size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
@@ -170,7 +172,8 @@ class Session {
   // shortened text would be. Returns how many tokens were dropped (0: there was room).
   Result<size_t> shift(size_t keep, size_t count = 1, const CancelToken* cancel = nullptr);
 
-  // Forgets all but the first count tokens; count ≤ size().
+  // Forgets all but the first count tokens; count ≤ size(). Models with a recurrent state go back
+  // to one that was kept, and run what lies behind it again with the next step.
   void rewind(size_t count);
   // The same timeline twice; memory is shared until one of them writes.
   Session fork() const;
@@ -187,7 +190,7 @@ class Session {
   friend class Engine;
   struct State;
   explicit Session(std::unique_ptr<State> state);
-  Status replace(std::span<const uint32_t> tokens,
+  Status replace(std::span<const uint32_t> tokens, size_t run,
                  const std::function<Status(std::span<std::byte>)>& read);
   std::unique_ptr<State> state_;
 };

@@ -25,13 +25,17 @@ struct Engine::State {
   std::unique_ptr<CpuBackend> backend;  // over weights
   std::unique_ptr<model::Model> model;  // over backend
   std::shared_ptr<KvPool> kv;           // from load() on
+  std::shared_ptr<StatePool> states;    // likewise; null where the model is not recurrent
 };
 
 struct Session::State {
   std::shared_ptr<Engine> engine;
   KvSequence kv;
-  std::vector<uint32_t> tokens = {};  // as many as kv has
-  std::vector<float> logits = {};     // of the last token run, where it was asked for
+  StateSequence state;  // at kv's size
+  // Those beyond kv's size have been taken back to a state before them, and are run again with the
+  // next step.
+  std::vector<uint32_t> tokens = {};
+  std::vector<float> logits = {};  // of the last token run, where it was asked for
 };
 
 }  // namespace sluice::runtime

@@ -37,7 +37,8 @@ std::vector<uint32_t> token_ids(const Json& config, std::string_view key) {
 // What generation_config.json says, else config.json.
 std::vector<uint32_t> special_ids(const io::Checkpoint& checkpoint, std::string_view key) {
   std::vector<uint32_t> ids = token_ids(checkpoint.generation_config, key);
-  return ids.empty() ? token_ids(checkpoint.config, key) : ids;
+  if (ids.empty()) ids = token_ids(checkpoint.config, key);
+  return ids.empty() ? token_ids(families::text_config(checkpoint.config), key) : ids;
 }
 
 ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& config,
@@ -83,6 +84,7 @@ size_t default_context(uint64_t context_model) {
 
 // Free functions cannot name the private State; this one can.
 struct EngineOpener {
+  static Status choose_states(Engine::State& state);
   static Status choose_context(const model::ModelConfig& config, Engine::State& state);
   static void choose_rows(Engine::State& state);
   static Status choose_weights(Engine::State& state);
@@ -90,6 +92,18 @@ struct EngineOpener {
   static Status verify_reads(Engine::State& state, Log& log, Progress& progress);
   static int64_t spare_bytes(const Engine::State& state);
 };
+
+Status EngineOpener::choose_states(Engine::State& state) {
+  const StateShape& shape = state.limits.state;
+  const auto slots = checked_mul(uint64_t{state.options.sessions_max}, kStatesOfSession);
+  const auto bytes = slots ? checked_mul(*slots, shape.bytes()) : std::nullopt;
+  if (!bytes || *bytes > UINT64_MAX / 4 || *slots > UINT32_MAX)
+    return fail(ErrorCode::kExhausted, "the recurrent states of {} sessions cannot be addressed",
+                state.options.sessions_max);
+  state.need.states = *bytes;
+  state.info.state_bytes = shape.bytes();
+  return {};
+}
 
 Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::State& state) {
   const families::ModelDims& dims = config.dims;
@@ -105,12 +119,14 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
   limits.heads = dims.heads;
   limits.kv = {options.kv, config.caches()};
   limits.selected_max = std::min<size_t>(config.index_top_k, context);
+  limits.state = {model::recurrent_sizes(config)};
   const uint64_t blocks = kv_blocks(context, options.sessions_max);
   const auto kv_bytes = checked_mul(blocks, limits.kv.block_bytes());
   if (!kv_bytes || *kv_bytes > UINT64_MAX / 4 || blocks > UINT32_MAX)
     return fail(ErrorCode::kExhausted, "{} tokens of context for {} sessions cannot be addressed",
                 context, options.sessions_max);
   state.need.kv = *kv_bytes;
+  SLUICE_TRY(choose_states(state));
   state.info.context = context;
   state.info.rope_length = model::rope_length(config, context);
   state.info.kv_bytes_token = limits.kv.token_bytes();
@@ -152,7 +168,8 @@ MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
   const MemoryInfo machine = detect_memory();
   MemoryBound bound;
   const auto apply = [&](uint64_t stated, uint64_t program, std::string_view whose) {
-    const uint64_t beside = need.kv + need.scratch + program + need.digests + need.draft;
+    const uint64_t beside =
+        need.kv + need.states + need.scratch + program + need.digests + need.draft;
     const uint64_t weights = stated - std::min(stated, beside);
     if (stated != 0 && weights < bound.weights) bound = {weights, stated, whose};
   };
@@ -167,6 +184,7 @@ MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
 // What only some runs need.
 std::string extra_text(const MemoryNeed& need) {
   std::string text;
+  if (need.states > 0) text += " + recurrent states " + bytes_text(need.states);
   if (need.digests > 0) text += " + digests of pages " + bytes_text(need.digests);
   if (need.draft > 0) text += " + the draft model " + bytes_text(need.draft);
   return text;
@@ -311,6 +329,10 @@ Status Engine::load(Log& log, Progress& progress) {
   for (const auto& file : s.checkpoint->files) SLUICE_TRY(file->unchanged());
   const uint64_t blocks = kv_blocks(s.limits.context, s.options.sessions_max);
   SLUICE_ASSIGN(s.kv, KvPool::make(s.limits.kv, static_cast<size_t>(blocks)));
+  if (!s.limits.state.empty()) {
+    SLUICE_ASSIGN(s.states,
+                  StatePool::make(s.limits.state, s.options.sessions_max * kStatesOfSession));
+  }
   s.backend->allocate(s.limits);
   return {};
 }

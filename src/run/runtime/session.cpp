@@ -12,8 +12,10 @@ Session& Session::operator=(Session&&) noexcept = default;
 
 Session Engine::new_session() {
   SLUICE_CHECK(state_->kv != nullptr);  // load() came first
-  auto state = std::make_unique<Session::State>(
-      Session::State{.engine = shared_from_this(), .kv = KvSequence(state_->kv)});
+  auto state =
+      std::make_unique<Session::State>(Session::State{.engine = shared_from_this(),
+                                                      .kv = KvSequence(state_->kv),
+                                                      .state = StateSequence(state_->states)});
   state->tokens.reserve(state_->info.context);
   return Session(std::move(state));
 }
@@ -70,13 +72,14 @@ Result<size_t> Session::shift(size_t keep, size_t count, const CancelToken* canc
 
 void Session::rewind(size_t count) {
   SLUICE_CHECK(count <= size());
-  state_->kv.truncate(count);
+  state_->kv.truncate(state_->state.rewind(count));
   state_->tokens.resize(count);
 }
 
 Session Session::fork() const {
   return Session(std::make_unique<State>(State{.engine = state_->engine,
                                                .kv = state_->kv.fork(),
+                                               .state = state_->state.fork(),
                                                .tokens = state_->tokens,
                                                .logits = state_->logits}));
 }

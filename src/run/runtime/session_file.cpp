@@ -14,7 +14,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "SLUICEKV";
-constexpr uint32_t kVersion = 1;
+// The second version has a recurrent state behind the keys and values.
+constexpr uint32_t kVersion = 1, kRecurrentVersion = 2;
 constexpr size_t kFixedBytes = 16;  // magic, version, length of the JSON
 constexpr uint32_t kJsonBytesMax = 64 << 10;
 constexpr size_t kDigestBytes = 32;  // hexadecimal
@@ -38,12 +39,13 @@ Json layer_runs(const KvShape& shape) {
   return runs;
 }
 
-Json describe(const Engine& engine, const KvSequence& kv) {
+Json describe(const Engine& engine, const KvSequence& kv, const StateSequence& state,
+              size_t tokens) {
   const KvShape& shape = kv.pool().shape();
   Json json = {{"model", engine.info().identity.hex()},
                {"kv", kv_type_name(shape.type)},
                {"block_tokens", kKvBlockTokens},
-               {"tokens", kv.size()}};
+               {"tokens", tokens}};
   const Json runs = layer_runs(shape);
   if (runs.size() == 1 && runs[0][2] == runs[0][3]) {
     json["layers"] = runs[0][0];
@@ -57,6 +59,8 @@ Json describe(const Engine& engine, const KvSequence& kv) {
   if (turned) json["turned"] = true;
   if (engine.info().compat == Compat::kMlx) json["compat"] = "mlx";
   if (engine.info().rope_length > 0) json["rope_length"] = engine.info().rope_length;
+  if (state.recurrent())
+    json["state"] = {{"position", state.position()}, {"bytes", engine.info().state_bytes}};
   return json;
 }
 
@@ -109,16 +113,18 @@ class Writer {
 };
 
 Status write_session(io::WritableFile& file, const Json& header, std::span<const uint32_t> tokens,
-                     const KvSequence& kv) {
+                     const KvSequence& kv, const StateSequence& state) {
   Writer writer(file);
   const std::string json = dump_json(header);
-  const uint32_t numbers[] = {kVersion, static_cast<uint32_t>(json.size())};
+  const uint32_t version = state.recurrent() ? kRecurrentVersion : kVersion;
+  const uint32_t numbers[] = {version, static_cast<uint32_t>(json.size())};
   SLUICE_TRY(writer.add(std::as_bytes(std::span(kMagic))));
   SLUICE_TRY(writer.add(std::as_bytes(std::span(numbers))));
   SLUICE_TRY(writer.add(std::as_bytes(std::span(json))));
   SLUICE_TRY(writer.add(std::as_bytes(tokens)));
   SLUICE_TRY(
       visit_rows(kv, kv.size(), [&](std::span<const std::byte> rows) { return writer.add(rows); }));
+  SLUICE_TRY(writer.add(state.current_bytes()));
   return writer.finish();
 }
 
@@ -155,7 +161,8 @@ struct Header {
   uint64_t end = 0;  // where the tokens begin
 };
 
-Result<Header> read_header(const io::ByteSource& source) {
+// version: the one that sessions of this model have.
+Result<Header> read_header(const io::ByteSource& source, uint32_t version) {
   std::array<std::byte, kFixedBytes> fixed{};
   if (source.size() < kFixedBytes + kDigestBytes)
     return fail(ErrorCode::kCorrupt, "{}: too short for a session file", source.label());
@@ -164,9 +171,9 @@ Result<Header> read_header(const io::ByteSource& source) {
     return fail(ErrorCode::kCorrupt, "{}: not a session file", source.label());
   uint32_t numbers[2] = {};
   std::memcpy(numbers, fixed.data() + kMagic.size(), sizeof numbers);
-  if (numbers[0] != kVersion)
+  if (numbers[0] != version)
     return fail(ErrorCode::kUnsupported, "{}: session files of version {} are not known, only {}",
-                source.label(), numbers[0], kVersion);
+                source.label(), numbers[0], version);
   if (numbers[1] > kJsonBytesMax || source.size() < kFixedBytes + kDigestBytes + numbers[1])
     return fail(ErrorCode::kCorrupt, "{}: the header is cut off", source.label());
   std::string text(numbers[1], '\0');
@@ -200,8 +207,9 @@ Status Session::save(const std::string& path) const {
   const auto write = [&]() -> Status {
     SLUICE_ASSIGN(const auto file, storage->open(unfinished, io::OpenMode::kCreateOrOpen));
     SLUICE_TRY(file->truncate(0));
-    SLUICE_TRY(
-        write_session(*file, describe(*state_->engine, state_->kv), state_->tokens, state_->kv));
+    SLUICE_TRY(write_session(
+        *file, describe(*state_->engine, state_->kv, state_->state, state_->tokens.size()),
+        state_->tokens, state_->kv, state_->state));
     SLUICE_TRY(file->sync());
     SLUICE_TRY(storage->rename(unfinished, path));
     return storage->sync_directory(io::parent_folder(path));
@@ -220,10 +228,17 @@ Status Session::load(const std::string& path) {
 Status Session::load(const io::ByteSource& source) {
   State& s = *state_;
   const std::string& label = source.label();
-  SLUICE_ASSIGN(const Header header, read_header(source));
+  SLUICE_ASSIGN(const Header header,
+                read_header(source, s.state.recurrent() ? kRecurrentVersion : kVersion));
   SLUICE_ASSIGN(const int64_t count, json_int(header.json, "tokens", 0, INT64_MAX, label));
-  Json expected = describe(*s.engine, s.kv);
-  expected["tokens"] = count;
+  Json expected = describe(*s.engine, s.kv, s.state, static_cast<size_t>(count));
+  uint64_t run = static_cast<uint64_t>(count);  // of the tokens, whose keys and values are there
+  if (s.state.recurrent() && header.json.contains("state")) {
+    SLUICE_ASSIGN(const int64_t position,
+                  json_int(header.json["state"], "position", 0, count, label));
+    expected["state"]["position"] = position;
+    run = static_cast<uint64_t>(position);
+  }
   if (header.json.value("model", Json()) != expected["model"])
     return fail(ErrorCode::kInvalidArgument, "{}: this session belongs to another model than {}",
                 label, s.engine->info().path);
@@ -236,8 +251,9 @@ Status Session::load(const io::ByteSource& source) {
     return fail(ErrorCode::kInvalidArgument,
                 "{}: the session has {} tokens, which do not fit in a context of {}", label, count,
                 context());
-  const uint64_t token_bytes = s.kv.pool().shape().token_bytes();
-  if (source.size() != header.end + tokens_count * (sizeof(uint32_t) + token_bytes) + kDigestBytes)
+  const uint64_t state_bytes = run == 0 ? 0 : s.engine->info().state_bytes;
+  if (source.size() != header.end + tokens_count * sizeof(uint32_t) +
+                           run * s.kv.pool().shape().token_bytes() + state_bytes + kDigestBytes)
     return fail(ErrorCode::kCorrupt, "{}: {} bytes do not fit a session of {} tokens", label,
                 source.size(), count);
   SLUICE_TRY(check_digest(source));
@@ -251,21 +267,27 @@ Status Session::load(const io::ByteSource& source) {
   if (bad != tokens.end())
     return fail(ErrorCode::kCorrupt, "{}: token {} is beyond the model's vocabulary of {}", label,
                 *bad, vocabulary);
-  return replace(tokens, [&](std::span<std::byte> rows) { return reader.read(rows); });
+  return replace(tokens, static_cast<size_t>(run),
+                 [&](std::span<std::byte> rows) { return reader.read(rows); });
 }
 
 // The old blocks go first: with room for one session alone there are none for two.
-Status Session::replace(std::span<const uint32_t> tokens,
+Status Session::replace(std::span<const uint32_t> tokens, size_t run,
                         const std::function<Status(std::span<std::byte>)>& read) {
   State& s = *state_;
   rewind(0);
-  Status status = s.kv.reserve(tokens.size());
-  if (status) status = visit_rows(s.kv, tokens.size(), read);
-  if (!status) {
+  const auto fill = [&]() -> Status {
+    SLUICE_TRY(s.kv.reserve(run));
+    SLUICE_TRY(visit_rows(s.kv, run, read));
+    SLUICE_ASSIGN(const auto state, s.state.replace(run));
+    return state.empty() ? Status() : read(state);
+  };
+  if (Status status = fill(); !status) {
     s.kv.truncate(0);
+    s.state.rewind(0);
     return status;
   }
-  s.kv.commit(tokens.size());
+  s.kv.commit(run);
   s.tokens.assign(tokens.begin(), tokens.end());
   return {};
 }

@@ -373,7 +373,8 @@ std::string generation_text(const chat::Generation& generation, const runtime::E
              "scratch {} + program {}{}\n",
              bytes_text(peak_resident_bytes()), bytes_text(need.total()), bytes_text(need.weights),
              bytes_text(need.kv), bytes_text(need.scratch), bytes_text(need.program),
-             (need.digests > 0 ? " + digests of pages " + bytes_text(need.digests) : "") +
+             (need.states > 0 ? " + recurrent states " + bytes_text(need.states) : "") +
+                 (need.digests > 0 ? " + digests of pages " + bytes_text(need.digests) : "") +
                  (need.draft > 0 ? " + the draft model " + bytes_text(need.draft) : ""));
 }
 
@@ -400,6 +401,7 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"memory",
            {{"weights", need.weights},
             {"kv", need.kv},
+            {"states", need.states},
             {"scratch", need.scratch},
             {"program", need.program},
             {"digests", need.digests},

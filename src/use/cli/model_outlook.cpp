@@ -73,7 +73,7 @@ std::string outlook_text(const ModelOutlook& outlook, double disk_bytes_per_s) {
       outlook.storage, bytes_text(outlook.weight_bytes), bytes_text(outlook.read_bytes_token));
   Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
                Align::kRight, Align::kRight, Align::kRight});
-  table.add({"memory", "weights", "keys and values", "scratch", "program", "experts there",
+  table.add({"memory", "weights", "keys, values, states", "scratch", "program", "experts there",
              "disk, a token", "tokens/s at most"});
   std::string refusals;
   for (const ModelOutlook::Row& row : outlook.rows) {
@@ -84,7 +84,7 @@ std::string outlook_text(const ModelOutlook& outlook, double disk_bytes_per_s) {
       continue;
     }
     const double rate = tokens_per_s(row, disk_bytes_per_s);
-    table.add({memory, bytes_text(row.need.weights), bytes_text(row.need.kv),
+    table.add({memory, bytes_text(row.need.weights), bytes_text(row.need.kv + row.need.states),
                bytes_text(row.need.scratch), bytes_text(row.need.program),
                row.experts_there < 1 ? fmt::format("{:.0f} %", 100 * row.experts_there) : "all",
                row.disk_bytes_token == 0 ? "nothing" : bytes_text(row.disk_bytes_token),
@@ -105,6 +105,7 @@ Json outlook_json(const ModelOutlook& outlook, double disk_bytes_per_s) {
     rows.push_back({{"memory_bytes", memory},
                     {"weights", row.need.weights},
                     {"kv", row.need.kv},
+                    {"states", row.need.states},
                     {"scratch", row.need.scratch},
                     {"program", row.need.program},
                     {"experts_there", row.experts_there},

@@ -5,15 +5,12 @@
 #include "kernels/generic/attention_kernels.h"
 #include "kernels/generic/kv_kernels.h"
 #include "kernels/generic/layer_math.h"
+#include "kernels/generic/recurrent_kernels.h"
 
 namespace sluice::kernels::SLUICE_ISA {
 namespace {
 
 // ---- norms ----
-
-float dot(const float* x, const float* y, size_t count) {
-  return sum_lanes(count, [](F sum, F a, F b) { return fma(a, b, sum); }, x, y);
-}
 
 void rms_norm(const float* x, const float* weight, size_t count, float epsilon, float* out) {
   const float mean = dot(x, x, count) / static_cast<float>(count);
@@ -170,7 +167,11 @@ constexpr RawLayerOps kLayerOps = {.rms_norm = rms_norm,
                                    .encode_kv = encode_kv,
                                    .decode_kv = decode_kv,
                                    .attend_scratch_floats = attend_scratch_floats,
-                                   .attend = attend};
+                                   .attend = attend,
+                                   .l2_norm = l2_norm,
+                                   .delta_decay = delta_decay,
+                                   .convolve = convolve,
+                                   .delta_rule = delta_rule};
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -55,6 +55,10 @@ inline float sum_lanes(size_t count, Step step, const In*... in) {
   return fold_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+inline float dot(const float* x, const float* y, size_t count) {
+  return sum_lanes(count, [](F sum, F a, F b) { return fma(a, b, sum); }, x, y);
+}
+
 // e^x = 2^k · e^r with k whole and |r| ≤ ln 2 / 2; polynomial and split of ln 2 as in Moshier's
 // Cephes (expf). 2^k is made of a float's upper twelve bits, in two steps so that k = 128 works.
 inline F exp_lanes(F x) {
