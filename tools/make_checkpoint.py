@@ -25,7 +25,8 @@ from checkpoint_families import LAYOUTS, layer_tensors  # noqa: E402
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
             "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
             "kimi_k25", "qwen3_next", "qwen3_5", "qwen3_5_moe",
-            "gpt_oss", "gemma3_text", "gemma3", "gemma4", "llama4", *LAYOUTS)
+            "gpt_oss", "gemma3_text", "gemma3", "gemma4", "llama4", "nemotron_h",
+            *LAYOUTS)
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -49,6 +50,7 @@ CLASSES = {
     "gemma4": "Gemma4ForConditionalGeneration",
     "llama4": "Llama4ForConditionalGeneration",
     **{family: layout.architecture for family, layout in LAYOUTS.items()},
+    "nemotron_h": "NemotronHForCausalLM",
 }
 # Latent attention; of these, with an indexer, and with a layer for several tokens by default.
 DEEPSEEK = ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
@@ -143,6 +145,16 @@ def make_config(family, dtype="bf16", tied=False, **dims):
         config.update(num_hidden_layers=4, full_attention_interval=4, linear_num_key_heads=2,
                       linear_num_value_heads=4, linear_key_head_dim=64, linear_value_head_dim=32,
                       linear_conv_kernel_dim=4, rope_theta=10000000.0, partial_rotary_factor=0.25)
+    if family == "nemotron_h":
+        config.update(hybrid_override_pattern="ME*-", num_hidden_layers=4, head_dim=64,
+                      attention_bias=False, mlp_bias=False, use_bias=False, use_conv_bias=True,
+                      mamba_proj_bias=False, mamba_num_heads=4, mamba_head_dim=32, n_groups=2,
+                      ssm_state_size=32, conv_kernel=4, layer_norm_epsilon=1e-5,
+                      mlp_hidden_act="relu2", n_routed_experts=4, n_shared_experts=1,
+                      num_experts_per_tok=2, moe_intermediate_size=128,
+                      moe_shared_expert_intermediate_size=256, n_group=1, topk_group=1,
+                      norm_topk_prob=True, routed_scaling_factor=2.5, time_step_min=0.001,
+                      time_step_max=0.1)
     if family in ("qwen3_next", "qwen3_5_moe"):
         config.update(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
                       shared_expert_intermediate_size=128, decoder_sparse_step=1,
@@ -499,6 +511,59 @@ def mxfp4_tensors(name, shape):
             (f"{name}_scales", blocks, "mxfp4")]
 
 
+def nemotron_tensors(config):
+    """Nemotron-H: each layer is a Mamba2 mixer, attention, a feed-forward part or experts."""
+    h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
+    heads = config["mamba_num_heads"]
+    inner = heads * config["mamba_head_dim"]
+    conv = inner + 2 * config["n_groups"] * config["ssm_state_size"]
+    q = config["num_attention_heads"] * config["head_dim"]
+    kv = config["num_key_value_heads"] * config["head_dim"]
+
+    def linears(bias, *matrices):
+        members = []
+        for name, shape in matrices:
+            members.append((f"{name}.weight", shape))
+            members += [(f"{name}.bias", shape[:1])] if bias else []
+        return members
+
+    def mamba():
+        return (linears(config["mamba_proj_bias"], ("in_proj", (inner + conv + heads, h)),
+                        ("out_proj", (h, inner)))
+                + [("conv1d.weight", (conv, 1, config["conv_kernel"])), ("dt_bias", (heads,)),
+                   ("A_log", (heads,)), ("D", (heads,)), ("norm.weight", (inner,))]
+                + ([("conv1d.bias", (conv,))] if config["use_conv_bias"] else []))
+
+    def experts():
+        m, latent = config["moe_intermediate_size"], config.get("moe_latent_size")
+        width = latent or h
+        members = [("gate.weight", (config["n_routed_experts"], h)),
+                   ("gate.e_score_correction_bias", (config["n_routed_experts"],))]
+        for expert in range(config["n_routed_experts"]):
+            members += [(f"experts.{expert}.up_proj.weight", (m, width)),
+                        (f"experts.{expert}.down_proj.weight", (width, m))]
+        shared = config["moe_shared_expert_intermediate_size"]
+        members += linears(config["mlp_bias"], ("shared_experts.up_proj", (shared, h)),
+                           ("shared_experts.down_proj", (h, shared)))
+        if latent:
+            members += linears(config["mlp_bias"], ("fc1_latent_proj", (latent, h)),
+                               ("fc2_latent_proj", (h, latent)))
+        return members
+
+    kinds = {
+        "M": mamba, "E": experts,
+        "*": lambda: linears(config["attention_bias"], ("q_proj", (q, h)), ("k_proj", (kv, h)),
+                             ("v_proj", (kv, h)), ("o_proj", (h, q))),
+        "-": lambda: linears(config["mlp_bias"], ("up_proj", (i, h)), ("down_proj", (h, i)))}
+    tensors = [("backbone.embeddings.weight", (v, h))]
+    for layer, kind in enumerate(config["hybrid_override_pattern"]):
+        prefix = f"backbone.layers.{layer}."
+        tensors.append((f"{prefix}norm.weight", (h,)))
+        tensors += [(f"{prefix}mixer.{name}", shape) for name, shape in kinds[kind]()]
+    return tensors + [("backbone.norm_f.weight", (h,)), ("lm_head.weight", (v, h)),
+                      ("mtp.layers.0.norm.weight", (h,))]
+
+
 def typed_tensors(config, dtype):
     """(name, shape, dtype) of every stored tensor."""
     tensors = []
@@ -508,7 +573,7 @@ def typed_tensors(config, dtype):
                         else [(name, shape, "bf16")])
             continue
         nested_f32 = ("linear_attn.A_log", "linear_attn.norm.weight")
-        if name.endswith("e_score_correction_bias") or (
+        if name.endswith(("e_score_correction_bias", "mixer.A_log")) or (
                 config["model_type"] in NESTED and name.endswith(nested_f32)):
             tensors.append((name, shape, "f32"))
         elif dtype != "fp8":
@@ -538,6 +603,8 @@ def tensor_list(config):
         return gemma4_tensors(config)
     if family == "llama4":
         return llama4_tensors(config)
+    if family == "nemotron_h":
+        return nemotron_tensors(config)
     h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = config.get("head_dim") or h // config["num_attention_heads"]
     q = config["num_attention_heads"] * head_dim
@@ -781,7 +848,10 @@ def dims_for_bytes(family, dtype, total):
                 num_attention_heads=hidden // 128, num_key_value_heads=max(1, hidden // 512))
     if family.startswith("qwen3"):
         dims["head_dim"] = 128
-    if family == "qwen3_moe":
+    if family in HYBRIDS:
+        dims.update(linear_num_key_heads=hidden // 128, linear_num_value_heads=hidden // 64,
+                    linear_key_head_dim=128, linear_value_head_dim=128)
+    if family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe"):
         dims.update(num_experts=32, num_experts_per_tok=4, moe_intermediate_size=intermediate // 8)
 
     def size(layers):

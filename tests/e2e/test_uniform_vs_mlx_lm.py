@@ -103,6 +103,13 @@ class UniformAgainstMlxLm(support.ConversionTestCase):
                                  linear_key_head_dim=32, linear_conv_kernel_dim=3,
                                  full_attention_interval=2), 4, 64)
 
+    def test_layers_by_a_pattern(self):
+        self.compare(self.source("nemotron_h"), 4, 64)
+        self.compare(self.source("nemotron_h", mamba_proj_bias=True, attention_bias=True,
+                                 mlp_bias=True, use_conv_bias=False, moe_latent_size=64,
+                                 hybrid_override_pattern="MEM*E-", shards=2), 3, 32)
+        self.compare(self.source("nemotron_h", dtype="f32"), 8, 64, "bfloat16")
+
     def test_converted_hybrids_stay(self):
         """A folder of mlx_lm's is a source like any other: nothing is shifted or turned again."""
         for family in ("qwen3_next", "qwen3_5", "qwen3_5_moe"):

@@ -215,6 +215,59 @@ TEST(Hybrids, ConfigurationsThatCannotBe) {
   EXPECT_THAT(with("hidden_size", "wide"), HasSubstr("config.json, text_config"));
 }
 
+// Nemotron's layers, each one thing, in every spelling of the pattern.
+TEST(Hybrids, LayersByAPattern) {
+  Json config = {{"model_type", "nemotron_h"},
+                 {"tie_word_embeddings", false},
+                 {"torch_dtype", "bfloat16"},
+                 {"hidden_size", 64},
+                 {"intermediate_size", 96},
+                 {"num_attention_heads", 4},
+                 {"num_key_value_heads", 2},
+                 {"vocab_size", 128},
+                 {"mamba_num_heads", 4},
+                 {"mamba_head_dim", 8},
+                 {"n_groups", 2},
+                 {"ssm_state_size", 16},
+                 {"conv_kernel", 4},
+                 {"use_conv_bias", true},
+                 {"n_routed_experts", 3},
+                 {"n_shared_experts", 1},
+                 {"moe_intermediate_size", 32},
+                 {"moe_shared_expert_intermediate_size", 48},
+                 {"moe_latent_size", 40}};
+  const std::pair<const char*, Json> spellings[] = {
+      {"hybrid_override_pattern", "ME*-"},
+      {"hybrid_override_pattern", {"M", "E", "*", "-"}},
+      {"layers_block_type", {"mamba", "moe", "attention", "mlp"}},
+      {"layer_types", {"linear_attention", "moe", "full_attention", "mlp"}}};
+  for (const auto& [key, value] : spellings) {
+    Json spelled = config;
+    spelled[key] = value;
+    FakeCheckpoint fake(spelled);
+    const auto missing = missing_tensors(*fake.build(), *find_family("nemotron_h"));
+    ASSERT_TRUE(missing.has_value()) << missing.error().message;
+    for (const io::TensorInfo& info : *missing) fake.add(info.name, info.shape);
+    const ModelMap map = mapped(fake);
+    EXPECT_EQ(map.layers, 4);
+    EXPECT_EQ(module_of(map, "backbone.layers.0.mixer.in_proj.weight").shape,
+              (numerics::Shape{32 + 96 + 4, 64}));
+    EXPECT_EQ(module_of(map, "backbone.layers.0.mixer.conv1d.weight").shape,
+              (numerics::Shape{96, 4, 1}));
+    EXPECT_TRUE(module_of(map, "backbone.layers.0.mixer.A_log").keep_dtype);
+    EXPECT_EQ(module_of(map, "backbone.layers.1.mixer.switch_mlp.fc1.weight").shape,
+              (numerics::Shape{3, 32, 40}));
+    EXPECT_EQ(module_of(map, "backbone.layers.1.mixer.fc2_latent_proj.weight").shape,
+              (numerics::Shape{64, 40}));
+    EXPECT_EQ(module_of(map, "backbone.layers.3.mixer.up_proj.weight").shape,
+              (numerics::Shape{96, 64}));
+  }
+  config["hybrid_override_pattern"] = "MX";
+  EXPECT_THAT(refusal(FakeCheckpoint(config)), HasSubstr("layer 1 is of the unknown kind \"X\""));
+  config.erase("hybrid_override_pattern");
+  EXPECT_THAT(refusal(FakeCheckpoint(config)), HasSubstr("should say what each"));
+}
+
 // Without the axis of an unconverted convolution, an unturned one is a mistake.
 TEST(Hybrids, FiltersOfAConvertedModelMustBeTurned) {
   const ModelMap source = mapped(hybrid("qwen3_next"));

@@ -147,6 +147,68 @@ Status check_layer_types(const Json& config, const std::string& label, const Mod
   return {};
 }
 
+constexpr std::pair<std::string_view, LayerKind> kLayerKinds[] = {
+    {"M", LayerKind::kMamba},     {"linear_attention", LayerKind::kMamba},
+    {"mamba", LayerKind::kMamba}, {"conv", LayerKind::kMamba},
+    {"*", LayerKind::kAttention}, {"full_attention", LayerKind::kAttention},
+    {"-", LayerKind::kMlp},       {"attention", LayerKind::kAttention},
+    {"mlp", LayerKind::kMlp},     {"E", LayerKind::kMoe},
+    {"moe", LayerKind::kMoe}};
+
+// One character for each layer, or one word, under any of three keys. The pattern says how many
+// layers there are, whatever num_hidden_layers does.
+Status read_pattern(const Json& config, const std::string& label, ModelDims& dims) {
+  std::vector<std::string> names;
+  const auto take = [&](const Json& list) {
+    for (const Json& name : list) names.push_back(name.is_string() ? name.get<std::string>() : "?");
+  };
+  if (const Json* pattern = json_find(config, "hybrid_override_pattern")) {
+    if (pattern->is_string())
+      for (const char kind : pattern->get<std::string>()) names.emplace_back(1, kind);
+    else if (pattern->is_array())
+      take(*pattern);
+  } else {
+    for (const char* key : {"layers_block_type", "layer_types"})
+      if (const Json* list = json_find(config, key); list && list->is_array() && names.empty())
+        take(*list);
+  }
+  if (names.empty() || names.size() > static_cast<size_t>(kLayersMax))
+    return fail(ErrorCode::kCorrupt,
+                "{}: hybrid_override_pattern or layers_block_type should say what each of 1 to {} "
+                "layers is",
+                label, kLayersMax);
+  for (const std::string& name : names) {
+    const auto* known =
+        std::ranges::find(kLayerKinds, name, &std::pair<std::string_view, LayerKind>::first);
+    if (known == std::end(kLayerKinds))
+      return fail(ErrorCode::kUnsupported, "{}: layer {} is of the unknown kind \"{}\"", label,
+                  dims.pattern.size(), name);
+    dims.pattern.push_back(known->second);
+  }
+  dims.layers = dims.pattern.size();
+  return {};
+}
+
+void read_mamba(Reader& reader, ModelDims& dims) {
+  dims.mamba_heads = reader.integer("mamba_num_heads", 1, kHeadsMax);
+  dims.mamba_head_dim = reader.integer("mamba_head_dim", 1, kHeadsMax);
+  dims.mamba_groups = reader.integer("n_groups", 1, kHeadsMax);
+  dims.mamba_state = reader.integer("ssm_state_size", 1, kHeadsMax);
+  dims.linear_conv_kernel_dim = reader.integer("conv_kernel", 2, kHeadsMax);
+  dims.conv_bias = reader.flag_or("use_conv_bias", false);
+  dims.mamba_proj_bias = reader.flag_or("mamba_proj_bias", false);
+}
+
+void read_nemotron_experts(Reader& reader, ModelDims& dims) {
+  if (std::ranges::find(dims.pattern, LayerKind::kMoe) == dims.pattern.end()) return;
+  dims.experts = reader.integer("n_routed_experts", 1, kExpertsMax);
+  dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
+  dims.expert_latent_size = reader.integer_or("moe_latent_size", 1, kWidthMax, 0);
+  if (reader.has("n_shared_experts"))
+    dims.shared_intermediate_size =
+        reader.integer("moe_shared_expert_intermediate_size", 1, kWidthMax);
+}
+
 void read_indexer(Reader& reader, ModelDims& dims) {
   dims.index_heads = reader.integer("index_n_heads", 1, kHeadsMax);
   dims.index_head_dim = reader.integer("index_head_dim", 1, kHeadsMax);
@@ -365,6 +427,8 @@ bool ModelDims::global_layer(uint64_t layer) const {
 uint64_t ModelDims::length(Dim dim) const {
   const uint64_t linear_keys = linear_key_heads * linear_key_head_dim;
   const uint64_t linear_values = linear_value_heads * linear_value_head_dim;
+  const uint64_t mamba_inner = mamba_heads * mamba_head_dim;
+  const uint64_t mamba_conv = mamba_inner + 2 * mamba_groups * mamba_state;
   switch (dim) {
     case Dim::kNone: break;
     case Dim::kVocab: return vocab_size;
@@ -406,6 +470,12 @@ uint64_t ModelDims::length(Dim dim) const {
     case Dim::kLayerInputVocab: return layer_input_vocab_size;
     case Dim::kQkvRows: return (heads + 2 * kv_heads) * head_dim;
     case Dim::kGateUpRows: return 2 * intermediate_size;
+    case Dim::kMambaInner: return mamba_inner;
+    case Dim::kMambaConvChannels: return mamba_conv;
+    case Dim::kMambaInRows: return mamba_inner + mamba_conv + mamba_heads;
+    case Dim::kMambaHeads: return mamba_heads;
+    case Dim::kExpertColumns: return expert_latent_size > 0 ? expert_latent_size : hidden_size;
+    case Dim::kExpertLatent: return expert_latent_size;
   }
   SLUICE_CHECK(false);
 }
@@ -418,7 +488,10 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
   ModelDims dims;
   dims.hidden_size = reader.integer("hidden_size", 1, kWidthMax);
   dims.vocab_size = reader.integer("vocab_size", 1, kVocabMax);
-  dims.layers = reader.integer("num_hidden_layers", 1, kLayersMax);
+  if (family.layer_pattern)
+    SLUICE_TRY(read_pattern(config, label, dims));
+  else
+    dims.layers = reader.integer("num_hidden_layers", 1, kLayersMax);
   dims.heads = reader.integer("num_attention_heads", 1, kHeadsMax);
   dims.kv_heads = reader.integer_or("num_key_value_heads", 1, kHeadsMax, dims.heads);
   if (!reader.has("num_key_value_heads")) additions["num_key_value_heads"] = dims.kv_heads;
@@ -447,6 +520,8 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
       dims.expert_intermediate_size = reader.integer("moe_intermediate_size", 1, kWidthMax);
     read_shared_expert(reader, dims);
   }
+  if (family.layer_pattern) read_mamba(reader, dims);
+  if (family.experts == ExpertKeys::kNemotron) read_nemotron_experts(reader, dims);
   const bool all_sparse = family.experts == ExpertKeys::kQwenAllSparse && dims.experts > 0;
   if (!all_sparse) dims.intermediate_size = reader.integer("intermediate_size", 1, kWidthMax);
   if (family.experts == ExpertKeys::kMixtral || family.experts == ExpertKeys::kOlmoe) {

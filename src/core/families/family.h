@@ -58,6 +58,13 @@ enum class Dim : uint8_t {
   kLayerInputVocab,      // vocab_size_per_layer_input
   kQkvRows,              // kQRows and twice kKvRows
   kGateUpRows,           // twice kIntermediate
+  // Mamba2. Heads · head_dim: its inner width.
+  kMambaInner,
+  kMambaConvChannels,  // inner width + 2 · n_groups · ssm_state_size
+  kMambaInRows,        // both of these, and a row for each head
+  kMambaHeads,
+  kExpertColumns,  // moe_latent_size, else hidden_size
+  kExpertLatent,
 };
 
 // In which models, and in which of their layers, a module exists.
@@ -84,6 +91,19 @@ enum class When : uint8_t {
   kWideMlp,      // and those
   kLayerInputs,  // models with inputs of their own for every layer
   kQkNorm,       // config use_qk_norm
+  // Models whose layers each are one thing, by their pattern.
+  kMambaLayer,
+  kMambaConvBias,
+  kMambaProjBias,
+  kAttentionLayer,
+  kAttentionLayerBias,
+  kMlpLayer,
+  kMlpLayerBias,
+  kMoeLayer,
+  kMoeLayerShared,
+  kMoeLayerSharedBias,
+  kMoeLayerLatent,
+  kMoeLayerLatentBias,
 };
 
 // Which rows of a source tensor are meant.
@@ -151,6 +171,7 @@ enum class ExpertKeys : uint8_t {
   kLlama4,         // num_local_experts, intermediate_size, interleave_moe_layer_step; a shared one
   kOlmoe,          // num_experts of intermediate_size, in every layer
   kQwen2,          // num_experts in every layer, shared_expert_intermediate_size
+  kNemotron,       // n_routed_experts, moe_latent_size, moe_shared_expert_intermediate_size
 };
 
 // By what mlx_lm's loader knows a checkpoint as transformers writes it, whose ModuleRule::add_one
@@ -199,6 +220,7 @@ struct Family {
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
   bool has_indexer = false;       // index_n_heads and index_head_dim
   bool qk_norm = false;           // where use_qk_norm is missing
+  bool layer_pattern = false;     // each layer is one of LayerKind: hybrid_override_pattern
 };
 
 // The known families, by model_type; null for others.
@@ -233,9 +255,13 @@ extern const Family kGranite;
 extern const Family kGraniteMoe;
 extern const Family kPhi3;
 extern const Family kPhimoe;
+extern const Family kNemotronH;
 
 // The label of errors about text_config()'s keys: config_label, and where inside it they are.
 std::string text_config_label(const io::Checkpoint& checkpoint);
+
+// As hybrid_override_pattern writes them.
+enum class LayerKind : char { kMamba = 'M', kAttention = '*', kMlp = '-', kMoe = 'E' };
 
 // The configuration's numbers, each range-checked before it sizes anything.
 struct ModelDims {
@@ -256,6 +282,10 @@ struct ModelDims {
   uint64_t linear_key_heads = 0, linear_value_heads = 0;
   uint64_t linear_key_head_dim = 0, linear_value_head_dim = 0, linear_conv_kernel_dim = 0;
 
+  std::vector<LayerKind> pattern;  // where layers are of one kind each
+  uint64_t mamba_heads = 0, mamba_head_dim = 0, mamba_groups = 0, mamba_state = 0;
+  uint64_t expert_latent_size = 0;  // 0: experts work on hidden_size
+  bool conv_bias = false, mamba_proj_bias = false;
   // Gemma 4: layers that see everything, and those from first_borrowing_layer on, which take the
   // keys and values of earlier ones.
   std::vector<uint64_t> global_layers;  // sorted
@@ -266,6 +296,9 @@ struct ModelDims {
   bool global_layer(uint64_t layer) const;
   bool linear_layer(uint64_t layer) const {
     return full_attention_interval > 0 && (layer + 1) % full_attention_interval != 0;
+  }
+  bool is_kind(uint64_t layer, LayerKind kind) const {
+    return layer < pattern.size() && pattern[layer] == kind;
   }
   bool sparse_layer(uint64_t layer) const;
   uint64_t length(Dim dim) const;

@@ -63,7 +63,6 @@ constexpr std::string_view kRearranged[] = {
     "mistral3",
     "mistral4",
     "muse_spark",
-    "nemotron_h",
     "olmo_hybrid",
     "olmoe",
     "phimoe",

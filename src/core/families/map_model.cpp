@@ -175,6 +175,9 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
   const auto layer = static_cast<uint64_t>(std::max(index, 0));
   const bool borrows = layer >= dims_.first_borrowing_layer;
   const bool wide = borrows && dims_.first_borrowing_layer > 0 && dims_.double_wide_mlp;
+  const auto is = [&](LayerKind kind) { return dims_.is_kind(layer, kind); };
+  const bool shared = is(LayerKind::kMoe) && dims_.shared_intermediate_size > 0;
+  const bool latent = is(LayerKind::kMoe) && dims_.expert_latent_size > 0;
   switch (rule.when) {
     case When::kAlways: return true;
     case When::kUntied: return !tied_;
@@ -199,6 +202,18 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
     case When::kWideMlp: return wide;
     case When::kLayerInputs: return dims_.layer_input_size > 0;
     case When::kQkNorm: return dims_.qk_norm;
+    case When::kMambaLayer: return is(LayerKind::kMamba);
+    case When::kMambaConvBias: return is(LayerKind::kMamba) && dims_.conv_bias;
+    case When::kMambaProjBias: return is(LayerKind::kMamba) && dims_.mamba_proj_bias;
+    case When::kAttentionLayer: return is(LayerKind::kAttention);
+    case When::kAttentionLayerBias: return is(LayerKind::kAttention) && dims_.attention_bias;
+    case When::kMlpLayer: return is(LayerKind::kMlp);
+    case When::kMlpLayerBias: return is(LayerKind::kMlp) && dims_.mlp_bias;
+    case When::kMoeLayer: return is(LayerKind::kMoe);
+    case When::kMoeLayerShared: return shared;
+    case When::kMoeLayerSharedBias: return shared && dims_.mlp_bias;
+    case When::kMoeLayerLatent: return latent;
+    case When::kMoeLayerLatentBias: return latent && dims_.mlp_bias;
   }
   SLUICE_CHECK(false);
 }
@@ -583,6 +598,7 @@ const Family* find_family(std::string_view model_type) {
       &kGraniteMoe,   //
       &kPhi3,         //
       &kPhimoe,       //
+      &kNemotronH,    //
   };
   for (const Family* family : kFamilies)
     if (family->name == model_type) return family;
