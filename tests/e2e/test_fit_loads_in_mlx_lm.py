@@ -26,7 +26,8 @@ class FitLoadsInMlxLm(support.TestCase):
     def check_output(self, out, budget):
         self.assertLessEqual(weight_bytes(out), budget)
         config = read_json(out / "config.json")
-        ids = np.random.default_rng(SEED).integers(3, min(config["vocab_size"], 500), PROMPT_TOKENS)
+        vocabulary = config.get("text_config", config)["vocab_size"]
+        ids = np.random.default_rng(SEED).integers(3, min(vocabulary, 500), PROMPT_TOKENS)
         stock = logits(load_stock(out), ids.tolist())
         reference = logits(model_from_arrays(config, decoded_folder(out)), ids.tolist())
         self.assertTrue(np.isfinite(stock).all())

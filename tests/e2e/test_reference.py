@@ -46,7 +46,7 @@ class MadeCheckpoints(support.TestCase):
                 folder = self.folder / family
                 config = make_checkpoint(folder, family, seed=SEED, shards=2)
                 output = logits(load_stock(folder), [1, 2, 3])
-                self.assertEqual(output.shape, (3, config["vocab_size"]))
+                self.assertEqual(output.shape, (3, config.get("text_config", config)["vocab_size"]))
                 self.assertTrue(np.isfinite(output).all())
                 self.assertGreater(output.std(), 0.01)
 

@@ -139,7 +139,8 @@ TEST(ChangedFiles, Truncated) {
   });
 }
 
-// As `cp other model` does: shortened, then filled again, so that the size tells nothing.
+// As `cp other model` does: shortened, then filled again, so that the size tells nothing
+// afterwards. A read that was under way may have met the short file.
 TEST(ChangedFiles, OverwrittenByACopy) {
   for_all(false, [](const ModelFile& file, Engine& engine, const Logits&) {
     const auto size = fs::file_size(file.path);
@@ -148,7 +149,8 @@ TEST(ChangedFiles, OverwrittenByACopy) {
     const auto found = logits_of(engine);
     ASSERT_FALSE(found.has_value());
     EXPECT_EQ(found.error().code, ErrorCode::kCorrupt);
-    EXPECT_THAT(found.error().message, HasSubstr("was written to while the model was in use"));
+    EXPECT_THAT(found.error().message, AnyOf(HasSubstr("was written to while the model was in use"),
+                                             HasSubstr("the file ends at")));
   });
 }
 
