@@ -19,7 +19,8 @@ std::shared_ptr<const io::Checkpoint> random_model(const Json& config, uint64_t 
   SLUICE_CHECK(family != nullptr);
   test::ModelBuilder model(config);
   test::Random random(seed);
-  for (const io::StoredTensor& tensor : families::complete(config, *family).build()->tensors) {
+  const auto listed = families::complete(config, *family).build();
+  for (const io::StoredTensor& tensor : listed->tensors) {
     const io::TensorInfo& info = tensor.info;
     const bool vector = info.shape.size() == 1;
     const float scale = vector ? 0.1f : 1 / std::sqrt(static_cast<float>(info.shape.back()));

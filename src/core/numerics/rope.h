@@ -28,7 +28,7 @@ struct RopeScaling {
   bool truncate = true;  // yarn: whole dimensions as the ends of its ramp
   std::optional<double> attention_factor{}, mscale{}, mscale_all_dim{};
   std::optional<double> long_mscale{}, short_mscale{};  // longrope: attention_factor for each list
-  std::vector<double> long_factor{}, short_factor{};  // [rotary_dim / 2]
+  std::vector<double> long_factor{}, short_factor{};    // [rotary_dim / 2]
 };
 
 struct RopeFrequencies {
