@@ -49,16 +49,25 @@ struct WorkerMemory {
   std::vector<float> values;
 };
 
+bool any_transposed(const families::ModelMap& map, std::span<const uint32_t> modules) {
+  return std::ranges::any_of(modules, [&](uint32_t index) {
+    const auto& sources = map.modules[index].recipe.sources;
+    return !sources.empty() && sources[0].order == families::RowOrder::kTransposed;
+  });
+}
+
 class Job {
  public:
   Job(const Checkpoint& checkpoint, const families::ModelMap& map, Visitor& visitor,
-      const StreamOptions& options)
+      const StreamOptions& options, bool transposed)
       : checkpoint_(checkpoint),
         map_(map),
         visitor_(visitor),
         options_(options),
+        worker_count_(transposed ? std::min(options.workers, kTransposedWorkersMax)
+                                 : options.workers),
         reader_count_(options.readers > 0 ? options.readers : reader_count(options.workers)),
-        unit_count_(options.workers + 2 * reader_count_),
+        unit_count_(transposed ? kTransposedUnitsMax : worker_count_ + 2 * reader_count_),
         free_(unit_count_),
         ready_(unit_count_ * kUnitBlocksMax) {}
 
@@ -80,7 +89,7 @@ class Job {
   const families::ModelMap& map_;
   Visitor& visitor_;
   const StreamOptions& options_;
-  const unsigned reader_count_;
+  const unsigned worker_count_, reader_count_;
   const size_t unit_count_;
 
   std::vector<ModuleWork> work_;
@@ -113,9 +122,10 @@ Status Job::describe(uint32_t index) {
   SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
   const uint64_t block_bytes =
       std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
-  const uint64_t unit_bytes = source.transposed
-                                  ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_)
-                                  : kUnitBytes / (source.has_gaps ? 2 : 1);
+  // Where rows or columns are left out, what lies between is read along.
+  const uint64_t unit_bytes =
+      (source.transposed ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_) : kUnitBytes) /
+      (source.has_gaps ? 2 : 1);
   const auto per_unit =
       static_cast<uint32_t>(std::clamp<uint64_t>(unit_bytes / block_bytes, 1, kUnitBlocksMax));
   work_.push_back({index, source, per_unit, unit_total_});
@@ -245,7 +255,7 @@ Status Job::run() {
     std::vector<Thread> threads;
     readers_running_ = reader_count_;
     for (unsigned i = 0; i < reader_count_; ++i) threads.emplace_back([this] { read_units(); });
-    for (unsigned i = 0; i < options_.workers; ++i)
+    for (unsigned i = 0; i < worker_count_; ++i)
       threads.emplace_back([this, i] { visit_blocks(i); });
   }
   {
@@ -267,7 +277,7 @@ Status stream_modules(const Checkpoint& checkpoint, const families::ModelMap& ma
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options) {
   SLUICE_CHECK(options.workers > 0 && options.decode.elements != nullptr);
-  Job job(checkpoint, map, visitor, options);
+  Job job(checkpoint, map, visitor, options, any_transposed(map, modules));
   SLUICE_TRY(job.prepare(modules));
   return job.run();
 }
