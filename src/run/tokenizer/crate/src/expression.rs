@@ -7,7 +7,7 @@
 //!
 //! What is not well formed stays as it is, for the parser to report.
 
-use crate::python;
+use crate::method::is_method;
 
 pub const PERCENT: &str = "sluice_percent";
 pub const ATTRIBUTE: &str = "sluice_attribute";
@@ -88,7 +88,7 @@ fn method_item(text: &str) -> Option<(&str, usize)> {
     let length = quoted(rest);
     let name = rest.get(1..length - 1)?;
     let end = start + length + space(&rest[length..]);
-    (python::is_method(name) && text[end..].starts_with(']')).then_some((name, end + 1))
+    (is_method(name) && text[end..].starts_with(']')).then_some((name, end + 1))
 }
 
 pub fn rewrite(text: &str) -> String {
@@ -153,7 +153,7 @@ fn rewritten(text: &str) -> Option<String> {
                 let name = word(&rest[start..]);
                 length = start + name.len();
                 let called = rest[length..].trim_start().starts_with('(');
-                if python::is_method(name) && !called {
+                if is_method(name) && !called {
                     out.insert_str(level.operand, &format!("{ATTRIBUTE}("));
                     out.push_str(&format!(", \"{name}\")"));
                     at += length;

@@ -17,6 +17,11 @@ pub struct Failure {
 
 pub type Outcome<T> = Result<T, Failure>;
 
+/// What Python would raise as a TypeError or its like within a template.
+pub fn type_error(message: impl Into<String>) -> minijinja::Error {
+    minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message.into())
+}
+
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Failure {
         Failure { code, message: message.into() }

@@ -4,8 +4,8 @@ use minijinja::formatting::{format, FormatStyle};
 use minijinja::value::{Value, ValueKind};
 use minijinja::Error;
 
+use crate::failure::type_error;
 use crate::json;
-use crate::python::type_error;
 
 /// Of one field, and of a width or precision that is an argument.
 const WIDTH_MAX: i64 = 1 << 16;

@@ -1,15 +1,14 @@
 //! Filters, tests and methods that Jinja or Python has and minijinja lacks or does otherwise.
 
 use minijinja::value::{from_args, ArgType, Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, State};
 
 use crate::expression::{ATTRIBUTE, ITEM, PERCENT};
+use crate::failure::type_error;
 use crate::json;
 use crate::method::{attribute, item};
 use crate::percent::percent;
 use crate::source::LOOP_FILTER;
-
-pub use crate::method::is_method;
 
 pub fn install(environment: &mut Environment<'_>) {
     environment.set_unknown_method_callback(method);
@@ -38,10 +37,6 @@ pub fn install(environment: &mut Environment<'_>) {
         }
         minijinja::escape_formatter(out, state, value)
     });
-}
-
-pub fn type_error(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
 // ---- filters ----
