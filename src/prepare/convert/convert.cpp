@@ -64,7 +64,7 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
 Json checkpoint_header(const io::Checkpoint& checkpoint) {
   Hasher modified;
   for (const auto& file : checkpoint.files)
-    modified.update(fmt::format("{};", file->modified_ns()));
+    modified.update(fmt::format("{};", file->version()));
   return {{"kind", "convert"},
           {"version", 1},
           {"tool", kVersion},
