@@ -15,6 +15,7 @@
 #include "io/model_files.h"
 #include "io/names.h"
 #include "io/packed_tensors.h"
+#include "io/python_json.h"
 #include "io/safetensors.h"
 #include "io/safetensors_index.h"
 
@@ -120,7 +121,7 @@ Result<Json> read_json_file(const ModelFiles& files, const std::string& name) {
   SLUICE_ASSIGN(const auto source, files.open(name));
   SLUICE_ASSIGN(const std::string text, read_text(*source, kConfigBytesMax));
   const std::string label = files.label(name);
-  SLUICE_ASSIGN(Json value, parse_json(text, label));
+  SLUICE_ASSIGN(Json value, parse_json(without_python_numbers(text), label));
   if (!value.is_object()) return fail(ErrorCode::kCorrupt, "{}: should be a JSON object", label);
   return value;
 }
