@@ -7,7 +7,7 @@ from support import (convert_stock, decoded_folder, make_checkpoint, read_folder
                      sluice_json)
 
 SEED = support.fresh_seed()
-FAMILIES = ("gemma3_text", "gemma3", "gemma4", "llama4")
+FAMILIES = ("gemma3_text", "gemma3", "gemma4", "llama4", "mistral3", "qwen3_vl", "qwen3_vl_moe")
 
 
 class SeeingModels(support.TestCase):
@@ -49,6 +49,7 @@ class SeeingModels(support.TestCase):
                     self.check(self.source(family, dtype=dtype), 4, 32)
 
     def test_dense_layers_and_biases(self):
+        self.check(self.source("qwen3_vl_moe", mlp_only_layers=[1], num_hidden_layers=3), 4, 64)
         self.check(self.source("llama4", interleave_moe_layer_step=2, attention_bias=True,
                                num_local_experts=3), 6, 64)
 
@@ -63,7 +64,7 @@ class SeeingModels(support.TestCase):
                    4, 64)
 
     def test_other_parts_are_left_out_with_a_note(self):
-        for family in ("gemma3", "llama4"):
+        for family in ("gemma3", "llama4", "mistral3", "qwen3_vl_moe"):
             result = sluice("inspect", self.source(family))
             self.assertIn("vision part is left out", result.stdout + result.stderr)
 

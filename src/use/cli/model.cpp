@@ -74,8 +74,7 @@ Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& ana
   SLUICE_ASSIGN(const auto devices, known_devices(context));
   SLUICE_ASSIGN(const allocate::DeviceProfile device,
                 allocate::find_device(devices, options.device));
-  const allocate::KvGeometry kv{static_cast<uint64_t>(analysis.header.layers),
-                                analysis.header.kv_heads, analysis.header.head_dim, 2};
+  const std::vector<allocate::KvGeometry> kv = kv_geometry(analysis.header.kv);
   SLUICE_ASSIGN(const allocate::DeviceBudget budget,
                 allocate::device_budget(device, options.context_tokens, kv));
   Table table({Align::kLeft, Align::kRight});
@@ -107,6 +106,13 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
 }
 
 }  // namespace
+
+std::vector<allocate::KvGeometry> kv_geometry(std::span<const families::KvShape> shapes) {
+  std::vector<allocate::KvGeometry> geometry;
+  for (const families::KvShape& shape : shapes)
+    geometry.push_back({shape.layers, shape.kv_heads, shape.head_dim, 2, shape.window});
+  return geometry;
+}
 
 Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,
                                const std::string& only_layers) {
