@@ -115,12 +115,22 @@ class Inspect(support.TestCase):
                     self.assertEqual(found["uniform_bytes"], full["uniform_bytes"])
                     self.assertEqual(found["uniform_bytes"]["4/64"], made["weight_file_bytes"])
                     for key in ("parameters", "active_parameters", "layers", "experts", "roles",
-                                "runs", "prepares", "kv_bytes", "devices", "tied"):
+                                "prepares", "kv_bytes", "devices", "tied"):
                         self.assertEqual(found[key], full[key], key)
                 self.assertEqual(found["source_bytes"],
                                  read_json(source / index)["metadata"]["total_size"])
                 shutil.rmtree(out)
                 shutil.rmtree(source)
+
+    def test_what_has_to_be_prepared_before_it_runs(self):
+        """Experts that have to be turned, and 8-bit floats: their configurations say no such thing."""
+        for family, dtype in (("qwen3_vl_moe", "bf16"), ("deepseek_v3", "fp8")):
+            source = self.source(family, dtype=dtype)
+            report = sluice_json("inspect", source)
+            self.assertFalse(report["runs"])
+            self.assertIn("`sluice fit` makes a model of it", report["runs_not"])
+            self.assertTrue(report["prepares"])
+            self.assertTrue(sluice_json("inspect", self.bare(source))["runs"])
 
     def test_the_file_itself_under_any_name(self):
         bare = self.bare(self.source("qwen3_moe"))

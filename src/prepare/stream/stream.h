@@ -81,9 +81,8 @@ inline constexpr size_t kUnitsMax = 64;
 // Reading threads: enough large requests at a time for the fastest drives.
 unsigned reader_count(unsigned workers);
 
-// modules: indices into map.modules. Memory: about (workers + 2·readers) units, at most kUnitsMax of
-// them, and workers blocks of f32. Errors: the first one met; kCancelled after a
-// cancellation.
+// modules: indices into map.modules. Memory: about (workers + 2·readers) units, at most kUnitsMax
+// of them, and workers blocks of f32. Errors: the first one met; kCancelled after a cancellation.
 Status stream_modules(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options);

@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "numerics/affine_price.h"
 #include "numerics/block_codec.h"
+#include "runtime/weight_entry.h"
 #include "stream/output_layout.h"
 
 namespace sluice::cli {
@@ -103,6 +104,15 @@ void add_stored(Inspection& result) {
   result.source_files = result.checkpoint->files.size();
 }
 
+// What of it products cannot read as it is stored; empty: nothing.
+std::string cannot_be_loaded(const Inspection& result) {
+  for (const families::OutputModule& module :
+       runtime::modules_to_keep(*result.checkpoint, result.map))
+    if (const auto entry = runtime::make_entry(*result.checkpoint, module); !entry)
+      return entry.error().message;
+  return {};
+}
+
 Result<Inspection> of_weights(OpenedModel model) {
   Inspection result;
   result.model_type = model_type_of(model.checkpoint->config);
@@ -111,6 +121,7 @@ Result<Inspection> of_weights(OpenedModel model) {
   result.map = std::move(model.map);
   SLUICE_TRY(add_sizes(result));
   add_stored(result);
+  if (result.runs_not.empty()) result.runs_not = cannot_be_loaded(result);
   return result;
 }
 
