@@ -87,7 +87,7 @@ class SeeingModels(support.TestCase):
                     for name in whole.glob("*tok*.json"):
                         (folder / name.name).write_bytes(name.read_bytes())
                     (folder / "config.json").write_text(json.dumps(dict(
-                        config["text_config"], model_type=model_type,
+                        config["text_config"], model_type=model_type, torch_dtype="bfloat16",
                         architectures=config["architectures"])))
                     support.write_safetensors(folder / "model.safetensors", tensors)
                 ours, theirs = (whole.with_name(f"{whole.name}-{who}") for who in ("ours", "mlx"))
