@@ -28,17 +28,21 @@ inline TokenGroup token_group(const RawMatmul& m, const uint8_t* token, size_t g
 }
 
 template <bool kBias>
-inline V fold(V y, I sum, const float* scales, const float* biases, const TokenGroup& token) {
+inline V fold(V y, I sum, V scales, V biases, const TokenGroup& token) {
   if constexpr (kBias) {
     float part;
     memcpy(&part, token.sum, 4);
-    y = fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum), y);
-    return fma_v(load_v(biases), splat_v(part), y);
+    y = fma_v(scales * splat_v(token.scale), to_floats(sum), y);
+    return fma_v(biases, splat_v(part), y);
   } else {
     int32_t shift;
     memcpy(&shift, token.sum, 4);
-    return fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum - splat_sum(shift)), y);
+    return fma_v(scales * splat_v(token.scale), to_floats(sum - splat_sum(shift)), y);
   }
+}
+template <bool kBias>
+inline V fold(V y, I sum, const float* scales, const float* biases, const TokenGroup& token) {
+  return fold<kBias>(y, sum, load_v(scales), kBias ? load_v(biases) : splat_v(0), token);
 }
 
 // A chunk's codes of even and of odd places.
@@ -165,6 +169,13 @@ inline void fetch_scales(const Rows& rows, size_t from) {
   }
 }
 
+// Where a set has wider registers: adds the products of some groups from the first on to y and
+// returns how many, a multiple of eight.
+template <class Coding, bool kWide, int kGroup>
+struct Front {
+  static size_t multiply(const RawMatmul&, const Rows&, size_t, V&) { return 0; }
+};
+
 // Eight rows, one token. kGroup: 16 to 128.
 template <class Coding, bool kWide, int kGroup>
 V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
@@ -175,7 +186,7 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
-  for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
+  for (size_t g0 = Front<Coding, kWide, kGroup>::multiply(m, rows, t, y); g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
     if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
