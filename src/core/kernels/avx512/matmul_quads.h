@@ -4,7 +4,9 @@
 // included after generic/matmul_few.h.
 #pragma once
 
-#include "kernels/generic/matmul_few.h"
+#include <utility>
+
+#include "kernels/generic/matmul_blocks.h"
 
 namespace sluice::kernels::SLUICE_ISA {
 namespace {
@@ -157,13 +159,6 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
 #endif
 };
 
-// A line of each row, some way ahead.
-inline void fetch_far(const Rows& rows, size_t at) {
-  constexpr size_t kFar = 2048;
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) prefetch_far(rows.weight[i] + at + kFar);
-}
-
 // Activations of four chunks: those that meet low nibbles, and those that meet high ones.
 struct QuadValues {
   __m512i low, high;
@@ -248,7 +243,7 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
 #pragma GCC unroll 1
     for (size_t g = 0; g < 8; g += kGroups, ++quad) {
       const size_t at = quad * Q::kBytes;
-      fetch_far(rows, at);
+      if constexpr (!kInBlocks<Coding>) fetch_weights<false>(rows, at, Q::kBytes);
       const QuadValues x = quad_values(token + quad * 4 * kChunk);
       I sums[kGroups];
       group_sums<kGroup>(dot_four<Coding, Q>(rows.weight, at, x),
@@ -272,6 +267,127 @@ struct Front<Coding, false, kGroup> {
         return multiply_quads<Coding, kGroup, kElementBF16>(m, rows, t, y);
     }
     return multiply_quads<Coding, kGroup, kElementF16>(m, rows, t, y);
+  }
+};
+
+// ---- K-quants of four bits ----
+
+// Eight rows' whole scales and minima of one block, from its second to its fourth word: in each
+// quarter eight scales and eight minima of a row, as bytes.
+struct BlockScales {
+  __m512i rows[2];
+};
+[[gnu::always_inline]] inline BlockScales block_scales(const uint8_t* const* rows, size_t at) {
+  BlockScales out;
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* const* r = rows + half * 4;
+    const __m512i words =
+        _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(r[0] + at, r[1] + at)),
+                           load_halves(r[2] + at, r[3] + at), 1);
+    // Six low bits of the first four; of the others four bits come from the last word and two from
+    // the top of the first four.
+    const __m512i own = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xa5));   // 1 1 2 2
+    const __m512i last = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xff));  // 3 3 3 3
+    const __m512i tops =
+        _mm512_and_si512(_mm512_srlv_epi32(own, _mm512_set4_epi32(2, 0, 2, 0)),
+                         _mm512_set4_epi32(0x30303030, 0x3f3f3f3f, 0x30303030, 0x3f3f3f3f));
+    const __m512i rest = _mm512_and_si512(_mm512_srlv_epi32(last, _mm512_set4_epi32(4, 0, 0, 0)),
+                                          _mm512_set4_epi32(0x0f0f0f0f, 0, 0x0f0f0f0f, 0));
+    out.rows[half] = _mm512_or_si512(tops, rest);
+  }
+  return out;
+}
+
+// Each quarter's four numbers added up: of a's quarters, then of b's.
+inline I sums_of_quarters(__m512i a, __m512i b) {
+  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
+    const __m512 p = _mm512_castsi512_ps(x), q = _mm512_castsi512_ps(y);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(p, q, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(p, q, 0xdd)));
+  };
+  const __m512i pairs = added(a, b);
+  const __m512i all = added(pairs, pairs);
+  return lower(_mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), all));
+}
+
+// Adds the products of groups a and b, one in each half, under their scales. The partial sums fit
+// into 16 bits: each meets a scale, and 0 above it.
+template <int kA, int kB>
+[[gnu::always_inline]] inline __m512i add_scaled(__m512i sum, __m512i codes, __m512i values,
+                                                 __m512i scales) {
+  constexpr int kZeros = static_cast<int>(0x80808000u);
+  const __m512i places =
+      _mm512_inserti64x4(_mm512_set1_epi32(kZeros + kA), _mm256_set1_epi32(kZeros + kB), 1);
+  return _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, values),
+                             _mm512_shuffle_epi8(scales, places));
+}
+
+// 64 bytes are the codes of four groups from kFirst on: low nibbles of the first and third, high
+// ones of the others.
+template <int kFirst>
+[[gnu::always_inline]] inline __m512i add_four(const uint8_t* block, const __m512i* values,
+                                               __m512i scales) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i v = _mm512_loadu_si512(block + 16 + kFirst * 16);
+  asm("" : "+v"(v));  // as in_register
+  const __m512i low = add_scaled<kFirst, kFirst + 2>(
+      _mm512_setzero_si512(), _mm512_and_si512(v, mask), values[kFirst / 2], scales);
+  return add_scaled<kFirst + 1, kFirst + 3>(low, _mm512_and_si512(_mm512_srli_epi16(v, 4), mask),
+                                            values[kFirst / 2 + 1], scales);
+}
+// The products of the row in quarter kRow of scales.
+template <int kRow>
+[[gnu::always_inline]] inline I add_block(const uint8_t* block, const __m512i* values,
+                                          __m512i scales) {
+  const __m512i all = _mm512_shuffle_i64x2(scales, scales, kRow * 0x55);
+  const __m512i sum =
+      _mm512_add_epi32(add_four<0>(block, values, all), add_four<4>(block, values, all));
+  return lower(sum) + upper(sum);
+}
+
+template <>
+struct Blocks<FourFiveK<4>> {
+  static V multiply(const RawMatmul& m, const Rows& rows, size_t t) {
+    constexpr size_t kBytes = FourFiveK<4>::kBytes;
+    const uint8_t* token = m.prepared + t * m.prepared_stride;
+    V y = splat_v(0);
+    for (size_t b = 0; b < m.groups; ++b) {
+      const size_t at = b * kBytes;
+      const uint8_t* x = token + b * kBlock;
+      __m512i values[4];
+#pragma GCC unroll 2
+      for (int i = 0; i < 4; i += 2) {
+        const __m512i first = _mm512_loadu_si512(x + i * 64);
+        const __m512i second = _mm512_loadu_si512(x + i * 64 + 64);
+        values[i] = _mm512_shuffle_i64x2(first, second, 0x44);
+        values[i + 1] = _mm512_shuffle_i64x2(first, second, 0xee);
+      }
+      const BlockScales scales = block_scales(rows.weight, at);
+      I whole[8];
+      const auto four = [&]<int... kRows>(int half, std::integer_sequence<int, kRows...>)
+                            __attribute__((always_inline)) {
+                              ((whole[half * 4 + kRows] = add_block<kRows>(
+                                    rows.weight[half * 4 + kRows] + at, values, scales.rows[half]),
+                                in_order(whole[half * 4 + kRows])),
+                               ...);
+                            };
+      four(0, std::make_integer_sequence<int, 4>());
+      four(1, std::make_integer_sequence<int, 4>());
+      const __m512i sums = _mm512_broadcast_i32x4(load_128(token + m.sums_at + b * kBlockSums * 2));
+      const auto weighed = [&](__m512i bytes) __attribute__((always_inline)) {
+        return _mm512_madd_epi16(_mm512_unpackhi_epi8(bytes, _mm512_setzero_si512()), sums);
+      };
+      const I minima = sums_of_quarters(weighed(scales.rows[0]), weighed(scales.rows[1]));
+      float scale;
+      memcpy(&scale, token + m.scales_at + b * 4, 4);
+      V steps, min_steps;
+      two_halves_of(rows.weight, at, steps, min_steps);
+      y = fma_v(steps * splat_v(scale), to_floats(sums_of_rows(whole)), y);
+      y = fma_v(min_steps * splat_v(scale), to_floats(no_sum() - minima), y);
+    }
+    return y;
   }
 };
 

@@ -146,9 +146,11 @@ template <class Coding, bool kWide, int kChunks>
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
 // A few lines at a time, when they are next: many at once fill what a core can have under way, and
-// it waits.
+// it waits. Codes that lie by themselves do best from far ahead into an outer cache, blocks with
+// their scales inside from near by into the inner one (measured: bench/log.tsv).
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
+constexpr size_t kFarAhead = 2048;
 constexpr size_t kScalesAhead = 192;
 constexpr size_t kScaleGroups = kLine / 2;  // groups whose scales, in 16 bits, fill a line
 // Lines that begin within bytes [from, from + bytes) of a row, or of each of eight.
@@ -156,10 +158,16 @@ inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
     prefetch(row + at + kAhead);
 }
+template <bool kBlocks>
 inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) prefetch(rows.weight[i] + at + kAhead);
+    for (int i = 0; i < 8; ++i) {
+      if constexpr (kBlocks)
+        prefetch(rows.weight[i] + at + kAhead);
+      else
+        prefetch_far(rows.weight[i] + at + kFarAhead);
+    }
 }
 inline void fetch_scales(const Rows& rows, size_t from) {
 #pragma GCC unroll 8
@@ -193,7 +201,7 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
       fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
-      fetch_weights(rows, group * part / 8, part * kGroupsTogether / 8);
+      fetch_weights<kInBlocks<Coding>>(rows, group * part / 8, part * kGroupsTogether / 8);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;
