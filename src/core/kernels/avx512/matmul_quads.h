@@ -391,5 +391,86 @@ struct Blocks<FourFiveK<4>> {
   }
 };
 
+// ---- K-quants of six bits with activations of 16 bits ----
+
+// Sums of four lanes where they need all 32 bits: in each quarter those of four rows.
+inline __m512i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+  };
+  const __m512i e = added(a, b), f = added(c, d);
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
+}
+
+// Half a block, whose codes are two registers: groups 0 to 3, then 4 to 7, one in each quarter. Two
+// bits of each code come from bytes that both share.
+[[gnu::always_inline]] inline void six_bit_codes(const uint8_t* low, const uint8_t* high,
+                                                 __m512i& first, __m512i& last) {
+  const __m512i nibble = _mm512_set1_epi8(15), all = _mm512_set1_epi8(63);
+  __m512i v = _mm512_loadu_si512(low);
+  asm("" : "+v"(v));  // as in_register
+  const __m512i bits = _mm512_broadcast_i64x4(load_256(high));
+  const __m512i left = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);
+  const __m512i right = _mm512_inserti64x4(_mm512_set1_epi16(0), _mm256_set1_epi16(2), 1);
+  constexpr int kChoose = 0xca;  // of the first's bits b, else c
+  first = _mm512_and_si512(
+      all, _mm512_ternarylogic_epi32(nibble, v, _mm512_sllv_epi16(bits, left), kChoose));
+  last = _mm512_and_si512(all, _mm512_ternarylogic_epi32(nibble, _mm512_srli_epi16(v, 4),
+                                                         _mm512_srlv_epi16(bits, right), kChoose));
+}
+
+struct WideValues {
+  __m512i even, odd;
+};
+// Of two chunks.
+inline WideValues wide_values(const uint8_t* values) {
+  const __m512i a = _mm512_loadu_si512(values), b = _mm512_loadu_si512(values + 64);
+  return {_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee)};
+}
+[[gnu::always_inline]] inline __m512i dot_wide(__m512i codes, const WideValues& x) {
+  const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(0xff));
+  const __m512i odd = _mm512_srli_epi16(codes, 8);
+  return _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(_mm512_setzero_si512(), even, x.even), odd, x.odd);
+}
+
+template <>
+struct Front<SixK, true, 16> {
+  static size_t multiply(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
+    const size_t whole = m.groups / 8 * 8;  // all, as blocks have sixteen
+    const uint8_t* token = m.prepared + t * m.prepared_stride;
+    Parameters parameters;
+    for (size_t g0 = 0; g0 < whole; g0 += 8) {
+      SixK::parameters(m, rows, g0, 8, parameters);
+      const size_t block = g0 / 16 * SixK::kBytes, half = g0 / 8 % 2;
+      const uint8_t* values = token + g0 / 2 * 2 * kChunk;
+      const WideValues x[2] = {wide_values(values), wide_values(values + 128)};
+      __m512i products[8][2];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const uint8_t* p = rows.weight[i] + block;
+        fetch_row(p, half * 64, 64);
+        __m512i first, last;
+        six_bit_codes(p + half * 64, p + 128 + half * 32, first, last);
+        products[i][0] = dot_wide(first, x[0]);
+        products[i][1] = dot_wide(last, x[1]);
+      }
+#pragma GCC unroll 2
+      for (size_t j = 0; j < 2; ++j) {
+        I sums[4];
+        group_sums<32>(sums_of_four(products[0][j], products[1][j], products[2][j], products[3][j]),
+                       sums_of_four(products[4][j], products[5][j], products[6][j], products[7][j]),
+                       sums);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) {
+          const size_t g = j * 4 + i;
+          y = fold<false>(y, sums[i], parameters.scales[g], parameters.biases[g],
+                          token_group(m, token, g0 + g));
+        }
+      }
+    }
+    return whole;
+  }
+};
+
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA
