@@ -197,6 +197,49 @@ template <class Coding, class Q>
   }
 }
 
+// ---- activations of 16 bits ----
+
+// Sums of four lanes where they need all 32 bits: in each quarter those of four rows.
+inline __m512i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+  };
+  const __m512i e = added(a, b), f = added(c, d);
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
+}
+
+// Of four chunks, one in each quarter: what meets low nibbles of even bytes, high ones, and those
+// of odd bytes.
+struct WideQuadValues {
+  __m512i low_even, high_even, low_odd, high_odd;
+};
+inline WideQuadValues wide_quad_values(const uint8_t* values) {
+  const auto chunk = [&](int i) { return _mm512_loadu_si512(values + i * 64); };
+  const __m512i a = chunk(0), b = chunk(1), c = chunk(2), d = chunk(3);
+  const __m512i e = _mm512_shuffle_i64x2(a, b, 0x44), f = _mm512_shuffle_i64x2(c, d, 0x44);
+  const __m512i g = _mm512_shuffle_i64x2(a, b, 0xee), h = _mm512_shuffle_i64x2(c, d, 0xee);
+  return {_mm512_shuffle_i64x2(e, f, 0x88), _mm512_shuffle_i64x2(e, f, 0xdd),
+          _mm512_shuffle_i64x2(g, h, 0x88), _mm512_shuffle_i64x2(g, h, 0xdd)};
+}
+
+// Whole numbers below 16 in 16 bits straight from the packing.
+[[gnu::always_inline]] inline __m512i dot_wide_quad(const uint8_t* p, const WideQuadValues& x) {
+  const __m512i mask = _mm512_set1_epi16(15);
+  __m512i v = _mm512_loadu_si512(p);
+  asm("" : "+v"(v));  // as in_register
+  __m512i sum = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_and_si512(v, mask), x.low_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(v, 4), mask), x.high_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(v, 8), mask), x.low_odd);
+  return _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(v, 12), x.high_odd);
+}
+[[gnu::always_inline]] inline __m512i dot_wide_four(const uint8_t* const* rows, size_t at,
+                                                    const WideQuadValues& x) {
+  return sums_of_four(dot_wide_quad(rows[0] + at, x), dot_wide_quad(rows[1] + at, x),
+                      dot_wide_quad(rows[2] + at, x), dot_wide_quad(rows[3] + at, x));
+}
+
+// ---- groups ----
+
 inline I lower(__m512i v) { return {_mm512_castsi512_si256(v)}; }
 inline I upper(__m512i v) { return {_mm512_extracti64x4_epi64(v, 1)}; }
 
@@ -225,11 +268,26 @@ template <int kGroup>
   }
 }
 
+// In each quarter the sums of four rows' chunks, of rows 0 to 3 and of 4 to 7.
+template <class Coding, class Q, bool kWide>
+[[gnu::always_inline]] inline void dot_eight(const Rows& rows, size_t at, const uint8_t* values,
+                                             __m512i& first, __m512i& last) {
+  if constexpr (kWide) {
+    const WideQuadValues x = wide_quad_values(values);
+    first = dot_wide_four(rows.weight, at, x);
+    last = dot_wide_four(rows.weight + 4, at, x);
+  } else {
+    const QuadValues x = quad_values(values);
+    first = dot_four<Coding, Q>(rows.weight, at, x);
+    last = dot_four<Coding, Q>(rows.weight + 4, at, x);
+  }
+}
+
 // Whole eights of groups.
-template <class Coding, int kGroup, Element kElement>
+template <class Coding, bool kWide, int kGroup, Element kElement>
 size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
   using Q = Quad<Coding, kElement>;
-  constexpr size_t kGroups = 128 / kGroup;
+  constexpr size_t kGroups = 128 / kGroup, kValueBytes = (kWide ? 8 : 4) * kChunk;
   const size_t whole = m.groups / 8 * 8;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
   typename Q::Values parameters;
@@ -241,11 +299,11 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
 #pragma GCC unroll 1
     for (size_t g = 0; g < 8; g += kGroups, ++quad) {
       const size_t at = quad * Q::kBytes;
-      if constexpr (!kInBlocks<Coding>) fetch_weights<false>(rows, at, Q::kBytes);
-      const QuadValues x = quad_values(token + quad * 4 * kChunk);
+      fetch_weights<false>(rows, at, Q::kBytes);
+      __m512i first, last;
+      dot_eight<Coding, Q, kWide>(rows, at, token + quad * kValueBytes, first, last);
       I sums[kGroups];
-      group_sums<kGroup>(dot_four<Coding, Q>(rows.weight, at, x),
-                         dot_four<Coding, Q>(rows.weight + 4, at, x), sums);
+      group_sums<kGroup>(first, last, sums);
 #pragma GCC unroll 4
       for (size_t i = 0; i < kGroups; ++i)
         y = fold<Coding::kBias>(y, sums[i], Q::scales(parameters, g + i),
@@ -255,16 +313,22 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
   return whole;
 }
 
-template <class Coding, int kGroup>
-  requires(Quad<Coding, kElementF16>::kThere && kGroup >= 32)
-struct Front<Coding, false, kGroup> {
+// Wide only where codes are the nibbles themselves, in MLX's order.
+template <class Coding, bool kWide>
+constexpr bool kInQuads = Quad<Coding, kElementF16>::kThere && !kWide;
+template <>
+constexpr bool kInQuads<Affine<4>, true> = true;
+
+template <class Coding, bool kWide, int kGroup>
+  requires(kInQuads<Coding, kWide> && kGroup >= 32)
+struct Front<Coding, kWide, kGroup> {
   static size_t multiply(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
     if constexpr (!Quad<Coding, kElementF32>::kThere) {
       if (m.element == kElementF32) return 0;
       if (m.element == kElementBF16)
-        return multiply_quads<Coding, kGroup, kElementBF16>(m, rows, t, y);
+        return multiply_quads<Coding, kWide, kGroup, kElementBF16>(m, rows, t, y);
     }
-    return multiply_quads<Coding, kGroup, kElementF16>(m, rows, t, y);
+    return multiply_quads<Coding, kWide, kGroup, kElementF16>(m, rows, t, y);
   }
 };
 

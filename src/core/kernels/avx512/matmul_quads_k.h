@@ -94,6 +94,7 @@ struct Blocks<FourFiveK<4>> {
     V y = splat_v(0);
     for (size_t b = 0; b < m.groups; ++b) {
       const size_t at = b * kBytes;
+      fetch_weights<false>(rows, at, kBytes);
       const uint8_t* x = token + b * kBlock;
       __m512i values[4];
 #pragma GCC unroll 2
@@ -131,15 +132,6 @@ struct Blocks<FourFiveK<4>> {
 };
 
 // ---- K-quants of six bits with activations of 16 bits ----
-
-// Sums of four lanes where they need all 32 bits: in each quarter those of four rows.
-inline __m512i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
-  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
-    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
-  };
-  const __m512i e = added(a, b), f = added(c, d);
-  return _mm512_add_epi32(_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
-}
 
 // Half a block, whose codes are two registers: groups 0 to 3, then 4 to 7, one in each quarter. Two
 // bits of each code come from bytes that both share.
