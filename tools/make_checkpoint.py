@@ -691,9 +691,12 @@ def add_edge_rows(values):
 class Generator:
     """Seeded weights: heavy-tailed, scaled as trained matrices are."""
 
-    def __init__(self, seed, dtype, edge_rows, pooled, zero_centred=False):
+    def __init__(self, seed, dtype, edge_rows, pooled, zero_centred=False,
+                 unscaled_attention=False):
         self.pooled = pooled
         self.zero_centred = zero_centred  # norms multiply by 1 + w
+        # Norms of q and k do what dividing by √head_dim does elsewhere.
+        self.unscaled_attention = unscaled_attention
         self.random = np.random.default_rng(seed)
         self.dtype = dtype
         self.edge_rows = edge_rows
@@ -713,6 +716,8 @@ class Generator:
             return [to_bytes(np.log(self.random.uniform(1e-2, 16, shape)).astype(np.float32), dtype)]
         if self.zero_centred and name.endswith("norm.weight") and "linear_attn" not in name:
             return [to_bytes(0.1 * noise, dtype)]
+        if self.unscaled_attention and name.endswith(("q_norm.weight", "k_norm.weight")):
+            return [to_bytes(0.35 + 0.03 * noise, dtype)]
         if name.endswith("norm.weight"):
             return [to_bytes(1 + 0.1 * noise, dtype)]
         if len(shape) == 1 or name.endswith("bias"):
@@ -829,7 +834,8 @@ def make_checkpoint(folder, family="llama", dtype="bf16", tied=False, shards=1, 
     tensors = typed_tensors(config, dtype)
     pooled = (dtype not in ("fp8", "mxfp4")
               and sum(math.prod(shape) for _, shape, _ in tensors) > FRESH_ELEMENTS)
-    generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS + GEMMA)
+    generator = Generator(seed, dtype, edge_rows, pooled, zero_centred=family in HYBRIDS + GEMMA,
+                          unscaled_attention=family == "gemma4")
     write_weights(folder, tensors, shards, generator)
     config.pop("tied", None)
     write_json(folder / "config.json", config)

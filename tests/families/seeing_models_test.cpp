@@ -211,6 +211,7 @@ FakeCheckpoint gemma4() {
                          {"attention_k_eq_v", true},
                          {"num_global_key_value_heads", 1},
                          {"num_kv_shared_layers", 2},
+                         {"use_double_wide_mlp", true},
                          {"hidden_size_per_layer_input", 8},
                          {"sliding_window_pattern", 2},
                          {"tie_word_embeddings", true},

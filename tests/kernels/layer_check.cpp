@@ -107,6 +107,8 @@ const std::vector<NamedOp>& vector_ops() {
        [](auto& o, auto& x, auto& y, auto& out) { o.gelu_mul(x, y, GeluForm::kErf, out); }},
       {"swiglu_clamped",
        [](auto& o, auto& x, auto& y, auto& out) { o.swiglu_clamped(x, y, 1.702f, 7, out); }},
+      {"softplus", [](auto& o, auto& x, auto& y, auto& out) { o.softplus(x, y, 0.1f, 20, out); }},
+      {"step_decay", [](auto& o, auto& x, auto& y, auto& out) { o.step_decay(x, y, out); }},
       {"softcap",
        [](auto& o, auto& x, auto&, auto& out) {
          out = x;
@@ -234,12 +236,13 @@ void check_attentions(const LayerOps& scalar, const LayerOps& ops, Random& rando
 void check_convolution(const LayerOps& scalar, const LayerOps& ops, size_t channels, size_t taps,
                        Random& random) {
   const auto x = normals(random, 7 * channels), weight = normals(random, channels * taps);
-  const auto before = normals(random, (taps - 1) * channels);
+  const auto before = normals(random, (taps - 1) * channels), bias = normals(random, channels);
   for (const bool fresh : {false, true}) {
     const auto run = [&](const LayerOps& table) {
       std::vector<float> out = x, after(before.size());
-      table.convolve({out.data(), channels, 7, channels, weight.data(), taps,
-                      fresh ? nullptr : before.data(), after.data(), channels});
+      table.convolve({out.data(), channels, 7, channels, weight.data(),
+                      fresh ? nullptr : bias.data(), taps, fresh ? nullptr : before.data(),
+                      after.data(), channels});
       out.insert(out.end(), after.begin(), after.end());
       return out;
     };
@@ -257,15 +260,25 @@ void check_delta(const LayerOps& scalar, const LayerOps& ops, size_t key_dim, si
   for (float& value : decay) value = static_cast<float>(random() % 1000) / 1000;
   const auto before = normals(random, key_dim * kDeltaColumns);
   for (const bool fresh : {false, true}) {
-    const auto run = [&](const LayerOps& table) {
+    const auto run = [&](const LayerOps& table, bool delta) {
       std::vector<float> out(kRows * columns), after(before.size());
-      table.delta_rule({q.data(), k.data(), key_dim, v.data(), columns, beta.data(), decay.data(),
-                        1, out.data(), columns, kRows, key_dim, columns,
-                        fresh ? nullptr : before.data(), after.data()});
+      const DeltaRows rows = {q.data(),     k.data(),
+                              key_dim,      v.data(),
+                              columns,      beta.data(),
+                              decay.data(), 1,
+                              out.data(),   columns,
+                              kRows,        key_dim,
+                              columns,      fresh ? nullptr : before.data(),
+                              after.data()};
+      if (delta)
+        table.delta_rule(rows);
+      else
+        table.state_space(rows, 0.3f);
       out.insert(out.end(), after.begin(), after.end());
       return out;
     };
-    expect_same("delta_rule", ops.level(), run(scalar), run(ops));
+    expect_same("delta_rule", ops.level(), run(scalar, true), run(ops, true));
+    expect_same("state_space", ops.level(), run(scalar, false), run(ops, false));
   }
 }
 

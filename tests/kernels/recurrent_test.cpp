@@ -62,17 +62,17 @@ TEST_F(RecurrentTest, DecayOfTheWholeRange) {
 TEST_F(RecurrentTest, ConvolutionOfEachChannel) {
   constexpr size_t kRows = 9, kChannels = 21, kTaps = 4;
   const auto x = normals(kRows * kChannels), weight = normals(kChannels * kTaps);
-  const auto before = normals((kTaps - 1) * kChannels);
+  const auto before = normals((kTaps - 1) * kChannels), bias = normals(kChannels);
   std::vector<float> out = x, after(before.size());
-  ops_.convolve({out.data(), kChannels, kRows, kChannels, weight.data(), kTaps, before.data(),
-                 after.data(), kChannels});
+  ops_.convolve({out.data(), kChannels, kRows, kChannels, weight.data(), bias.data(), kTaps,
+                 before.data(), after.data(), kChannels});
   const auto row_at = [&](ptrdiff_t row, size_t channel) {
     return row < 0 ? before[static_cast<size_t>(row + 3) * kChannels + channel]
                    : x[static_cast<size_t>(row) * kChannels + channel];
   };
   for (ptrdiff_t row = 0; row < ptrdiff_t{kRows}; ++row)
     for (size_t channel = 0; channel < kChannels; ++channel) {
-      double sum = 0;
+      double sum = bias[channel];
       for (size_t tap = 0; tap < kTaps; ++tap)
         sum += double{weight[channel * kTaps + tap]} *
                row_at(row - 3 + static_cast<ptrdiff_t>(tap), channel);
@@ -179,6 +179,76 @@ TEST_F(RecurrentTest, DeltaRuleIsItsChunkedForm) {
       EXPECT_EQ(d.out, whole) << piece;
       EXPECT_EQ(d.state, whole_state) << piece;
     }
+  }
+}
+
+TEST_F(RecurrentTest, StepsAndTheirDecay) {
+  std::vector<float> x, a_log, bias;
+  for (float value = -40; value <= 40; value += 0.31f)
+    for (const float log : {-3.0f, 0.0f, 2.5f}) {
+      x.push_back(value);
+      a_log.push_back(log);
+      bias.push_back(-0.4f);
+    }
+  std::vector<float> steps(x.size()), decay(x.size());
+  for (const auto& [low, high] : {std::pair(0.0f, HUGE_VALF), {0.001f, 5.0f}}) {
+    ops_.softplus(x, bias, low, high, steps);
+    ops_.step_decay(steps, a_log, decay);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double sum = double{x[i]} + double{bias[i]};
+      const double softplus = std::max(sum, 0.0) + std::log1p(std::exp(-std::abs(sum)));
+      const double step = std::clamp<double>(softplus, low, high);
+      EXPECT_NEAR(steps[i], step, 3e-6 * step) << x[i];
+      const double exponent = -std::exp(double{a_log[i]}) * step;
+      EXPECT_NEAR(decay[i], std::exp(exponent), (1 - exponent) * 1e-6 * std::exp(exponent) + 1e-37)
+          << x[i] << ", " << a_log[i];
+    }
+  }
+  ops_.softplus(std::vector<float>{std::nanf("")}, std::vector<float>{0}, 0, 1,
+                std::span(steps).first(1));
+  EXPECT_TRUE(std::isnan(steps[0]));
+}
+
+TEST_F(RecurrentTest, StateSpaceIsItsRecurrence) {
+  constexpr size_t kRows = 70, kStateDim = 24, kColumns = 20;
+  const auto b = normals(kRows * kStateDim), c = normals(kRows * kStateDim);
+  const auto x = normals(kRows * kColumns);
+  std::vector<float> step(kRows), decay(kRows);
+  for (float& value : step) value = std::uniform_real_distribution<float>(0.01f, 2)(random_);
+  for (float& value : decay) value = std::uniform_real_distribution<float>(0.1f, 1)(random_);
+  const float skip = 0.7f;
+  std::vector<float> out, state;
+  const auto run = [&](size_t piece) {
+    out.assign(kRows * kColumns, 0);
+    state.assign(kStateDim * kDeltaColumns, 0);
+    for (size_t row = 0; row < kRows; row += piece)
+      ops_.state_space({c.data() + row * kStateDim, b.data() + row * kStateDim, kStateDim,
+                        x.data() + row * kColumns, kColumns, step.data() + row, decay.data() + row,
+                        1, out.data() + row * kColumns, kColumns, std::min(piece, kRows - row),
+                        kStateDim, kColumns, row == 0 ? nullptr : state.data(), state.data()},
+                       skip);
+  };
+  run(kRows);
+  Matrix expected(kStateDim, std::vector<double>(kColumns));
+  for (size_t row = 0; row < kRows; ++row)
+    for (size_t column = 0; column < kColumns; ++column) {
+      const double in = x[row * kColumns + column];
+      double sum = skip * in;
+      for (size_t n = 0; n < kStateDim; ++n) {
+        double& element = expected[n][column];
+        element = element * decay[row] + double{b[row * kStateDim + n]} * step[row] * in;
+        sum += element * c[row * kStateDim + n];
+      }
+      EXPECT_NEAR(out[row * kColumns + column], sum, 1e-4) << row;
+    }
+  for (size_t n = 0; n < kStateDim; ++n)
+    for (size_t column = 0; column < kColumns; ++column)
+      EXPECT_NEAR(state[n * kDeltaColumns + column], expected[n][column], 2e-5);
+  const auto whole = out, whole_state = state;
+  for (const size_t piece : {1, 7, 64}) {
+    run(piece);
+    EXPECT_EQ(out, whole) << piece;
+    EXPECT_EQ(state, whole_state) << piece;
   }
 }
 

@@ -1,5 +1,6 @@
-// Configurations of families whose layers see windows or chunks of the context: gpt-oss, Gemma 3
-// and Llama 4; what they leave to transformers, and what is refused.
+// Configurations of families whose layers see windows or chunks of the context: gpt-oss, Gemma 3,
+// Gemma 4 and Llama 4, and of Nemotron-H, whose layers are of several kinds; what they leave to
+// transformers, and what is refused.
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -17,6 +18,7 @@ using testing::HasSubstr;
 Result<ModelConfig> configured(const Json& config) {
   families::ModelMap map;
   map.family = config["model_type"].get<std::string>();
+  map.dtype = numerics::DType::kBF16;
   if (config.contains("text_config")) map.prefix = "language_model.";
   return read_config(*FakeCheckpoint(config).build(), map);
 }
@@ -214,6 +216,126 @@ TEST(Llama4, Refusals) {
               HasSubstr("attention_chunk_size"));
   EXPECT_THAT(refused(changed(llama4(), "attn_temperature_tuning", "yes")),
               HasSubstr("attn_temperature_tuning"));
+}
+
+Json gemma4() {
+  Json text = sizes(6);
+  text.update({{"model_type", "gemma4_text"},
+               {"layer_types",
+                {"sliding_attention", "full_attention", "sliding_attention", "full_attention",
+                 "sliding_attention", "full_attention"}},
+               {"global_head_dim", 128},
+               {"num_kv_shared_layers", 3},
+               {"use_double_wide_mlp", true},
+               {"sliding_window", 100},
+               {"hidden_size_per_layer_input", 32},
+               {"vocab_size_per_layer_input", 128},
+               {"final_logit_softcapping", 30.0}});
+  return {{"model_type", "gemma4"}, {"text_config", text}};
+}
+
+TEST(Gemma4, Settings) {
+  const ModelConfig config = accepted(gemma4());
+  EXPECT_THAT(of_layers(config, &LayerConfig::window), ElementsAre(100, 0, 100, 0, 100, 0));
+  EXPECT_THAT(of_layers(config, &LayerConfig::lender), ElementsAre(0, 1, 2, 1, 2, 1));
+  EXPECT_THAT(of_layers(config, &LayerConfig::intermediate_size),
+              ElementsAre(96, 96, 96, 192, 192, 192));
+  EXPECT_EQ(config.layers[1].kv, (KvDims{2, 128, 128}));
+  EXPECT_EQ(config.layers[2].kv, (KvDims{2, 64, 64}));
+  const std::vector<KvDims> caches = config.caches();
+  EXPECT_EQ(caches[2].heads, 2u);
+  for (const size_t borrower : {3, 4, 5}) EXPECT_EQ(caches[borrower].heads, 0u) << borrower;
+  EXPECT_EQ(config.attention_scale, 1);
+  EXPECT_EQ(config.logits_softcap, 30);
+  EXPECT_EQ(config.embedding_multiplier, 50.5f);  // √2560 in bf16
+  // A quarter of a global head's pairs turn.
+  const auto global = rope_rule(config.ropes[0], 0).frequencies.inv_freq;
+  ASSERT_EQ(global.size(), 64u);
+  EXPECT_GT(global[15], 0);
+  EXPECT_EQ(global[16], 0);
+  EXPECT_EQ(rope_rule(config.ropes[1], 0).frequencies.inv_freq.size(), 32u);
+}
+
+TEST(Gemma4, ExpertsBesideAndKeysForValues) {
+  Json config = gemma4();
+  config["text_config"].update({{"enable_moe_block", true},
+                                {"num_experts", 8},
+                                {"top_k_experts", 3},
+                                {"moe_intermediate_size", 64},
+                                {"attention_k_eq_v", true},
+                                {"num_global_key_value_heads", 1},
+                                {"hidden_size_per_layer_input", 0}});
+  const ModelConfig read = accepted(config);
+  EXPECT_TRUE(read.dense_beside_experts);
+  EXPECT_TRUE(read.keys_are_values);
+  EXPECT_FALSE(read.layer_inputs);
+  EXPECT_EQ(read.router.top_k, 3u);
+  EXPECT_EQ(read.layers[1].kv.heads, 1u);
+}
+
+TEST(Gemma4, Refused) {
+  EXPECT_THAT(refused(changed(gemma4(), "use_bidirectional_attention", "all")),
+              HasSubstr("use_bidirectional_attention \"all\""));
+  EXPECT_THAT(refused(changed(gemma4(), "vocab_size_per_layer_input", 100)),
+              HasSubstr("vocab_size_per_layer_input 100 is less than vocab_size 128"));
+  EXPECT_THAT(refused(changed(gemma4(), "num_kv_shared_layers", 5)),
+              HasSubstr("layer 1 borrows keys and values"));
+  EXPECT_THAT(refused(changed(gemma4(), "hidden_activation", "silu")), HasSubstr("silu"));
+  EXPECT_THAT(refused(changed(gemma4(), "rope_parameters", Json{{"full_attention", 3}})),
+              HasSubstr("no numbers of full_attention"));
+}
+
+Json nemotron() {
+  Json config = sizes(4);
+  config.update({{"model_type", "nemotron_h"},
+                 {"hybrid_override_pattern", "M*E-"},
+                 {"layer_norm_epsilon", 1e-5},
+                 {"mamba_num_heads", 6},
+                 {"mamba_head_dim", 8},
+                 {"n_groups", 2},
+                 {"ssm_state_size", 16},
+                 {"conv_kernel", 4},
+                 {"n_routed_experts", 8},
+                 {"n_shared_experts", 1},
+                 {"num_experts_per_tok", 2},
+                 {"moe_intermediate_size", 32},
+                 {"moe_shared_expert_intermediate_size", 48},
+                 {"moe_latent_size", 40}});
+  return config;
+}
+
+TEST(NemotronH, Settings) {
+  const ModelConfig config = accepted(nemotron());
+  EXPECT_THAT(
+      of_layers(config, &LayerConfig::mixer),
+      ElementsAre(MixerKind::kMamba, MixerKind::kAttention, MixerKind::kNone, MixerKind::kNone));
+  EXPECT_THAT(of_layers(config, &LayerConfig::feeds_forward),
+              ElementsAre(false, false, true, true));
+  EXPECT_THAT(of_layers(config, &LayerConfig::sparse), ElementsAre(false, false, true, false));
+  EXPECT_FALSE(config.layers[1].uses_rope);
+  EXPECT_EQ(config.step_min, 0);
+  EXPECT_TRUE(std::isinf(config.step_max));
+  const RecurrentSizes sizes = recurrent_sizes(config);
+  EXPECT_EQ(sizes.layers, 1u);
+  EXPECT_EQ(sizes.columns, 6u * 8 + 2 * 2 * 16);
+  EXPECT_EQ(sizes.key_dim, 16u);
+  EXPECT_EQ(sizes.value_dim, 8u);
+  // As near to infinity as JSON comes.
+  const Json limits = Json::array({0.1, 1.7976931348623157e308});
+  const ModelConfig limited = accepted(changed(nemotron(), "time_step_limit", limits));
+  EXPECT_FLOAT_EQ(limited.step_min, 0.1f);
+  EXPECT_TRUE(std::isinf(limited.step_max));
+}
+
+TEST(NemotronH, Refused) {
+  EXPECT_THAT(refused(changed(nemotron(), "time_step_limit", {3, 1})),
+              HasSubstr("two ascending numbers"));
+  EXPECT_THAT(refused(changed(nemotron(), "mlp_hidden_act", "silu")), HasSubstr("mlp_hidden_act"));
+  EXPECT_THAT(refused(changed(nemotron(), "n_groups", 4)),
+              HasSubstr("mamba_num_heads 6 is no multiple of n_groups 4"));
+  EXPECT_THAT(refused(changed(nemotron(), "conv_kernel", 40)), HasSubstr("more than 16"));
+  EXPECT_THAT(refused(changed(nemotron(), "layer_norm_epsilon", 2)),
+              HasSubstr("layer_norm_epsilon"));
 }
 
 }  // namespace

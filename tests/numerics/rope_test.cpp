@@ -104,6 +104,24 @@ TEST(RopeFrequencies, EqualLlama3Factors) {
   }
 }
 
+// Gemma 4: a quarter of the pairs turn, at the speeds that they would have if all did.
+TEST(RopeFrequencies, ProportionalPairsStandStill) {
+  const RopeScaling s{.rule = RopeRule::kProportional,
+                      .rotary_dim = 64,
+                      .rope_theta = 1e6,
+                      .factor = 2,
+                      .rotated_share = 0.25};
+  const auto got = rope_frequencies(s, 1);
+  ASSERT_TRUE(got);
+  ASSERT_EQ(got->inv_freq.size(), 32u);
+  for (size_t j = 0; j < 32; ++j)
+    EXPECT_DOUBLE_EQ(got->inv_freq[j],
+                     j < 8 ? std::pow(1e6, -2.0 * static_cast<double>(j) / 64) / 2 : 0);
+  RopeScaling over = s;
+  over.rotated_share = 1.5;
+  EXPECT_FALSE(rope_frequencies(over, 1));
+}
+
 TEST(RopeFrequencies, RefusesWhatGivesNone) {
   const RopeScaling good{.rotary_dim = 64};
   EXPECT_TRUE(rope_frequencies(good, 1));

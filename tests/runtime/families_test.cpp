@@ -27,6 +27,10 @@ std::shared_ptr<const io::Checkpoint> random_model(const Json& config, uint64_t 
     std::vector<float> values = random.normals(*numerics::element_count(info.shape), scale);
     if (vector && info.name.ends_with("norm.weight"))
       for (float& value : values) value += 1;
+    // Gemma 4 does not divide by √head_dim: these norms see to it.
+    if (family->name == "gemma4" &&
+        (info.name.ends_with("q_norm.weight") || info.name.ends_with("k_norm.weight")))
+      for (float& value : values) value *= 0.35f;
     model.add(info.name, info.dtype, info.shape, values);
   }
   return model.build();
@@ -53,6 +57,14 @@ Json longrope(size_t pairs) {
   return scaling;
 }
 
+// Of Gemma 4: s sees a window, g everything.
+Json layer_types(std::string_view kinds) {
+  Json types = Json::array();
+  for (const char kind : kinds)
+    types.push_back(kind == 's' ? "sliding_attention" : "full_attention");
+  return types;
+}
+
 const std::vector<Json>& configs() {
   static const Json experts = {
       {"num_experts_per_tok", 2}, {"num_experts", 5}, {"num_local_experts", 5}};
@@ -64,6 +76,19 @@ const std::vector<Json>& configs() {
     base.update(more);
     return base;
   };
+  static const Json nemotron = {{"head_dim", 32},
+                                {"layer_norm_epsilon", 1e-5},
+                                {"mamba_num_heads", 6},
+                                {"mamba_head_dim", 20},
+                                {"n_groups", 3},
+                                {"ssm_state_size", 24},
+                                {"conv_kernel", 4},
+                                {"n_routed_experts", 6},
+                                {"n_shared_experts", 1},
+                                {"num_experts_per_tok", 2},
+                                {"moe_intermediate_size", 96},
+                                {"moe_shared_expert_intermediate_size", 64},
+                                {"routed_scaling_factor", 2.5}};
   static const std::vector<Json> all = {
       config_of("olmoe", with(experts, {{"attention_bias", true}})),
       config_of("qwen2_moe", with(experts, {{"moe_intermediate_size", 64},
@@ -87,6 +112,38 @@ const std::vector<Json>& configs() {
                          {"original_max_position_embeddings", 64},
                          {"rope_scaling", longrope(12)}}),
       config_of("phimoe", with(experts, {{"router_jitter_noise", 0.3}})),
+      config_of("gemma4", with(experts, {{"num_hidden_layers", 4},
+                                         {"layer_types", layer_types("sgsg")},
+                                         {"sliding_window", 9},
+                                         {"head_dim", 16},
+                                         {"global_head_dim", 32},
+                                         {"attention_k_eq_v", true},
+                                         {"num_global_key_value_heads", 1},
+                                         {"enable_moe_block", true},
+                                         {"top_k_experts", 2},
+                                         {"moe_intermediate_size", 64},
+                                         {"hidden_size_per_layer_input", 0},
+                                         {"final_logit_softcapping", 3.0}})),
+      config_of("gemma4", {{"num_hidden_layers", 6},
+                           {"layer_types", layer_types("sgsgsg")},
+                           {"sliding_window", 7},
+                           {"head_dim", 32},
+                           {"global_head_dim", 64},
+                           {"num_kv_shared_layers", 3},
+                           {"use_double_wide_mlp", true},
+                           {"tie_word_embeddings", true},
+                           {"hidden_size_per_layer_input", 32}}),
+      config_of("nemotron_h", with(nemotron, {{"hybrid_override_pattern", "M-E*ME"},
+                                              {"use_conv_bias", true},
+                                              {"mamba_proj_bias", true},
+                                              {"attention_bias", true},
+                                              {"mlp_bias", true},
+                                              {"moe_latent_size", 64},
+                                              {"time_step_limit", {0.3, 0.8}}})),
+      config_of("nemotron_h", with(nemotron, {{"hybrid_override_pattern", "*EM-"},
+                                              {"n_group", 2},
+                                              {"topk_group", 1},
+                                              {"norm_topk_prob", false}})),
   };
   return all;
 }

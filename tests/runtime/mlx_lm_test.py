@@ -97,6 +97,16 @@ MODELS = {
         "qwen3_5", dict(linear_num_key_heads=4, linear_key_head_dim=32, linear_conv_kernel_dim=2,
                         full_attention_interval=3)),
     "qwen3_5_moe": ("qwen3_5_moe", {}),
+    "nemotron_h": ("nemotron_h", {}),
+    "nemotron_h, latent experts, biases, groups": (
+        "nemotron_h", dict(hybrid_override_pattern="M-ME*EM", num_hidden_layers=7,
+                           moe_latent_size=64, mamba_proj_bias=True, use_bias=True,
+                           attention_bias=True, mlp_bias=True, n_routed_experts=8, n_group=4,
+                           topk_group=2, num_experts_per_tok=3, mamba_num_heads=6, n_groups=3,
+                           mamba_head_dim=40)),
+    "nemotron_h, limited steps, short convolution": (
+        "nemotron_h", dict(time_step_limit=[0.4, 0.9], use_conv_bias=False, norm_topk_prob=False,
+                           conv_kernel=3)),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 
@@ -146,7 +156,9 @@ class MlxLm(support.TestCase):
                    ("qwen2_moe", 4, 64, {}),
                    ("glm4_moe", 5, 32, {}), ("granitemoe, tied", 3, 64, {}), ("phi3", 4, 64, {}),
                    ("phimoe", 6, 32, {}), ("qwen3_next", 4, 64, {}),
-                   ("qwen3_5", 4, 32, {}), ("qwen3_5_moe", 8, 64, {})]
+                   ("qwen3_5", 4, 32, {}), ("qwen3_5_moe", 8, 64, {}),
+                   ("nemotron_h", 4, 64, {}),
+                   ("nemotron_h, latent experts, biases, groups", 5, 32, {})]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")

@@ -104,6 +104,29 @@ class Windows(support.TestCase):
                 self.check(source)
                 self.check(self.converted(source, 4, 64))
 
+    def test_gemma4(self):
+        """Widths whose roots are whole numbers: stock mlx_lm rounds them to the model's type, which
+        is another one here."""
+        kinds = dict(s="sliding_attention", g="full_attention")
+        small = dict(attention_k_eq_v=False, num_global_key_value_heads=None,
+                     enable_moe_block=False, num_experts=None, top_k_experts=None,
+                     moe_intermediate_size=None, hidden_size_per_layer_input=64)
+        for number, (layers, settings) in enumerate((
+                ("sgs", {}),
+                ("ssgsg", dict(sliding_window=17, num_attention_heads=6, num_key_value_heads=3,
+                               final_logit_softcapping=2.0, num_experts=6, top_k_experts=3)),
+                ("sgsgsg", dict(small, num_kv_shared_layers=3, use_double_wide_mlp=True)),
+                ("sgg", dict(small, num_kv_shared_layers=1, hidden_size_per_layer_input=0)))):
+            with self.subTest(layers, **settings):
+                source = self.source("gemma4", f"{number} gemma4", hidden_size=256,
+                                     num_hidden_layers=len(layers),
+                                     layer_types=[kinds[kind] for kind in layers], **settings)
+                self.check(source)
+                folder = self.converted(source, 4, 32)
+                self.check(folder)
+                if number == 1:
+                    self.check_streaming(folder)
+
     def test_llama4(self):
         """Experts come fused and turned, so that both run what stock mlx_lm makes of them."""
         for number, settings in enumerate((

@@ -103,7 +103,8 @@ void check_values(const std::vector<size_t>& columns, const std::function<Tensor
 TEST(Operations, Activations) {
   for (const ActivationRule& rule :
        {ActivationRule{.kind = Activation::kSilu}, ActivationRule{.kind = Activation::kGeluTanh},
-        ActivationRule{Activation::kClampedSwiglu, 1.702f, 2.0f}}) {
+        ActivationRule{Activation::kClampedSwiglu, 1.702f, 2.0f},
+        ActivationRule{.kind = Activation::kRelu2}}) {
     check_values({40, 40}, [&](Tensors& t) {
       t.backend.activate(rule, t[0], t[1]);
       return t[0];
@@ -124,6 +125,14 @@ TEST(Operations, Scales) {
   });
   check_values({40, 40}, [](Tensors& t) {
     t.backend.scale_add(t[0], 0.22f, t[1]);
+    return t[0];
+  });
+}
+
+// By a factor for every column; the models' tests have those of one.
+TEST(Operations, FactorsOfColumns) {
+  check_values({40}, [](Tensors& t) {
+    t.backend.multiply(t[0], t.weight("scale"));
     return t[0];
   });
 }

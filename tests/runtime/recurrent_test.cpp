@@ -327,7 +327,7 @@ TEST_P(RecurrentSession, MemoryIsCounted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, RecurrentSession,
-                         testing::Values("qwen3_next", "qwen3_5", "qwen3_5_moe"),
+                         testing::Values("qwen3_next", "qwen3_5", "qwen3_5_moe", "nemotron_h"),
                          [](const auto& family) { return std::string(family.param); });
 
 }  // namespace

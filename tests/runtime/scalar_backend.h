@@ -86,6 +86,11 @@ class ScalarBackend : public model::Backend {
     for (Row& row : at(x))
       for (double& value : row) value = cap * std::tanh(value / cap);
   }
+  void multiply(model::Tensor x, model::Weight factors) override {
+    const Row scale = weight_row(factors, 0);
+    for (Row& row : at(x))
+      for (size_t i = 0; i < row.size(); ++i) row[i] *= scale[scale.size() > 1 ? i : 0];
+  }
   void scale_by_position(model::Tensor x, const model::PositionScale& rule,
                          const model::Batch& batch) override {
     for (const model::Segment& s : batch.segments)
@@ -243,7 +248,9 @@ class ScalarBackend : public model::Backend {
         past.push_back(row);
         for (size_t c = 0; c < row.size(); ++c) {
           const Row filter = weight_row(rule.weight, rule.first_channel + c);
-          double sum = 0;
+          double sum = rule.bias == model::Weight::kNone
+                           ? 0
+                           : weight_row(rule.bias, 0)[rule.first_channel + c];
           for (size_t tap = 0; tap < rule.taps && tap < past.size(); ++tap)
             sum += filter[rule.taps - 1 - tap] * past[past.size() - 1 - tap][c];
           row[c] = sum / (1 + std::exp(-sum));
@@ -287,12 +294,51 @@ class ScalarBackend : public model::Backend {
     at(out) = rows;
   }
 
+  void state_space(const model::StateSpaceRule& rule, model::Tensor x, model::Tensor b,
+                   model::Tensor c, model::Tensor dt, model::Tensor, const model::Batch& batch,
+                   model::Tensor out) override {
+    const Row a_log = weight_row(rule.a_log, 0), bias = weight_row(rule.dt_bias, 0);
+    const Row skip = weight_row(rule.skip, 0);
+    Matrix rows(batch.tokens.size(), Row(rule.heads * rule.head_dim));
+    for (const model::Segment& s : batch.segments) {
+      // Of every position, the state before it: for each head [state_dim][head_dim].
+      std::vector<Row>& states = states_[{s.sequence, rule.layer}];
+      states.resize(s.first_position + 1);
+      states[0].assign(rule.heads * rule.state_dim * rule.head_dim, 0);
+      for (size_t i = s.first_row; i < s.first_row + s.rows; ++i) {
+        Row state = states.back();
+        for (size_t head = 0; head < rule.heads; ++head) {
+          const double step = std::clamp<double>(std::log1p(std::exp(at(dt)[i][head] + bias[head])),
+                                                 rule.step_min, rule.step_max);
+          const double decay = std::exp(-std::exp(a_log[head]) * step);
+          const size_t group = head / (rule.heads / rule.groups) * rule.state_dim;
+          for (size_t column = 0; column < rule.head_dim; ++column) {
+            const double in = at(x)[i][head * rule.head_dim + column];
+            double result = skip[head] * in;
+            for (size_t n = 0; n < rule.state_dim; ++n) {
+              double& element = state[(head * rule.state_dim + n) * rule.head_dim + column];
+              element = decay * element + step * in * at(b)[i][group + n];
+              result += element * at(c)[i][group + n];
+            }
+            rows[i][head * rule.head_dim + column] = result;
+          }
+        }
+        states.push_back(std::move(state));
+      }
+    }
+    at(out) = rows;
+  }
+
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override {
     choices_.clear();
     for (const Row& row : at(logits))
-      for (const auto& [expert, weight] : chosen_experts(row, rule))
-        choices_.push_back({expert, static_cast<float>(weight * rule.scale)});
+      for (const auto& [expert, weight] : chosen_experts(row, rule)) {
+        const double own = rule.expert_scale == model::Weight::kNone
+                               ? 1
+                               : weight_row(rule.expert_scale, 0)[expert];
+        choices_.push_back({expert, static_cast<float>(weight * rule.scale * own)});
+      }
     return choices_;
   }
   void request(std::span<const model::Weight>,
@@ -403,6 +449,7 @@ class ScalarBackend : public model::Backend {
         const double u = std::clamp<double>(up, -rule.limit, rule.limit);
         return (u + 1) * g * sigmoid(rule.alpha * g);
       }
+      case model::Activation::kRelu2: return std::pow(std::max(gate, 0.0), 2);
     }
     SLUICE_CHECK(false);
   }

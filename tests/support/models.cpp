@@ -375,6 +375,31 @@ ModelBuilder tiny_latent(const TinyOptions& options, const std::string& model_ty
   return model;
 }
 
+namespace {
+
+// Two Mamba2 mixers, two layers that attend, experts and a feed-forward part.
+Json nemotron_config(const TinyOptions& options) {
+  Json config = base_config("nemotron_h", options);
+  config.update({{"hybrid_override_pattern", "M*M*E-"},
+                 {"head_dim", kHeadDim},
+                 {"layer_norm_epsilon", 1e-5},
+                 {"mamba_num_heads", 4},
+                 {"mamba_head_dim", 40},
+                 {"n_groups", 2},
+                 {"ssm_state_size", 24},
+                 {"conv_kernel", 4},
+                 {"use_conv_bias", true},
+                 {"n_routed_experts", kExperts},
+                 {"n_shared_experts", 1},
+                 {"num_experts_per_tok", 2},
+                 {"moe_intermediate_size", kExpertIntermediate * options.wide},
+                 {"moe_shared_expert_intermediate_size", 32},
+                 {"max_position_embeddings", 4096}});
+  return config;
+}
+
+}  // namespace
+
 ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options) {
   Json text = base_config(family, options);
   text.update({{"head_dim", kHeadDim},
@@ -394,11 +419,13 @@ ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options) 
                  {"decoder_sparse_step", 1},
                  {"norm_topk_prob", true},
                  {"mlp_only_layers", Json::array()}});
-  const Json config = family == "qwen3_next" ? text
-                                             : Json{{"model_type", family},
-                                                    {"tie_word_embeddings", false},
-                                                    {"torch_dtype", text["torch_dtype"]},
-                                                    {"text_config", text}};
+  if (family == "nemotron_h") text = nemotron_config(options);
+  const Json config = family == "qwen3_next" || family == "nemotron_h"
+                          ? text
+                          : Json{{"model_type", family},
+                                 {"tie_word_embeddings", false},
+                                 {"torch_dtype", text["torch_dtype"]},
+                                 {"text_config", text}};
   ModelBuilder model(config);
   const auto tensors = families::missing_tensors(*model.build(), *families::find_family(family));
   SLUICE_CHECK(tensors.has_value());
@@ -411,7 +438,8 @@ ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options) 
       scale = 0.5f;
     }
     auto values = random.normals(*numerics::element_count(shape), scale);
-    if (info.name.ends_with("linear_attn.norm.weight"))
+    if (info.name.ends_with("linear_attn.norm.weight") ||
+        (family == "nemotron_h" && info.name.ends_with("norm.weight")))
       for (float& value : values) value += 1;
     model.add(info.name, options.dtype, shape, values);
   }

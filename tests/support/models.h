@@ -105,9 +105,10 @@ ModelBuilder tiny_latent(const TinyOptions& options = {},
                          const std::string& model_type = "deepseek_v3");
 // The same with random Q4_0 blocks for the matrix of that name in every layer.
 ModelBuilder with_blocks(ModelBuilder model, const std::string& parameter);
-// qwen3_next, qwen3_5 or qwen3_5_moe, every second layer with gated attention, the others linear
-// with 2 key heads of 24 and 4 value heads of 40; experts as tiny_moe's and a shared one of 32. As
-// transformers writes it: norms less one.
+// nemotron_h: Mamba2 mixers whose state has the sizes of the following's, attention, and a layer
+// each of experts and of a feed-forward part. qwen3_next, qwen3_5 or qwen3_5_moe: every second
+// layer with gated attention, the others linear with 2 key heads of 24 and 4 value heads of 40;
+// experts as tiny_moe's and a shared one of 32. As transformers writes it: norms less one.
 ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options = {});
 // The llama as GGUF: matrices in Q4_0 blocks, q and k interleaved, vectors F32. dtype is ignored.
 ModelBuilder tiny_gguf(const TinyOptions& options = {});

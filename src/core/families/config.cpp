@@ -295,9 +295,10 @@ Status check_moe_layers(const Json& config, const std::string& label, const Mode
       dims.sparse_step);
 }
 
-// Defaults are mlx_lm's, which are transformers'.
-void read_gemma4(Reader& reader, const Json& config, const std::string& label, ModelDims& dims) {
-  const uint64_t pattern = reader.integer_or("sliding_window_pattern", 1, kLayersMax, 5);
+// Defaults are transformers'; where mlx_lm has others, the output's configuration says them.
+void read_gemma4(Reader& reader, const Json& config, const std::string& label, ModelDims& dims,
+                 Json& additions) {
+  const uint64_t pattern = reader.integer_or("sliding_window_pattern", 1, kLayersMax, 6);
   const Json* types = json_find(config, "layer_types");
   if (types != nullptr && (!types->is_array() || types->size() != dims.layers)) {
     reader.refuse({ErrorCode::kCorrupt, fmt::format("{}: layer_types should be a list of {} layers",
@@ -312,6 +313,8 @@ void read_gemma4(Reader& reader, const Json& config, const std::string& label, M
       reader.refuse(
           {ErrorCode::kUnsupported, fmt::format("{}: layer_types says {} for layer {}", label,
                                                 dump_json((*types)[layer]), layer)});
+    if (types == nullptr)
+      additions["layer_types"].push_back(global ? "full_attention" : "sliding_attention");
   }
   dims.global_head_dim = reader.integer_or("global_head_dim", 1, kHeadsMax, 512);
   dims.keys_are_values = reader.flag_or("attention_k_eq_v", false);
@@ -319,10 +322,13 @@ void read_gemma4(Reader& reader, const Json& config, const std::string& label, M
                                                                   kHeadsMax, dims.kv_heads)
                                               : dims.kv_heads;
   const uint64_t borrowing =
-      reader.integer_or("num_kv_shared_layers", 0, static_cast<int64_t>(dims.layers), 20);
+      reader.integer_or("num_kv_shared_layers", 0, static_cast<int64_t>(dims.layers), 0);
+  if (!reader.has("num_kv_shared_layers")) additions["num_kv_shared_layers"] = 0;
   if (borrowing > 0 && borrowing <= dims.layers)
     dims.first_borrowing_layer = dims.layers - borrowing;
-  dims.double_wide_mlp = reader.flag_or("use_double_wide_mlp", true);
+  dims.double_wide_mlp = reader.flag_or("use_double_wide_mlp", false);
+  if (!reader.has("use_double_wide_mlp")) additions["use_double_wide_mlp"] = false;
+  if (!reader.has("final_logit_softcapping")) additions["final_logit_softcapping"] = nullptr;
   dims.layer_input_size = reader.integer_or("hidden_size_per_layer_input", 0, kWidthMax, 256);
   dims.layer_input_vocab_size =
       reader.integer_or("vocab_size_per_layer_input", 1, kVocabMax, dims.vocab_size);
@@ -530,7 +536,7 @@ Result<ModelDims> read_dims(const io::Checkpoint& checkpoint, const Family& fami
     dims.expert_intermediate_size = dims.intermediate_size;
   }
   if (family.experts == ExpertKeys::kLlama4) read_llama4_experts(reader, dims);
-  if (family.experts == ExpertKeys::kGemma4) read_gemma4(reader, config, label, dims);
+  if (family.experts == ExpertKeys::kGemma4) read_gemma4(reader, config, label, dims, additions);
   if (family.linear_attention) read_linear_attention(reader, label, dims);
   SLUICE_TRY(std::move(reader).status());
   if (family.experts == ExpertKeys::kLlama4) SLUICE_TRY(check_moe_layers(config, label, dims));

@@ -24,6 +24,9 @@ class ByteSource {
   virtual uint64_t size() const = 0;
   // When the file was last written, in nanoseconds since 1970; 0 where that has no meaning.
   virtual int64_t modified_ns() const { return 0; }
+  // What changes when the file is replaced or written to: the time of writing, or what a server
+  // says of its version. An unfinished job goes on only with the version that it was begun from.
+  virtual std::string version() const { return fmt::format("{}", modified_ns()); }
   // For messages: usually the file name.
   virtual const std::string& label() const = 0;
   // kCorrupt when the file has been written to or resized since it was opened.

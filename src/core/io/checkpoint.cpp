@@ -12,8 +12,10 @@
 #include "io/descriptor_cache.h"
 #include "io/gguf_config.h"
 #include "io/gguf_set.h"
+#include "io/model_files.h"
 #include "io/names.h"
 #include "io/packed_tensors.h"
+#include "io/python_json.h"
 #include "io/safetensors.h"
 #include "io/safetensors_index.h"
 
@@ -24,7 +26,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kConfigBytesMax = 16 << 20;
 constexpr uint64_t kSidecarBytesMax = 128 << 20;
-constexpr size_t kFolderEntriesMax = 100'000;
 
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
 constexpr std::string_view kSingleName = "model.safetensors";
@@ -48,25 +49,6 @@ bool is_sidecar(std::string_view name) {
              std::end(kSidecarNames) ||
          std::any_of(std::begin(kSidecarEndings), std::end(kSidecarEndings),
                      [&](std::string_view ending) { return name.ends_with(ending); });
-}
-
-// Names of regular files (or links to them: the Hugging Face cache is made of links), sorted.
-Result<std::vector<std::string>> list_folder(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    std::error_code type_error;
-    if (!it->is_regular_file(type_error)) continue;
-    std::string name = it->path().filename().string();
-    if (is_bare_file_name(name)) names.push_back(std::move(name));
-    if (names.size() > kFolderEntriesMax)
-      return fail(ErrorCode::kUnsupported, "{}: more than {} files in one folder", folder,
-                  kFolderEntriesMax);
-  }
-  if (error)
-    return fail(ErrorCode::kIo, "{}: listing the folder failed: {}", folder, error.message());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 bool contains(const std::vector<std::string>& sorted, std::string_view name) {
@@ -135,20 +117,20 @@ Result<std::vector<std::string>> weights_without_index(const std::string& folder
               folder, others.size(), others[0], others[1]);
 }
 
-Result<Json> read_json_file(const std::string& path) {
-  SLUICE_ASSIGN(const auto source, open_file_source(path));
+Result<Json> read_json_file(const ModelFiles& files, const std::string& name) {
+  SLUICE_ASSIGN(const auto source, files.open(name));
   SLUICE_ASSIGN(const std::string text, read_text(*source, kConfigBytesMax));
-  SLUICE_ASSIGN(Json value, parse_json(text, path));
-  if (!value.is_object()) return fail(ErrorCode::kCorrupt, "{}: should be a JSON object", path);
+  const std::string label = files.label(name);
+  SLUICE_ASSIGN(Json value, parse_json(without_python_numbers(text), label));
+  if (!value.is_object()) return fail(ErrorCode::kCorrupt, "{}: should be a JSON object", label);
   return value;
 }
 
-Status add_sidecars(const std::string& folder, const std::vector<std::string>& names,
+Status add_sidecars(const ModelFiles& files, const std::vector<std::string>& names,
                     Checkpoint& checkpoint) {
   for (const std::string& name : names) {
     if (!is_sidecar(name)) continue;
-    SLUICE_ASSIGN(auto source,
-                  open_file_source((fs::path(folder) / name).string(), checkpoint.descriptors));
+    SLUICE_ASSIGN(auto source, files.open(name));
     if (source->size() > kSidecarBytesMax)
       return fail(ErrorCode::kUnsupported, "{}: {} bytes, at most {} are expected of such a file",
                   source->label(), source->size(), kSidecarBytesMax);
@@ -158,39 +140,43 @@ Status add_sidecars(const std::string& folder, const std::vector<std::string>& n
 }
 
 // A card is worth keeping, but never a reason to refuse a model.
-std::string read_readme(const std::string& folder, const std::vector<std::string>& names) {
+std::string read_readme(const ModelFiles& files, const std::vector<std::string>& names) {
   constexpr uint64_t kReadmeBytesMax = 1 << 20;
   if (!contains(names, "README.md")) return {};
-  const auto source = open_file_source((fs::path(folder) / "README.md").string());
+  const auto source = files.open("README.md");
   if (!source || (*source)->size() > kReadmeBytesMax) return {};
   auto text = read_text(**source, kReadmeBytesMax);
   return text && is_utf8(*text) ? std::move(*text) : std::string();
 }
 
 // config.json, generation_config.json and the small files beside the weights.
-Status read_folder_files(const std::string& folder, const std::vector<std::string>& names,
+Status read_folder_files(const ModelFiles& files, const std::vector<std::string>& names,
                          Checkpoint& checkpoint) {
   if (!contains(names, "config.json"))
-    return fail(ErrorCode::kNotFound, "{}: no config.json beside the weights", folder);
-  const std::string path = (fs::path(folder) / "config.json").string();
-  SLUICE_ASSIGN(checkpoint.config, read_json_file(path));
+    return fail(ErrorCode::kNotFound, "{}: no config.json beside the weights", files.location());
+  SLUICE_ASSIGN(checkpoint.config, read_json_file(files, "config.json"));
   if (contains(names, "generation_config.json")) {
-    SLUICE_ASSIGN(checkpoint.generation_config,
-                  read_json_file((fs::path(folder) / "generation_config.json").string()));
+    SLUICE_ASSIGN(checkpoint.generation_config, read_json_file(files, "generation_config.json"));
   }
-  checkpoint.readme = read_readme(folder, names);
-  return add_sidecars(folder, names, checkpoint);
+  checkpoint.readme = read_readme(files, names);
+  return add_sidecars(files, names, checkpoint);
 }
 
-Status add_safetensors(const std::string& folder, const std::string& name, Checkpoint& checkpoint) {
-  SLUICE_ASSIGN(auto source,
-                open_file_source((fs::path(folder) / name).string(), checkpoint.descriptors));
+Status add_safetensors(const ModelFiles& files, const std::string& name, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(auto source, files.open(name));
   const auto file = static_cast<uint32_t>(checkpoint.files.size());
   SLUICE_ASSIGN(SafetensorsHeader header, read_safetensors_header(*source, file));
   SLUICE_ASSIGN(const Digest digest, Digest::from_hex(header.text_digest));
   checkpoint.identity.push_back({name, source->size(), digest});
   checkpoint.files.push_back(std::move(source));
   std::move(header.tensors.begin(), header.tensors.end(), std::back_inserter(checkpoint.tensors));
+  return {};
+}
+
+Status add_all_safetensors(const ModelFiles& files, const std::vector<std::string>& names,
+                           Checkpoint& checkpoint) {
+  SLUICE_TRY(files.expect(names));
+  for (const std::string& name : names) SLUICE_TRY(add_safetensors(files, name, checkpoint));
   return {};
 }
 
@@ -219,22 +205,24 @@ Status compare_with_index(const Checkpoint& checkpoint, const SafetensorsIndex& 
   return {};
 }
 
-Status open_indexed(const std::string& folder, const std::vector<std::string>& names,
+Status open_indexed(const ModelFiles& files, const std::vector<std::string>& names,
                     Checkpoint& checkpoint) {
-  const std::string path = (fs::path(folder) / kIndexName).string();
-  SLUICE_ASSIGN(const auto source, open_file_source(path));
+  const std::string label = files.label(std::string(kIndexName));
+  SLUICE_ASSIGN(const auto source, files.open(std::string(kIndexName)));
   SLUICE_ASSIGN(std::string text, read_text(*source, kIndexBytesMax));
-  SLUICE_ASSIGN(const SafetensorsIndex index, parse_safetensors_index(text, path));
+  SLUICE_ASSIGN(const SafetensorsIndex index, parse_safetensors_index(text, label));
   std::string().swap(text);
-  const auto listed = [&](std::string_view name) { return contains(index.files, name); };
-  for (const std::string& name : index.files)
-    if (!contains(names, name))
-      return fail(ErrorCode::kNotFound, "{}: names the shard {}, which is not in the folder", path,
+  SLUICE_TRY(files.expect(index.files));
+  for (const std::string& name : index.files) {
+    SLUICE_ASSIGN(const bool there, files.has(name));
+    if (!there)
+      return fail(ErrorCode::kNotFound, "{}: names the shard {}, which is not in the folder", label,
                   name);
-  if (contains(names, kSingleName) && !listed(kSingleName))
+  }
+  if (contains(names, kSingleName) && !contains(index.files, kSingleName))
     return fail(ErrorCode::kCorrupt, "{}: holds {} as well as shards listed in {}; remove one",
-                folder, kSingleName, kIndexName);
-  for (const std::string& name : index.files) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
+                files.location(), kSingleName, kIndexName);
+  SLUICE_TRY(add_all_safetensors(files, index.files, checkpoint));
   SLUICE_TRY(index_tensors(checkpoint));
   SLUICE_TRY(compare_with_index(checkpoint, index));
   return join_packed_tensors(checkpoint);
@@ -245,16 +233,16 @@ std::shared_ptr<ByteSource> text_source(std::string name, const std::string& tex
   return memory_source(std::move(name), {bytes.begin(), bytes.end()});
 }
 
-Status open_gguf(const std::string& path, Checkpoint& checkpoint) {
+Status open_gguf(const ModelFiles& files, const std::string& name, Checkpoint& checkpoint) {
   checkpoint.kind = SourceKind::kGguf;
-  SLUICE_ASSIGN(GgufSet set, open_gguf_set(path));
+  SLUICE_ASSIGN(GgufSet set, open_gguf_set(files, name));
   const StoredTensor* factors = set.header.find_tensor("rope_freqs.weight");
   SLUICE_ASSIGN(checkpoint.config,
                 rebuild_config(set.header, *set.files[factors == nullptr ? 0 : factors->file]));
   checkpoint.generation_config = rebuild_generation_config(set.header);
-  SLUICE_ASSIGN(auto files, rebuild_tokenizer(set.header, set.files.front()->label()));
-  files.push_back({"generation_config.json", dump_json(checkpoint.generation_config, 2) + "\n"});
-  for (const TextFile& file : files)
+  SLUICE_ASSIGN(auto texts, rebuild_tokenizer(set.header, set.files.front()->label()));
+  texts.push_back({"generation_config.json", dump_json(checkpoint.generation_config, 2) + "\n"});
+  for (const TextFile& file : texts)
     checkpoint.sidecars.push_back({file.name, text_source(file.name, file.text)});
   std::sort(checkpoint.sidecars.begin(), checkpoint.sidecars.end(),
             [](const Sidecar& a, const Sidecar& b) { return a.name < b.name; });
@@ -265,43 +253,41 @@ Status open_gguf(const std::string& path, Checkpoint& checkpoint) {
   return index_tensors(checkpoint);
 }
 
-Status open_folder(const std::string& folder, Checkpoint& checkpoint) {
-  SLUICE_ASSIGN(const auto names, list_folder(folder));
+Status open_folder(const ModelFiles& files, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(const auto names, files.names());
   const bool has_safetensors = std::ranges::any_of(
       names, [](const std::string& name) { return name.ends_with(".safetensors"); });
   if (!has_safetensors && !contains(names, kIndexName)) {
-    SLUICE_ASSIGN(const auto gguf, find_gguf_model(folder, names));
-    if (gguf) return open_gguf((fs::path(folder) / *gguf).string(), checkpoint);
+    SLUICE_ASSIGN(const auto gguf, find_gguf_model(files.location(), names));
+    if (gguf) return open_gguf(files, *gguf, checkpoint);
   }
-  SLUICE_TRY(read_folder_files(folder, names, checkpoint));
-  if (contains(names, kIndexName)) return open_indexed(folder, names, checkpoint);
-  SLUICE_ASSIGN(const auto weights, weights_without_index(folder, names));
-  for (const std::string& name : weights) SLUICE_TRY(add_safetensors(folder, name, checkpoint));
+  SLUICE_TRY(read_folder_files(files, names, checkpoint));
+  if (contains(names, kIndexName)) return open_indexed(files, names, checkpoint);
+  SLUICE_ASSIGN(const auto weights, weights_without_index(files.location(), names));
+  SLUICE_TRY(add_all_safetensors(files, weights, checkpoint));
   SLUICE_TRY(index_tensors(checkpoint));
   return join_packed_tensors(checkpoint);
 }
 
-Status open_single(const fs::path& path, Checkpoint& checkpoint) {
-  const std::string parent = path.parent_path().string();
-  const std::string folder = parent.empty() ? "." : parent;
-  SLUICE_ASSIGN(const auto names, list_folder(folder));
-  SLUICE_TRY(read_folder_files(folder, names, checkpoint));
-  SLUICE_TRY(add_safetensors(folder, path.filename().string(), checkpoint));
+Status open_single(const ModelFiles& files, const std::string& name, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(const auto names, files.names());
+  SLUICE_TRY(read_folder_files(files, names, checkpoint));
+  SLUICE_TRY(add_safetensors(files, name, checkpoint));
   SLUICE_TRY(index_tensors(checkpoint));
   return join_packed_tensors(checkpoint);
 }
 
-Status open_file(const std::string& path, Checkpoint& checkpoint) {
-  SLUICE_ASSIGN(const auto source, open_file_source(path));
+Status open_file(const ModelFiles& files, const std::string& name, Checkpoint& checkpoint) {
+  SLUICE_ASSIGN(const auto source, files.open(name));
   std::byte magic[4] = {};
   if (source->size() >= sizeof magic) SLUICE_TRY(source->read_at(0, magic));
   const bool is_gguf =
       std::equal(std::begin(magic), std::end(magic), "GGUF",
                  [](std::byte b, char c) { return std::to_integer<char>(b) == c; });
-  if (is_gguf || path.ends_with(".gguf")) return open_gguf(path, checkpoint);
-  if (path.ends_with(".safetensors")) return open_single(path, checkpoint);
+  if (is_gguf || name.ends_with(".gguf")) return open_gguf(files, name, checkpoint);
+  if (name.ends_with(".safetensors")) return open_single(files, name, checkpoint);
   return fail(ErrorCode::kUnsupported, "{}: neither a folder, a .safetensors file nor a .gguf file",
-              path);
+              source->label());
 }
 
 }  // namespace
@@ -327,18 +313,31 @@ Digest Checkpoint::identity_digest() const {
   return hasher.finish();
 }
 
+Result<std::shared_ptr<Checkpoint>> open_checkpoint(const std::string& path,
+                                                    const ModelFiles& files,
+                                                    const std::string& name) {
+  auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->path = path;
+  SLUICE_TRY(name.empty() ? open_folder(files, *checkpoint) : open_file(files, name, *checkpoint));
+  return checkpoint;
+}
+
 Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path) {
   if (path.empty()) return fail(ErrorCode::kInvalidArgument, "the model's path is empty");
-  auto checkpoint = std::make_shared<Checkpoint>();
-  checkpoint->descriptors = std::make_shared<DescriptorCache>();
-  checkpoint->path = path;
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found)
     return fail(ErrorCode::kNotFound, "{}: no such file or folder", path);
   if (error) return fail(ErrorCode::kIo, "{}: {}", path, error.message());
-  SLUICE_TRY(fs::is_directory(status) ? open_folder(path, *checkpoint)
-                                      : open_file(path, *checkpoint));
+  const auto descriptors = std::make_shared<DescriptorCache>();
+  std::string folder = path, name;
+  if (!fs::is_directory(status)) {
+    folder = fs::path(path).parent_path().string();
+    name = fs::path(path).filename().string();
+  }
+  const auto files = local_files(folder, descriptors);
+  SLUICE_ASSIGN(auto checkpoint, open_checkpoint(path, *files, name));
+  checkpoint->descriptors = descriptors;
   return checkpoint;
 }
 

@@ -39,7 +39,10 @@ struct SourceFile {
 
 // Immutable after opening; thread-safe.
 struct Checkpoint {
-  std::string path;  // as the user gave it
+  std::string path;  // as the user gave it; of a model on a hub, its address with the commit
+  // Read over a network: every byte is fetched anew, so it is better not read once too often.
+  bool remote = false;
+  std::string repository, revision;  // of a hub: "org/name" and the commit; else empty
   SourceKind kind = SourceKind::kHuggingFace;
   // Shared by all files and sidecars: however many there are, few are open at a time.
   std::shared_ptr<DescriptorCache> descriptors;
@@ -56,9 +59,17 @@ struct Checkpoint {
   Digest identity_digest() const;
 };
 
+class ModelFiles;
+
 // path: a folder with safetensors (single file, or shards with an index), one .safetensors file
 // beside its config.json, a .gguf file (any part of a split set), or a folder with one GGUF model
 // and no safetensors. Errors name file, tensor and offset.
 Result<std::shared_ptr<const Checkpoint>> open_checkpoint(const std::string& path);
+
+// The same of files wherever they are. name: one of them, a .safetensors or .gguf file; empty for
+// the whole folder. remote, repository and revision are the caller's to set.
+Result<std::shared_ptr<Checkpoint>> open_checkpoint(const std::string& path,
+                                                    const ModelFiles& files,
+                                                    const std::string& name);
 
 }  // namespace sluice::io

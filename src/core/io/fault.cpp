@@ -59,6 +59,7 @@ class FaultySource : public ByteSource {
   }
   uint64_t size() const override { return base_->size(); }
   int64_t modified_ns() const override { return base_->modified_ns(); }
+  std::string version() const override { return base_->version(); }
   const std::string& label() const override { return base_->label(); }
 
  private:

@@ -4,16 +4,14 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "io/descriptor_cache.h"
+#include "io/model_files.h"
 #include "io/names.h"
 
 namespace sluice::io {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct PartName {
   std::string_view model;
@@ -77,12 +75,12 @@ Status check_part(const GgufHeader& part, const GgufHeader& first, const std::st
   return {};
 }
 
-Status add_file(const fs::path& path, GgufSet& set, GgufHeader& header) {
-  if (set.descriptors == nullptr) set.descriptors = std::make_shared<DescriptorCache>();
-  SLUICE_ASSIGN(auto source, open_file_source(path.string(), set.descriptors));
+Status add_file(const ModelFiles& files, const std::string& name, GgufSet& set,
+                GgufHeader& header) {
+  SLUICE_ASSIGN(auto source, files.open(name));
   SLUICE_ASSIGN(header, read_gguf_header(*source, static_cast<uint32_t>(set.files.size())));
   set.files.push_back(std::move(source));
-  set.names.push_back(path.filename().string());
+  set.names.push_back(name);
   set.digests.push_back(header.digest);
   return {};
 }
@@ -94,17 +92,17 @@ Status check_tensor_count(const GgufSet& set) {
               set.files.front()->label(), split.count, set.header.tensors.size(), *split.tensors);
 }
 
-Result<GgufSet> open_parts(const fs::path& folder, std::string_view model, uint64_t count) {
+Result<GgufSet> open_parts(const ModelFiles& files, std::string_view model, uint64_t count) {
   GgufSet set;
   for (uint64_t index = 0; index < count; ++index) {
-    const fs::path path = folder / part_name(model, index + 1, count);
-    std::error_code ignored;
-    if (!fs::exists(path, ignored))
+    const std::string name = part_name(model, index + 1, count);
+    SLUICE_ASSIGN(const bool there, files.has(name));
+    if (!there)
       return fail(ErrorCode::kNotFound, "{}: part {} of {} of this model is not there",
-                  path.string(), index + 1, count);
+                  files.label(name), index + 1, count);
     GgufHeader later;
     GgufHeader& header = index == 0 ? set.header : later;
-    SLUICE_TRY(add_file(path, set, header));
+    SLUICE_TRY(add_file(files, name, set, header));
     SLUICE_TRY(check_part(header, set.header, set.files.back()->label(), set.files.front()->label(),
                           index));
     if (index == 0) continue;
@@ -116,18 +114,23 @@ Result<GgufSet> open_parts(const fs::path& folder, std::string_view model, uint6
 
 }  // namespace
 
-Result<GgufSet> open_gguf_set(const std::string& path) {
+Result<GgufSet> open_gguf_set(const ModelFiles& files, const std::string& name) {
   GgufSet set;
-  SLUICE_TRY(add_file(path, set, set.header));
+  SLUICE_TRY(add_file(files, name, set, set.header));
   if (set.header.split.count <= 1) {
     SLUICE_TRY(check_tensor_count(set));
     return set;
   }
-  const fs::path file(path);
-  const std::string name = file.filename().string();
-  SLUICE_ASSIGN(const PartName part, name_of_part(path, name, set.header.split));
+  SLUICE_ASSIGN(const PartName part,
+                name_of_part(set.files.front()->label(), name, set.header.split));
   set = {};  // it is read again in its place; tokens need not be held twice
-  return open_parts(file.parent_path(), part.model, part.count);
+  return open_parts(files, part.model, part.count);
+}
+
+Result<GgufSet> open_gguf_set(const std::string& path) {
+  const std::filesystem::path file(path);
+  const auto files = local_files(file.parent_path().string(), std::make_shared<DescriptorCache>());
+  return open_gguf_set(*files, file.filename().string());
 }
 
 Result<std::optional<std::string>> find_gguf_model(const std::string& folder,

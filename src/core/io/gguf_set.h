@@ -18,7 +18,6 @@ namespace sluice::io {
 struct GgufSet {
   // The first part's metadata and digest, the tensors of all parts: StoredTensor::file is the part.
   GgufHeader header;
-  std::shared_ptr<DescriptorCache> descriptors;    // of all files
   std::vector<std::shared_ptr<ByteSource>> files;  // in the order of the parts
   std::vector<std::string> names;                  // bare, one per file
   std::vector<Digest> digests;                     // of each file's header
@@ -29,6 +28,9 @@ struct GgufSet {
 // number, architecture or value of a shared key, or tensors that do not add up to
 // split.tensors.count. Names shared by two parts are the caller's to refuse.
 Result<GgufSet> open_gguf_set(const std::string& path);
+class ModelFiles;
+// The same of one of files.
+Result<GgufSet> open_gguf_set(const ModelFiles& files, const std::string& name);
 
 // The one GGUF model among a folder's file names: a single file, or the first part that is there.
 // Nothing when no name ends in .gguf; kUnsupported when there are several models.

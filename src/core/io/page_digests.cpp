@@ -211,6 +211,7 @@ class VerifiedSource : public ByteSource {
   }
   uint64_t size() const override { return inner_->size(); }
   int64_t modified_ns() const override { return inner_->modified_ns(); }
+  std::string version() const override { return inner_->version(); }
   Status unchanged() const override { return inner_->unchanged(); }
   const std::string& label() const override { return inner_->label(); }
   std::shared_ptr<const FileDescriptor> direct_descriptor() const override {

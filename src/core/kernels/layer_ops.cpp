@@ -176,6 +176,18 @@ void LayerOps::delta_decay(std::span<const float> a, std::span<const float> a_lo
   ops_->delta_decay(a.data(), a_log.data(), dt_bias.data(), out.size(), out.data());
 }
 
+void LayerOps::softplus(std::span<const float> x, std::span<const float> bias, float low,
+                        float high, std::span<float> out) const {
+  SLUICE_CHECK(x.size() == out.size() && bias.size() == out.size());
+  ops_->softplus(x.data(), bias.data(), out.size(), low, high, out.data());
+}
+
+void LayerOps::step_decay(std::span<const float> steps, std::span<const float> a_log,
+                          std::span<float> out) const {
+  SLUICE_CHECK(steps.size() == out.size() && a_log.size() == out.size());
+  ops_->step_decay(steps.data(), a_log.data(), out.size(), out.data());
+}
+
 void LayerOps::convolve(const ConvolutionRows& rows) const {
   SLUICE_CHECK(rows.taps >= 2 && rows.taps <= kConvolutionTapsMax);
   SLUICE_CHECK(rows.state_stride >= rows.channels);
@@ -185,6 +197,11 @@ void LayerOps::convolve(const ConvolutionRows& rows) const {
 void LayerOps::delta_rule(const DeltaRows& rows) const {
   SLUICE_CHECK(rows.columns > 0 && rows.columns <= kDeltaColumns);
   ops_->delta_rule(&rows);
+}
+
+void LayerOps::state_space(const DeltaRows& rows, float skip) const {
+  SLUICE_CHECK(rows.columns > 0 && rows.columns <= kDeltaColumns);
+  ops_->state_space(&rows, skip);
 }
 
 const LayerOps& layer_ops(SimdLevel level) {

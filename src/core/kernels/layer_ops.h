@@ -96,13 +96,22 @@ class LayerOps {
   // out = exp(−exp(a_log) · log(1 + exp(a + dt_bias))): what is left of a state after a token.
   void delta_decay(std::span<const float> a, std::span<const float> a_log,
                    std::span<const float> dt_bias, std::span<float> out) const;
-  // x[t] = silu(Σ weight[j] · x[t − taps + 1 + j]), channel by channel, over the rows as they were.
-  // However rows are cut into calls, results are the same bits.
+  // out = clamp(log(1 + exp(x + bias)), low, high); high may be infinite.
+  void softplus(std::span<const float> x, std::span<const float> bias, float low, float high,
+                std::span<float> out) const;
+  // out = exp(−exp(a_log) · steps): delta_decay of steps that are there already.
+  void step_decay(std::span<const float> steps, std::span<const float> a_log,
+                  std::span<float> out) const;
+  // x[t] = silu(bias + Σ weight[j] · x[t − taps + 1 + j]), channel by channel, over the rows as
+  // they were. However rows are cut into calls, results are the same bits.
   void convolve(const ConvolutionRows& rows) const;
   // For each row in turn, with the state S [key_dim, columns]:
   //   S = decay · S;  δ = beta · (v − Sᵀk);  S = S + k δᵀ;  out = Sᵀq
   // However rows are cut into calls, results are the same bits.
   void delta_rule(const DeltaRows& rows) const;
+  // The state space of Mamba2, on the same state: S = decay · S + k (beta · v)ᵀ;  out = Sᵀq + skip
+  // · v However rows are cut into calls, results are the same bits.
+  void state_space(const DeltaRows& rows, float skip) const;
 
  private:
   SimdLevel level_;

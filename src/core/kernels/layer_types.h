@@ -62,6 +62,7 @@ struct ConvolutionRows {
   size_t stride;
   size_t rows, channels;
   const float* weight;  // [channels][taps], the last tap for the row itself
+  const float* bias;    // [channels]; null for zeros
   size_t taps;          // 2 to kConvolutionTapsMax
   // The taps − 1 rows before these, and the last taps − 1 rows of both together; before may be null
   // for rows of zeros, or be after.
@@ -76,7 +77,7 @@ struct DeltaRows {
   size_t qk_stride;
   const float* v;  // [rows][columns]
   size_t v_stride;
-  const float *beta, *decay;  // one for each row
+  const float *beta, *decay;  // one for each row; state_space: beta is the step
   size_t gate_stride;
   float* out;  // [rows][columns]
   size_t out_stride;

@@ -35,8 +35,12 @@ struct RawLayerOps {
   void (*l2_norm)(float* x, size_t count, float epsilon, float factor);
   void (*delta_decay)(const float* a, const float* a_log, const float* dt_bias, size_t count,
                       float* out);
+  void (*softplus)(const float* x, const float* bias, size_t count, float low, float high,
+                   float* out);
+  void (*step_decay)(const float* steps, const float* a_log, size_t count, float* out);
   void (*convolve)(const ConvolutionRows* rows);
   void (*delta_rule)(const DeltaRows* rows);
+  void (*state_space)(const DeltaRows* rows, float skip);
 };
 
 // Null where the set was not built.

@@ -31,6 +31,8 @@ Status check(const RopeScaling& s) {
   if (s.rule == RopeRule::kLongrope &&
       (s.long_factor.size() != s.rotary_dim / 2 || s.short_factor.size() != s.rotary_dim / 2))
     return refuse("long_factor and short_factor must have one number per pair of dimensions");
+  if (s.rule == RopeRule::kProportional && !(s.rotated_share >= 0 && s.rotated_share <= 1))
+    return refuse("partial_rotary_factor must lie in [0, 1]");
   return {};
 }
 
@@ -126,6 +128,13 @@ Result<RopeFrequencies> rope_frequencies(const RopeScaling& s, size_t sequence) 
     case RopeRule::kLinear:
       for (double& frequency : out.inv_freq) frequency /= s.factor;
       break;
+    case RopeRule::kProportional: {
+      const double turning = s.rotated_share * static_cast<double>(s.rotary_dim) / 2;
+      for (size_t j = 0; j < out.inv_freq.size(); ++j)
+        out.inv_freq[j] =
+            static_cast<double>(j) < std::floor(turning) ? out.inv_freq[j] / s.factor : 0;
+      break;
+    }
     case RopeRule::kLlama3:
       for (double& frequency : out.inv_freq) frequency = llama3_frequency(s, frequency);
       break;

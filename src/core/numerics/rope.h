@@ -12,7 +12,15 @@
 
 namespace sluice::numerics {
 
-enum class RopeRule : uint8_t { kDefault, kLinear, kLlama3, kYarn, kDynamic, kLongrope };
+enum class RopeRule : uint8_t {
+  kDefault,
+  kLinear,
+  kLlama3,
+  kYarn,
+  kDynamic,
+  kLongrope,
+  kProportional
+};
 
 // Fields by their names in config.json (rope_scaling or rope_parameters) where those are clear;
 // those that a rule does not use are ignored.
@@ -29,6 +37,8 @@ struct RopeScaling {
   std::optional<double> attention_factor{}, mscale{}, mscale_all_dim{};
   std::optional<double> long_mscale{}, short_mscale{};  // longrope: attention_factor for each list
   std::vector<double> long_factor{}, short_factor{};    // [rotary_dim / 2]
+  // proportional: of the pairs, counted from the fastest; the others stand still.
+  double rotated_share = 1;
 };
 
 struct RopeFrequencies {

@@ -63,8 +63,7 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
 // What every run from one checkpoint has in common.
 Json checkpoint_header(const io::Checkpoint& checkpoint) {
   Hasher modified;
-  for (const auto& file : checkpoint.files)
-    modified.update(fmt::format("{};", file->modified_ns()));
+  for (const auto& file : checkpoint.files) modified.update(fmt::format("{};", file->version()));
   return {{"kind", "convert"},
           {"version", 1},
           {"tool", kVersion},

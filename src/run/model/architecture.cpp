@@ -24,6 +24,7 @@ constexpr const Architecture* kArchitectures[] = {
     &kGptOss,       //
     &kGemma3,       //
     &kGemma3Text,   //
+    &kGemma4,       //
     &kLlama4,       //
     &kOlmoe,        //
     &kQwen2Moe,     //
@@ -36,6 +37,7 @@ constexpr const Architecture* kArchitectures[] = {
     &kQwen3Next,    //
     &kQwen3_5,      //
     &kQwen3_5Moe,   //
+    &kNemotronH,    //
 };
 
 Status read_activation(const Json& json, const std::string& label) {

@@ -38,6 +38,8 @@ extern const Architecture kKimiK25;
 extern const Architecture kGptOss;
 extern const Architecture kGemma3;
 extern const Architecture kGemma3Text;
+extern const Architecture kGemma4;
+extern const Architecture kNemotronH;
 extern const Architecture kLlama4;
 extern const Architecture kOlmoe;
 extern const Architecture kQwen2Moe;

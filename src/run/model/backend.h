@@ -102,8 +102,9 @@ inline constexpr uint32_t kTapsMax = 16;
 // Each channel by itself: x[t] = silu(Σ weight[j] · x[t − taps + 1 + j]), over the rows of its
 // sequence as they came in.
 struct ConvolutionRule {
-  uint32_t layer = 0;  // among those with a recurrent state
-  Weight weight{};     // [channels, taps]
+  uint32_t layer = 0;           // among those with a recurrent state
+  Weight weight{};              // [channels, taps]
+  Weight bias = Weight::kNone;  // [channels], added before silu
   uint32_t taps = 0;
   // x is some consecutive ones of the layer's channels.
   uint32_t channels = 0, first_channel = 0;
@@ -121,11 +122,23 @@ struct DeltaRule {
   Weight a_log{}, dt_bias{};
 };
 
+// Mamba2's selective state space (Dao and Gu, 2024). For a head h, whose group is
+// h / (heads / groups), with the state S [state_dim, head_dim], x, b and c of the token:
+//   d = clamp(log(1 + e^(dt + dt_bias)), step_min, step_max)
+//   S = e^(−e^a_log · d) S + b (d x)ᵀ;  out = Sᵀc + skip · x
+struct StateSpaceRule {
+  uint32_t layer = 0;  // among those with a recurrent state
+  uint32_t heads = 0, groups = 0, head_dim = 0, state_dim = 0;
+  float step_min = 0, step_max = std::numeric_limits<float>::infinity();
+  Weight a_log{}, dt_bias{}, skip{};  // [heads] each
+};
+
 // What becomes of gate and up: gate = f(gate) ⊙ up, but where the kind says otherwise.
 enum class Activation : uint8_t {
   kSilu,
   kGeluTanh,
   kClampedSwiglu,  // g = min(gate, limit), u = clamp(up, ±limit): (u + 1) · g · σ(alpha · g)
+  kRelu2,          // max(gate, 0)²; up is not looked at
 };
 struct ActivationRule {
   Activation kind = Activation::kSilu;
@@ -154,6 +167,8 @@ struct RouterRule {
   RouterScore score = RouterScore::kSoftmax;
   bool renormalize = false;  // weights are divided by their sum
   float scale = 1;           // and multiplied by this
+  // And by a factor of the expert's own: [experts].
+  Weight expert_scale = Weight::kNone;
   // Added to the scores for the choice alone: [experts].
   Weight correction = Weight::kNone;
   // Experts in that many equal groups, of which the groups_kept best are chosen from; a group is as
@@ -208,6 +223,8 @@ class Backend {
   virtual void scale(Tensor x, float factor) = 0;                // x *= factor
   virtual void scale_add(Tensor x, float factor, Tensor y) = 0;  // x += factor · y
   virtual void softcap(Tensor x, float cap) = 0;                 // x = cap · tanh(x / cap), cap > 0
+  // x = factors ⊙ x: one for every column, or one for all.
+  virtual void multiply(Tensor x, Weight factors) = 0;
   virtual void scale_by_position(Tensor x, const PositionScale& rule, const Batch& batch) = 0;
   virtual void rms_norm(Tensor x, Weight weight, float epsilon, Tensor out) = 0;  // out may be x
   // The same; bias may be kNone.
@@ -239,7 +256,8 @@ class Backend {
   // q is [heads · key_dim], weights [heads].
   virtual void select_keys(const IndexRule& rule, Tensor q, Tensor k, Tensor weights,
                            const Batch& batch) = 0;
-  // After store_kv of the same rows; q is used up by it.
+  // After store_kv of the same rows in the rule's layer, by this layer or an earlier one; q is used
+  // up by it.
   virtual void attention(const AttentionRule& rule, Tensor q, const Batch& batch, Tensor out) = 0;
 
   // ---- recurrences; the back-end holds the state of each sequence ----
@@ -248,6 +266,11 @@ class Backend {
   // value_dim; b and a: value_heads.
   virtual void delta(const DeltaRule& rule, Tensor q, Tensor k, Tensor v, Tensor b, Tensor a,
                      const Batch& batch, Tensor out) = 0;
+
+  // dt is used up by it, and decay, of as many columns, overwritten. x and out: heads · head_dim
+  // columns; b and c: groups · state_dim; dt: heads.
+  virtual void state_space(const StateSpaceRule& rule, Tensor x, Tensor b, Tensor c, Tensor dt,
+                           Tensor decay, const Batch& batch, Tensor out) = 0;
 
   // ---- experts: weights are [experts, rows, columns] ----
   // top_k choices for each row; valid until the next call.

@@ -20,20 +20,31 @@ std::string ModelConfig::layer_name(uint32_t layer, std::string_view parameter) 
 
 std::vector<KvDims> ModelConfig::caches() const {
   std::vector<KvDims> all;
-  for (const LayerConfig& layer : layers) all.push_back(layer.kv);
+  for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+    all.push_back(layers[layer].kv);
+    if (layers[layer].lender != layer) all.back().heads = 0;
+  }
   if (index_top_k > 0) all.insert(all.end(), layers.size(), index_kv);
   return all;
 }
 
-size_t ModelConfig::mixers(MixerKind kind) const {
-  return static_cast<size_t>(std::ranges::count(layers, kind, &LayerConfig::mixer));
+bool ModelConfig::has_mixer(MixerKind kind) const {
+  return std::ranges::find(layers, kind, &LayerConfig::mixer) != layers.end();
 }
 
 RecurrentSizes recurrent_sizes(const ModelConfig& config) {
   const families::ModelDims& dims = config.dims;
-  RecurrentSizes sizes{.layers = config.mixers(MixerKind::kGatedDelta)};
+  RecurrentSizes sizes{.layers = static_cast<size_t>(std::ranges::count_if(
+                           config.layers, is_recurrent, &LayerConfig::mixer))};
   if (sizes.layers == 0) return sizes;
   sizes.past = dims.linear_conv_kernel_dim - 1;
+  if (config.has_mixer(MixerKind::kMamba)) {
+    sizes.columns = dims.length(families::Dim::kMambaConvChannels);
+    sizes.heads = dims.mamba_heads;
+    sizes.key_dim = dims.mamba_state;
+    sizes.value_dim = dims.mamba_head_dim;
+    return sizes;
+  }
   sizes.columns = dims.length(families::Dim::kLinearQkvRows);
   sizes.heads = dims.linear_value_heads;
   sizes.key_dim = dims.linear_key_head_dim;
@@ -55,6 +66,7 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
   config.prefix = map.prefix + "model.";
   config.head = map.prefix + "lm_head";
   config.compat = compat;
+  config.dtype = map.dtype;
   const families::Family* family = families::find_family(config.family);
   const Architecture* architecture = find_architecture(config.family);
   if (family == nullptr || architecture == nullptr)
@@ -71,6 +83,8 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
   const auto head_dim = static_cast<uint32_t>(dims.head_dim);
   for (uint64_t layer = 0; layer < dims.layers; ++layer) {
     config.layers[layer].sparse = dims.sparse_layer(layer);
+    config.layers[layer].intermediate_size = dims.intermediate_size;
+    config.layers[layer].lender = static_cast<uint32_t>(layer);
     config.layers[layer].kv = {static_cast<uint32_t>(dims.kv_heads), head_dim, head_dim};
     if (dims.linear_layer(layer)) {
       config.layers[layer].mixer = MixerKind::kGatedDelta;
@@ -86,7 +100,7 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
     for (RopeConfig& rope : config.ropes) use_mlx_yarn(rope.scaling);
   uint32_t recurrent = 0;
   for (LayerConfig& layer : config.layers)
-    if (layer.mixer == MixerKind::kGatedDelta) layer.state = recurrent++;
+    if (is_recurrent(layer.mixer)) layer.state = recurrent++;
   return config;
 }
 

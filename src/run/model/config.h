@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,21 +20,30 @@ namespace sluice::model {
 
 // What mixes a layer's tokens with those before them.
 enum class MixerKind : uint8_t {
+  kNone,  // the layer works on each token by itself
   kAttention,
   kLatentAttention,  // keys and values in one short vector
   kGatedDelta,       // linear attention; DeltaRule
+  kMamba,            // StateSpaceRule
 };
+// Whether it keeps a recurrent state.
+constexpr bool is_recurrent(MixerKind kind) {
+  return kind == MixerKind::kGatedDelta || kind == MixerKind::kMamba;
+}
 
 struct LayerConfig {
   MixerKind mixer = MixerKind::kAttention;
-  uint32_t window = 0;       // tokens that attention sees; 0: the whole context
-  uint32_t chunk = 0;        // attention sees the same chunk of so many positions alone; 0: none
-  bool uses_rope = true;     // positions are turned into q and k
-  uint32_t rope = 0;         // by this one of the model's tables
-  bool sparse = false;       // experts instead of one feed-forward part
-  KvDims kv;                 // what a token leaves in the layer's cache
-  uint32_t index_cache = 0;  // the number of its indexer's cache, where it has one
-  uint32_t state = 0;        // its number among the layers with a recurrent state
+  uint32_t window = 0;        // tokens that attention sees; 0: the whole context
+  uint32_t chunk = 0;         // attention sees the same chunk of so many positions alone; 0: none
+  bool uses_rope = true;      // positions are turned into q and k
+  uint32_t rope = 0;          // by this one of the model's tables
+  bool feeds_forward = true;  // else the layer mixes tokens and does nothing more
+  bool sparse = false;        // experts instead of one feed-forward part
+  uint64_t intermediate_size = 0;  // of its dense feed-forward part
+  KvDims kv;                       // what a token leaves in the cache that it attends to
+  uint32_t lender = 0;             // whose cache that is: its own, or an earlier layer's
+  uint32_t index_cache = 0;        // the number of its indexer's cache, where it has one
+  uint32_t state = 0;              // its number among the layers with a recurrent state
 };
 
 struct RopeConfig {
@@ -60,7 +70,14 @@ enum class NormKind : uint8_t {
 struct ExpertNames {
   std::string_view router = "mlp.gate";
   std::string_view experts = "mlp.switch_mlp";
-  std::string_view correction{};   // a bias per expert, for choosing only
+  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";  // of experts
+  std::string_view correction{};    // a bias per expert, for choosing only
+  std::string_view expert_scale{};  // a factor per expert, of what the router gives it
+  // The router gets the hidden state itself, normalised with these weights and divided by
+  // √hidden_size, instead of what the experts get.
+  std::string_view router_norm{};
+  // Experts work on vectors of another size: a projection before them, and one behind their sum.
+  std::string_view into_latent{}, from_latent{};
   std::string_view shared{};       // a feed-forward part of every token beside its experts
   std::string_view shared_gate{};  // by the sigmoid of which its output is multiplied
 };
@@ -71,8 +88,15 @@ struct ModelConfig {
   families::ModelDims dims;
   bool tied = false;  // the head is the embedding
   Compat compat = Compat::kTransformers;
+  numerics::DType dtype = numerics::DType::kBF16;  // that the model was made in
   // Of parameters: "model.layers.0.…" and "lm_head.weight".
   std::string prefix = "model.", head = "lm_head";
+  std::string_view embedding = "embed_tokens", final_norm = "norm";
+  // Of a layer's.
+  std::string_view mixer_norm = "input_layernorm";
+  std::string_view feed_forward_norm = "post_attention_layernorm";
+  std::string_view attention_path = "self_attn";
+  std::string_view dense_path = "mlp";  // of its feed-forward part where that has no experts
 
   std::vector<LayerConfig> layers;
   std::vector<RopeConfig> ropes;
@@ -81,11 +105,13 @@ struct ModelConfig {
   NormKind norm = NormKind::kRms;
   float rms_norm_eps = 0;
   QkNorm qk_norm = QkNorm::kNone;
-  float qk_norm_eps = 0;        // of QkNorm::kRotated
-  float attention_scale = 1;    // of the scores
-  float attention_softcap = 0;  // c > 0: scores become c · tanh(score / c)
-  PositionScale query_scale;    // of layers that do not rotate
-  float latent_norm_eps = 0;    // of latent attention's norms of low-rank vectors
+  float qk_norm_eps = 0;         // of QkNorm::kRotated
+  bool value_norm = false;       // each head of v by itself and without weights
+  bool keys_are_values = false;  // where a layer has no v_proj: v is k as it is projected
+  float attention_scale = 1;     // of the scores
+  float attention_softcap = 0;   // c > 0: scores become c · tanh(score / c)
+  PositionScale query_scale;     // of layers that do not rotate
+  float latent_norm_eps = 0;     // of latent attention's norms of low-rank vectors
   // Where an indexer chooses what a layer of latent attention looks at: how many tokens, what it
   // keeps of each, its norm, and its table among ropes.
   uint32_t index_top_k = 0;  // 0: all of them
@@ -99,6 +125,8 @@ struct ModelConfig {
   // Linear attention: in_proj_qkvz and in_proj_ba, whose rows are those of one key head after the
   // other, instead of in_proj_qkv, z, b and a.
   bool fused_linear_projections = false;
+  float step_min = 0, step_max = std::numeric_limits<float>::infinity();  // StateSpaceRule's
+  bool gated = true;  // feed-forward parts have a gate beside up
   ActivationRule activation;
   float embedding_multiplier = 1;
   float residual_multiplier = 1;  // of what a layer adds
@@ -107,8 +135,13 @@ struct ModelConfig {
   // Norms behind both halves of a layer too: post_attention_layernorm is the one behind attention,
   // and pre_feedforward_layernorm and post_feedforward_layernorm are the other half's.
   bool sandwich_norms = false;
-  std::string_view dense_path = "mlp";  // of dense layers' feed-forward part
-  bool scales_expert_input = false;     // by the router's weight, instead of the output
+  // Layers have inputs of their own: hidden_size_per_layer_input values of each token.
+  bool layer_inputs = false;
+  float layer_input_multiplier = 1;  // of what is looked up for a token
+  bool layer_scalar = false;         // each layer's output is multiplied by a weight of its own
+  bool scales_expert_input = false;  // by the router's weight, instead of the output
+  // Sparse layers have a dense part as well, on the same input; each has norms of its own.
+  bool dense_beside_experts = false;
 
   RouterRule router;  // top_k 0: the model has no experts
   ExpertNames expert_names;
@@ -116,8 +149,7 @@ struct ModelConfig {
   bool sparse() const { return dims.experts > 0; }
   // What a token leaves in all caches: the layers', and then their indexers'.
   std::vector<KvDims> caches() const;
-  // How many layers mix their tokens so.
-  size_t mixers(MixerKind kind) const;
+  bool has_mixer(MixerKind kind) const;
   // "model.layers.3.self_attn.q_proj.weight" for 3 and "self_attn.q_proj.weight".
   std::string layer_name(uint32_t layer, std::string_view parameter) const;
 };

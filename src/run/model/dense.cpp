@@ -1,6 +1,6 @@
-// down(activation(gate·x) ⊙ up·x): the feed-forward part of dense layers, and the experts that
-// every token goes through in sparse ones. gate and up are matrices of their own or the halves of
-// one.
+// down(activation(gate·x) ⊙ up·x), or down(activation(up·x)) where there is no gate: the
+// feed-forward part of dense layers, and the experts that every token goes through in sparse ones.
+// gate and up are matrices of their own or the halves of one.
 #include "model/layer.h"
 
 namespace sluice::model {
@@ -13,16 +13,19 @@ class Dense : public FeedForward {
         activation_(context.config.activation),
         fused_(context.config.fused_projections),
         down_(context.product(fmt::format("{}.down_proj", path), {})) {
+    const auto first = [&](std::string_view part, Tensor out) {
+      first_.push_back(context.product(fmt::format("{}.{}", path, part), out));
+    };
     if (fused_) {
-      first_[0] = context.product(fmt::format("{}.gate_up_proj", path), space.both);
+      first("gate_up_proj", space.both);
     } else {
-      first_[0] = context.product(fmt::format("{}.gate_proj", path), space.gate);
-      first_[1] = context.product(fmt::format("{}.up_proj", path), space.up);
+      if (context.config.gated) first("gate_proj", space.gate);
+      first("up_proj", context.config.gated ? space.up : space.gate);
     }
   }
 
   void run(Backend& backend, Tensor x, Tensor out) override {
-    backend.qmatmul(x, std::span(first_, fused_ ? 1 : 2));
+    backend.qmatmul(x, first_);
     if (fused_) {
       backend.take_columns(space_.both, 1, 0, space_.gate);
       backend.take_columns(space_.both, 1, space_.width, space_.up);
@@ -36,7 +39,7 @@ class Dense : public FeedForward {
   const GatedSpace space_;
   const ActivationRule activation_;
   const bool fused_;  // one matrix: the rows of gate, then those of up
-  Product first_[2];
+  std::vector<Product> first_;
   Product down_;
 };
 

@@ -2,8 +2,7 @@
 // of six layers see a window and have a rotation of their own.
 #include <cmath>
 
-#include "model/architecture.h"
-#include "numerics/float_types.h"
+#include "model/gemma.h"
 
 namespace sluice::model {
 namespace {
@@ -11,19 +10,6 @@ namespace {
 constexpr uint64_t kPattern = 6;  // every so many layers one sees everything
 constexpr uint64_t kWindowDefault = 4096;
 enum Rope : uint32_t { kGlobal, kLocal };
-
-Status read_activation(const Json& config, const std::string& label, ModelConfig& out) {
-  out.activation = {.kind = Activation::kGeluTanh};
-  for (const std::string_view key : {"hidden_activation", "hidden_act"}) {
-    if (json_find(config, key) == nullptr) continue;
-    SLUICE_ASSIGN(const std::string name, json_string(config, key, label));
-    if (name != "gelu_pytorch_tanh")
-      return fail(ErrorCode::kUnsupported,
-                  "{}: {} \"{}\" is not known for this family, only \"gelu_pytorch_tanh\"", label,
-                  key, name);
-  }
-  return {};
-}
 
 // transformers 5 keeps both rotations in rope_parameters, by the kind of layer.
 Status read_ropes(const Json& config, const std::string& label, ModelConfig& out) {
@@ -74,7 +60,7 @@ Result<float> softcap(const Json& config, std::string_view key, const std::strin
 
 Status configure(const Json& config, const std::string& label, ModelConfig& out) {
   SLUICE_TRY(read_epsilon(config, label, 1e-6, out));
-  SLUICE_TRY(read_activation(config, label, out));
+  SLUICE_TRY(read_gemma_activation(config, label, out));
   SLUICE_TRY(read_ropes(config, label, out));
   SLUICE_TRY(read_layers(config, label, out));
   SLUICE_ASSIGN(const float scalar, factor_or(config, "query_pre_attn_scalar", 256, label));
@@ -84,9 +70,8 @@ Status configure(const Json& config, const std::string& label, ModelConfig& out)
   out.norm = NormKind::kRmsLessOne;
   out.qk_norm = QkNorm::kHead;
   out.sandwich_norms = true;
-  // Rounded as the model was trained: 50.5 for 2560.
-  out.embedding_multiplier = numerics::bf16_to_f32(
-      numerics::f32_to_bf16(std::sqrt(static_cast<float>(out.dims.hidden_size))));
+  // Whatever type the file is in, as both references have it.
+  out.embedding_multiplier = embedding_root(out.dims.hidden_size, numerics::DType::kBF16);
   return {};
 }
 

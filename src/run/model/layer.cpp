@@ -1,5 +1,7 @@
 #include "model/layer.h"
 
+#include <algorithm>
+
 namespace sluice::model {
 
 Weight required(Backend& backend, std::string_view name) {
@@ -39,6 +41,18 @@ Weight LayerContext::weight_or_none(std::string_view parameter) const {
 Product LayerContext::product(std::string_view path, Tensor out) const {
   return {weight(fmt::format("{}.weight", path)), weight_or_none(fmt::format("{}.bias", path)),
           out};
+}
+
+const AttentionSpace& Workspace::attention_of(const KvDims& kv) const {
+  const auto found = std::ranges::find(attention, kv, &AttentionSpace::kv);
+  SLUICE_CHECK(found != attention.end());
+  return *found;
+}
+
+const GatedSpace& Workspace::dense_of(size_t width) const {
+  const auto found = std::ranges::find(dense, width, &GatedSpace::width);
+  SLUICE_CHECK(found != dense.end());
+  return *found;
 }
 
 Norm LayerContext::norm(std::string_view path) const {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "model/backend.h"
 #include "model/config.h"
@@ -32,7 +33,16 @@ class FeedForward {
   virtual void guess(Backend& /*backend*/, Tensor /*scratch*/) {}
 };
 
+// Of attention to keys and values of some size. Rows are heads · head_dim.
+struct AttentionSpace {
+  KvDims kv;
+  Tensor q{}, k{}, v{}, attended{};
+  Tensor qkv{};              // where they are one matrix
+  Tensor gated_q{}, gate{};  // 2 · heads · head_dim, half of it
+};
+
 // Of a feed-forward part of that width: gate and up, and both where they come out of one matrix.
+// One without a gate has its only vector in gate.
 struct GatedSpace {
   size_t width = 0;
   Tensor gate{}, up{}, both{};
@@ -53,19 +63,41 @@ struct LinearSpace {
   Tensor q{}, k{}, v{}, z{}, b{}, a{}, out{};
 };
 
+// Of Mamba2: its projection as it comes, and what it consists of.
+struct MambaSpace {
+  Tensor in{};
+  Tensor gate{}, x{}, out{};  // heads · head_dim
+  Tensor b{}, c{};            // groups · state_dim
+  Tensor dt{}, decay{};       // heads
+};
+
+// Of inputs that layers have of their own.
+struct LayerInputSpace {
+  Tensor all{}, projected{};  // layers · hidden_size_per_layer_input
+  Tensor input{}, gate{};     // one layer's
+};
+
 // Activations that all layers share: a layer's are dead when the next begins.
 struct Workspace {
   Tensor hidden{}, normed{}, delta{};  // hidden_size
-  Tensor q{}, k{}, v{}, attended{};    // heads · head_dim
-  Tensor qkv{};                        // where they are one matrix
+  std::vector<AttentionSpace> attention;
   LatentSpace latent{};
-  Tensor gated_q{}, attention_gate{};  // 2 · heads · head_dim, half of it
   LinearSpace linear;
-  GatedSpace dense{}, shared{};                             // of dense layers, of shared experts
-  Tensor shared_out{}, shared_gate{};                       // hidden_size, 1
-  Tensor router_logits{}, slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
-  Tensor slot_input{};                                      // the same, where it is scaled
-  Tensor last{}, logits{};                                  // rows whose logits are wanted
+  MambaSpace mamba;
+  LayerInputSpace layer_input;
+  std::vector<GatedSpace> dense;
+  GatedSpace shared{};                 // of shared experts
+  Tensor shared_out{}, shared_gate{};  // hidden_size, 1
+  Tensor router_input{}, beside{};     // hidden_size
+  Tensor router_logits{};
+  Tensor latent_in{}, latent_out{};        // where experts work on vectors of another size
+  Tensor slot_gate{}, slot_up{}, slots{};  // a row per chosen expert
+  Tensor slot_input{};                     // the same, where it is scaled
+  Tensor last{}, logits{};                 // rows whose logits are wanted
+
+  // Those of that size, which there are.
+  const AttentionSpace& attention_of(const KvDims& kv) const;
+  const GatedSpace& dense_of(size_t width) const;
 };
 
 // backend.weight(name), which must be there.
@@ -105,6 +137,7 @@ struct LayerContext {
 std::unique_ptr<Mixer> attention_mixer(const LayerContext& context);
 std::unique_ptr<Mixer> latent_attention_mixer(const LayerContext& context);
 std::unique_ptr<Mixer> gated_delta_mixer(const LayerContext& context);
+std::unique_ptr<Mixer> mamba_mixer(const LayerContext& context);
 
 // down(activation(gate·x) ⊙ up·x) over dense matrices under path, such as "mlp".
 std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std::string_view path,
@@ -112,5 +145,37 @@ std::unique_ptr<FeedForward> dense_feed_forward(const LayerContext& context, std
 // A router over experts, and shared experts where the family has them. norm: the one whose output
 // the layer's feed-forward part gets.
 std::unique_ptr<FeedForward> sparse_feed_forward(const LayerContext& context, const Norm& norm);
+// Experts and a dense part beside them.
+std::unique_ptr<FeedForward> beside_feed_forward(const LayerContext& context);
+
+// The inputs that layers have of their own, before the first layer.
+class LayerInputs {
+ public:
+  LayerInputs(const ModelConfig& config, Backend& backend, const Workspace& space);
+  // The workspace's hidden state is the embedding of the tokens.
+  void run(Backend& backend, std::span<const uint32_t> tokens) const;
+
+ private:
+  const LayerInputSpace& space_;
+  const Tensor hidden_;
+  const size_t layers_;
+  const float multiplier_, projection_multiplier_, epsilon_;
+  const Weight embedding_, norm_;
+  const Product projection_;
+};
+
+// h += norm(projection(activation(gate·h) ⊙ the layer's input)), behind the layer's other parts.
+class LayerInput {
+ public:
+  explicit LayerInput(const LayerContext& context);
+  void run(Backend& backend) const;
+
+ private:
+  const Workspace& space_;
+  const ActivationRule activation_;
+  const size_t first_;  // of its columns
+  const Product gate_, projection_;
+  const Norm norm_;
+};
 
 }  // namespace sluice::model

@@ -4,33 +4,61 @@
 
 namespace sluice::model {
 
-// h += mixer(norm(h)); h += feed_forward(norm(h)); norms behind the halves where there are some.
+// h += mixer(norm(h)); h += feed_forward(norm(h)); norms behind the halves where there are some. A
+// layer may be one half alone.
 struct Model::Layer {
   Norm mixer_norm, feed_forward_norm;
   std::optional<Norm> behind_mixer, behind_feed_forward;
   std::unique_ptr<Mixer> mixer;
   std::unique_ptr<FeedForward> feed_forward;
+  std::optional<LayerInput> input;
+  Weight scalar = Weight::kNone;
 };
 
 namespace {
 
 GatedSpace make_gated_space(const ModelConfig& config, Backend& backend, size_t width) {
-  GatedSpace space{.width = width, .gate = backend.tensor(width), .up = backend.tensor(width)};
+  GatedSpace space{.width = width, .gate = backend.tensor(width)};
+  if (config.gated) space.up = backend.tensor(width);
   if (config.fused_projections) space.both = backend.tensor(2 * width);
   return space;
 }
 
-void add_attention_space(const ModelConfig& config, Backend& backend, Workspace& space) {
-  const families::ModelDims& dims = config.dims;
-  const size_t q = dims.heads * dims.head_dim, kv = dims.kv_heads * dims.head_dim;
+AttentionSpace make_attention_space(const ModelConfig& config, Backend& backend,
+                                    const KvDims& dims) {
+  const size_t q = config.dims.heads * dims.key_dim, kv = size_t{dims.heads} * dims.key_dim;
+  AttentionSpace space{.kv = dims};
   space.q = backend.tensor(q);
   space.k = backend.tensor(kv);
   space.v = backend.tensor(kv);
   if (config.fused_projections) space.qkv = backend.tensor(q + 2 * kv);
   space.attended = backend.tensor(q);
-  if (!config.attention_gate) return;
+  if (!config.attention_gate) return space;
   space.gated_q = backend.tensor(2 * q);
-  space.attention_gate = backend.tensor(q);
+  space.gate = backend.tensor(q);
+  return space;
+}
+
+void add_mamba_space(const ModelConfig& config, Backend& backend, MambaSpace& space) {
+  using families::Dim;
+  const families::ModelDims& dims = config.dims;
+  const size_t inner = dims.length(Dim::kMambaInner), group = dims.mamba_groups * dims.mamba_state;
+  space.in = backend.tensor(dims.length(Dim::kMambaInRows));
+  space.gate = backend.tensor(inner);
+  space.x = backend.tensor(inner);
+  space.out = backend.tensor(inner);
+  space.b = backend.tensor(group);
+  space.c = backend.tensor(group);
+  space.dt = backend.tensor(dims.mamba_heads);
+  space.decay = backend.tensor(dims.mamba_heads);
+}
+
+void add_layer_input_space(const ModelConfig& config, Backend& backend, LayerInputSpace& space) {
+  const size_t size = config.dims.layer_input_size;
+  space.all = backend.tensor(config.dims.layers * size);
+  space.projected = backend.tensor(config.dims.layers * size);
+  space.input = backend.tensor(size);
+  space.gate = backend.tensor(size);
 }
 
 void add_linear_space(const ModelConfig& config, Backend& backend, LinearSpace& space) {
@@ -67,16 +95,24 @@ void add_latent_space(const ModelConfig& config, Backend& backend, LatentSpace& 
 
 void add_expert_space(const ModelConfig& config, Backend& backend, Workspace& space) {
   const families::ModelDims& dims = config.dims;
+  const ExpertNames& names = config.expert_names;
   const size_t top_k = config.router.top_k;
+  const size_t width = dims.length(families::Dim::kExpertColumns);
+  if (!names.router_norm.empty()) space.router_input = backend.tensor(dims.hidden_size);
+  if (config.dense_beside_experts) space.beside = backend.tensor(dims.hidden_size);
   space.router_logits = backend.tensor(dims.experts);
+  if (!names.into_latent.empty()) {
+    space.latent_in = backend.tensor(width);
+    space.latent_out = backend.tensor(width);
+  }
   space.slot_gate = backend.tensor(dims.expert_intermediate_size, top_k);
-  space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
-  space.slots = backend.tensor(dims.hidden_size, top_k);
+  if (config.gated) space.slot_up = backend.tensor(dims.expert_intermediate_size, top_k);
+  space.slots = backend.tensor(width, top_k);
   if (config.scales_expert_input) space.slot_input = backend.tensor(dims.hidden_size, top_k);
   if (dims.shared_intermediate_size == 0) return;
   space.shared = make_gated_space(config, backend, dims.shared_intermediate_size);
   space.shared_out = backend.tensor(dims.hidden_size);
-  if (!config.expert_names.shared_gate.empty()) space.shared_gate = backend.tensor(1);
+  if (!names.shared_gate.empty()) space.shared_gate = backend.tensor(1);
 }
 
 Workspace make_workspace(const ModelConfig& config, Backend& backend) {
@@ -85,16 +121,22 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
   space.hidden = backend.tensor(dims.hidden_size);
   space.normed = backend.tensor(dims.hidden_size);
   space.delta = backend.tensor(dims.hidden_size);
-  const auto mixes_by = [&](MixerKind kind) {
-    return std::ranges::any_of(config.layers,
-                               [=](const LayerConfig& layer) { return layer.mixer == kind; });
+  const auto has = [](const auto& spaces, const auto& size, auto member) {
+    return std::ranges::find(spaces, size, member) != spaces.end();
   };
-  if (mixes_by(MixerKind::kAttention)) add_attention_space(config, backend, space);
-  if (mixes_by(MixerKind::kLatentAttention)) add_latent_space(config, backend, space.latent);
-  if (config.mixers(MixerKind::kGatedDelta) > 0) add_linear_space(config, backend, space.linear);
-  bool dense = false;
-  for (const LayerConfig& layer : config.layers) dense |= !layer.sparse;
-  if (dense) space.dense = make_gated_space(config, backend, dims.intermediate_size);
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.mixer == MixerKind::kAttention &&
+        !has(space.attention, layer.kv, &AttentionSpace::kv))
+      space.attention.push_back(make_attention_space(config, backend, layer.kv));
+    const bool dense = layer.feeds_forward && (!layer.sparse || config.dense_beside_experts);
+    if (dense && !has(space.dense, layer.intermediate_size, &GatedSpace::width))
+      space.dense.push_back(make_gated_space(config, backend, layer.intermediate_size));
+  }
+  if (config.has_mixer(MixerKind::kLatentAttention))
+    add_latent_space(config, backend, space.latent);
+  if (config.has_mixer(MixerKind::kGatedDelta)) add_linear_space(config, backend, space.linear);
+  if (config.has_mixer(MixerKind::kMamba)) add_mamba_space(config, backend, space.mamba);
+  if (config.layer_inputs) add_layer_input_space(config, backend, space.layer_input);
   if (config.sparse()) add_expert_space(config, backend, space);
   space.last = backend.logits_tensor(dims.hidden_size);
   space.logits = backend.logits_tensor(dims.vocab_size);
@@ -103,11 +145,22 @@ Workspace make_workspace(const ModelConfig& config, Backend& backend) {
 
 std::unique_ptr<Mixer> make_mixer(const LayerContext& context) {
   switch (context.settings().mixer) {
+    case MixerKind::kNone: return nullptr;
     case MixerKind::kAttention: return attention_mixer(context);
     case MixerKind::kLatentAttention: return latent_attention_mixer(context);
     case MixerKind::kGatedDelta: return gated_delta_mixer(context);
+    case MixerKind::kMamba: return mamba_mixer(context);
   }
   SLUICE_CHECK(false);
+}
+
+std::unique_ptr<FeedForward> make_feed_forward(const LayerContext& context, const Norm& norm) {
+  const ModelConfig& config = context.config;
+  const LayerConfig& layer = context.settings();
+  if (layer.sparse && config.dense_beside_experts) return beside_feed_forward(context);
+  if (layer.sparse) return sparse_feed_forward(context, norm);
+  return dense_feed_forward(context, config.dense_path,
+                            context.space.dense_of(layer.intermediate_size));
 }
 
 }  // namespace
@@ -116,34 +169,41 @@ Model::Model(const ModelConfig& config, Backend& backend, size_t context)
     : config_(config),
       backend_(backend),
       space_(std::make_unique<Workspace>(make_workspace(config, backend))),
-      embedding_(required(backend, config.prefix + "embed_tokens.weight")),
-      norm_(config, backend, config.prefix + "norm"),
+      embedding_(required(backend, fmt::format("{}{}.weight", config.prefix, config.embedding))),
+      norm_(config, backend, fmt::format("{}{}", config.prefix, config.final_norm)),
       head_{.weight = config.tied ? embedding_ : required(backend, config.head + ".weight"),
             .bias = config.tied ? Weight::kNone : backend.weight(config.head + ".bias"),
             .out = space_->logits} {
   for (const RopeConfig& rope : config_.ropes)
     ropes_.push_back(backend.rope_table(rope_rule(rope, context)));
+  if (config_.layer_inputs) layer_inputs_.emplace(config_, backend_, *space_);
   LayerContext parts{config_, backend_, *space_, ropes_};
-  for (; parts.layer < config_.layers.size(); ++parts.layer) {
-    const bool sandwich = config.sandwich_norms;
-    Layer layer{.mixer_norm = parts.norm("input_layernorm"),
-                .feed_forward_norm =
-                    parts.norm(sandwich ? "pre_feedforward_layernorm" : "post_attention_layernorm"),
-                .behind_mixer = {},
-                .behind_feed_forward = {},
-                .mixer = make_mixer(parts),
-                .feed_forward = nullptr};
-    if (sandwich) {
-      layer.behind_mixer = parts.norm("post_attention_layernorm");
-      layer.behind_feed_forward = parts.norm("post_feedforward_layernorm");
-    }
-    layer.feed_forward = parts.settings().sparse
-                             ? sparse_feed_forward(parts, layer.feed_forward_norm)
-                             : dense_feed_forward(parts, config.dense_path, space_->dense);
-    layers_.push_back(std::move(layer));
+  for (; parts.layer < config_.layers.size(); ++parts.layer) layers_.push_back(make_layer(parts));
+  FeedForward* before = nullptr;
+  for (Layer& layer : layers_) {
+    if (layer.feed_forward == nullptr) continue;
+    if (before != nullptr) before->set_next(layer.feed_forward.get());
+    before = layer.feed_forward.get();
   }
-  for (size_t layer = 1; layer < layers_.size(); ++layer)
-    layers_[layer - 1].feed_forward->set_next(layers_[layer].feed_forward.get());
+}
+
+Model::Layer Model::make_layer(const LayerContext& parts) {
+  const ModelConfig& config = parts.config;
+  Layer layer;
+  layer.mixer = make_mixer(parts);
+  if (layer.mixer != nullptr) layer.mixer_norm = parts.norm(config.mixer_norm);
+  if (parts.settings().feeds_forward) {
+    layer.feed_forward_norm =
+        parts.norm(config.sandwich_norms ? "pre_feedforward_layernorm" : config.feed_forward_norm);
+    layer.feed_forward = make_feed_forward(parts, layer.feed_forward_norm);
+  }
+  if (config.sandwich_norms) {
+    layer.behind_mixer = parts.norm("post_attention_layernorm");
+    layer.behind_feed_forward = parts.norm("post_feedforward_layernorm");
+  }
+  if (config.layer_inputs) layer.input.emplace(parts);
+  if (config.layer_scalar) layer.scalar = parts.weight("layer_scalar");
+  return layer;
 }
 
 Model::~Model() = default;
@@ -152,6 +212,7 @@ void Model::embed(const Batch& batch) {
   backend_.embed(embedding_, batch.tokens, space_->hidden);
   if (config_.embedding_multiplier != 1)
     backend_.scale(space_->hidden, config_.embedding_multiplier);
+  if (layer_inputs_) layer_inputs_->run(backend_, batch.tokens);
 }
 
 void Model::add_to_hidden(Tensor delta) {
@@ -163,14 +224,20 @@ void Model::add_to_hidden(Tensor delta) {
 
 void Model::run_layer(Layer& layer, const Batch& batch) {
   const Workspace& s = *space_;
-  layer.mixer_norm.run(backend_, s.hidden, s.normed);
-  layer.mixer->run(backend_, batch, s.normed, s.delta);
-  if (layer.behind_mixer) layer.behind_mixer->run(backend_, s.delta, s.delta);
-  add_to_hidden(s.delta);
-  layer.feed_forward_norm.run(backend_, s.hidden, s.normed);
-  layer.feed_forward->run(backend_, s.normed, s.delta);
-  if (layer.behind_feed_forward) layer.behind_feed_forward->run(backend_, s.delta, s.delta);
-  add_to_hidden(s.delta);
+  if (layer.mixer != nullptr) {
+    layer.mixer_norm.run(backend_, s.hidden, s.normed);
+    layer.mixer->run(backend_, batch, s.normed, s.delta);
+    if (layer.behind_mixer) layer.behind_mixer->run(backend_, s.delta, s.delta);
+    add_to_hidden(s.delta);
+  }
+  if (layer.feed_forward != nullptr) {
+    layer.feed_forward_norm.run(backend_, s.hidden, s.normed);
+    layer.feed_forward->run(backend_, s.normed, s.delta);
+    if (layer.behind_feed_forward) layer.behind_feed_forward->run(backend_, s.delta, s.delta);
+    add_to_hidden(s.delta);
+  }
+  if (layer.input) layer.input->run(backend_);
+  if (layer.scalar != Weight::kNone) backend_.multiply(s.hidden, layer.scalar);
 }
 
 void Model::forward(const Batch& batch) {

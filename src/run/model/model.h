@@ -37,6 +37,7 @@ class Model {
 
  private:
   struct Layer;
+  static Layer make_layer(const LayerContext& parts);
   void embed(const Batch& batch);
   void run_layer(Layer& layer, const Batch& batch);
   void add_to_hidden(Tensor delta);
@@ -48,6 +49,7 @@ class Model {
   Weight embedding_{};
   Norm norm_;
   Product head_;
+  std::optional<LayerInputs> layer_inputs_;
   std::vector<Layer> layers_;
 };
 

@@ -11,10 +11,15 @@ using Rule = numerics::RopeRule;
 
 // mrope gives text one position in all its streams, which is ordinary rotation; su is longrope's
 // first name.
-constexpr std::pair<std::string_view, Rule> kRules[] = {
-    {"default", Rule::kDefault},   {"mrope", Rule::kDefault}, {"linear", Rule::kLinear},
-    {"llama3", Rule::kLlama3},     {"yarn", Rule::kYarn},     {"dynamic", Rule::kDynamic},
-    {"longrope", Rule::kLongrope}, {"su", Rule::kLongrope}};
+constexpr std::pair<std::string_view, Rule> kRules[] = {{"default", Rule::kDefault},
+                                                        {"mrope", Rule::kDefault},
+                                                        {"linear", Rule::kLinear},
+                                                        {"llama3", Rule::kLlama3},
+                                                        {"yarn", Rule::kYarn},
+                                                        {"dynamic", Rule::kDynamic},
+                                                        {"longrope", Rule::kLongrope},
+                                                        {"su", Rule::kLongrope},
+                                                        {"proportional", Rule::kProportional}};
 
 // The object that holds a scaling's numbers, in either spelling; null when there is none.
 Result<const Json*> find_numbers(const Json& config, const std::string& label) {
@@ -51,7 +56,7 @@ Result<Rule> read_rule(const Json& numbers, const std::string& label) {
     if (known == name) return rule;
   return fail(ErrorCode::kUnsupported,
               "{}: rope scaling \"{}\" is not known (default, linear, llama3, yarn, dynamic, "
-              "longrope and mrope are)",
+              "longrope, proportional and mrope are)",
               label, name);
 }
 
@@ -86,7 +91,8 @@ Status read_longrope(const Json& config, const Json& numbers, const std::string&
 Status read_scaling(const Json& config, const Json& numbers, const std::string& label,
                     RopeScaling& scaling) {
   SLUICE_ASSIGN(scaling.rule, read_rule(numbers, label));
-  const bool may_lack_factor = scaling.rule == Rule::kDefault || scaling.rule == Rule::kLongrope;
+  const bool may_lack_factor = scaling.rule == Rule::kDefault || scaling.rule == Rule::kLongrope ||
+                               scaling.rule == Rule::kProportional;
   if (!may_lack_factor || json_find(numbers, "factor") != nullptr) {
     SLUICE_ASSIGN(scaling.factor, json_number(numbers, "factor", label));
   }
@@ -135,8 +141,13 @@ Result<RopeScaling> read_rope(const Json& config, uint64_t head_dim, double thet
     SLUICE_TRY(read_number(*holder, "rope_theta", label, scaling.rope_theta));
     SLUICE_TRY(read_number(*holder, "partial_rotary_factor", label, share));
   }
-  SLUICE_ASSIGN(scaling.rotary_dim, read_rotary_dim(config, share, head_dim, label));
   if (numbers != nullptr) SLUICE_TRY(read_scaling(config, *numbers, label, scaling));
+  if (scaling.rule == Rule::kProportional) {
+    scaling.rotary_dim = head_dim;
+    scaling.rotated_share = share;
+  } else {
+    SLUICE_ASSIGN(scaling.rotary_dim, read_rotary_dim(config, share, head_dim, label));
+  }
   const auto frequencies = numerics::rope_frequencies(scaling, 0);
   if (!frequencies) return fail(ErrorCode::kCorrupt, "{}: {}", label, frequencies.error().message);
   return scaling;

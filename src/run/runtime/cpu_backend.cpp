@@ -242,6 +242,16 @@ void CpuBackend::softcap(Tensor x, float cap) {
   for_rows(pool_, to.rows, [&](size_t row) { ops_.softcap(to.row(row), cap); });
 }
 
+void CpuBackend::multiply(Tensor x, Weight factors) {
+  Buffer& to = buffer(x);
+  const std::span<const float> values = vector_of(factors);
+  SLUICE_DCHECK(values.size() == 1 || values.size() == to.columns);
+  for_rows(pool_, to.rows, [&](size_t row) {
+    const std::span<float> out = to.row(row);
+    for (size_t i = 0; i < out.size(); ++i) out[i] *= values[values.size() == 1 ? 0 : i];
+  });
+}
+
 void CpuBackend::scale_by_position(Tensor x, const model::PositionScale& rule,
                                    const model::Batch& batch) {
   Buffer& to = buffer(x);
@@ -261,6 +271,12 @@ void CpuBackend::activate_row(const model::ActivationRule& rule, std::span<float
       return ops_.gelu_mul(gate, up, kernels::GeluForm::kTanh, gate);
     case model::Activation::kClampedSwiglu:
       return ops_.swiglu_clamped(gate, up, rule.alpha, rule.limit, gate);
+    case model::Activation::kRelu2:
+      for (float& value : gate) {
+        value = std::max(value, 0.0f);  // in this order NaN stays
+        value *= value;
+      }
+      return;
   }
 }
 

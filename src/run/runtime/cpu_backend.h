@@ -61,6 +61,7 @@ class CpuBackend : public model::Backend {
   void scale(model::Tensor x, float factor) override;
   void scale_add(model::Tensor x, float factor, model::Tensor y) override;
   void softcap(model::Tensor x, float cap) override;
+  void multiply(model::Tensor x, model::Weight factors) override;
   void scale_by_position(model::Tensor x, const model::PositionScale& rule,
                          const model::Batch& batch) override;
   void rms_norm(model::Tensor x, model::Weight weight, float epsilon, model::Tensor out) override;
@@ -90,6 +91,9 @@ class CpuBackend : public model::Backend {
   void delta(const model::DeltaRule& rule, model::Tensor q, model::Tensor k, model::Tensor v,
              model::Tensor b, model::Tensor a, const model::Batch& batch,
              model::Tensor out) override;
+  void state_space(const model::StateSpaceRule& rule, model::Tensor x, model::Tensor b,
+                   model::Tensor c, model::Tensor dt, model::Tensor decay,
+                   const model::Batch& batch, model::Tensor out) override;
 
   std::span<const model::Choice> route(model::Tensor logits,
                                        const model::RouterRule& rule) override;
@@ -181,6 +185,11 @@ class CpuBackend : public model::Backend {
   void choose_sparse_mixer(std::span<float> logits, const model::RouterRule& rule,
                            std::span<model::Choice> out);
   void drop_groups(std::span<float> scores, const model::RouterRule& rule);
+  // Rows of a head's tile of the state, in all pieces of a step. rows: of the segment's first row,
+  // whose pointers move on with the rows; run: one of LayerOps' recurrences.
+  template <class Run>
+  void run_tile(const model::Segment& segment, uint32_t layer, size_t item, kernels::DeltaRows rows,
+                Run&& run);
   void multiply_windows(const model::Product& product, const Buffer& from);
   void run_tasks();
   void run_item(const Task& task, size_t item, size_t worker);

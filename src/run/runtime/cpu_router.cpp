@@ -107,6 +107,8 @@ std::span<const Choice> CpuBackend::route(model::Tensor logits, const RouterRule
     }
     if (rule.scale != 1)
       for (Choice& choice : out) choice.weight *= rule.scale;
+    if (rule.expert_scale != model::Weight::kNone)
+      for (Choice& choice : out) choice.weight *= vector_of(rule.expert_scale)[choice.expert];
   }
   return choices_;
 }

@@ -170,8 +170,11 @@ constexpr RawLayerOps kLayerOps = {.rms_norm = rms_norm,
                                    .attend = attend,
                                    .l2_norm = l2_norm,
                                    .delta_decay = delta_decay,
+                                   .softplus = softplus,
+                                   .step_decay = step_decay,
                                    .convolve = convolve,
-                                   .delta_rule = delta_rule};
+                                   .delta_rule = delta_rule,
+                                   .state_space = state_space};
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -1,6 +1,6 @@
-// The recurrences of linear attention over sixteen lanes: causal convolutions of single channels
-// and the gated delta rule. Lanes are channels or columns of the state, each with its own sums in
-// the order of the rows: a result depends on nothing but the rows before it.
+// The recurrences of linear attention over sixteen lanes: causal convolutions of single channels,
+// the gated delta rule, and Mamba2's state space. Lanes are channels or columns of the state, each
+// with its own sums in the order of the rows: a result depends on nothing but the rows before it.
 #pragma once
 
 #include "kernels/generic/layer_math.h"
@@ -27,6 +27,20 @@ void delta_decay(const float* a, const float* a_log, const float* dt_bias, size_
       count, out,
       [](F x, F log, F bias) { return exp_lanes(neg(exp_lanes(log) * softplus_lanes(x + bias))); },
       a, a_log, dt_bias);
+}
+
+void softplus(const float* x, const float* bias, size_t count, float low, float high, float* out) {
+  const F bottom = splat(low), top = splat(high);
+  for_lanes(
+      count, out,
+      [&](F a, F b) { return min_(top, max_(bottom, softplus_lanes(a + b))); },  // NaN stays
+      x, bias);
+}
+
+void step_decay(const float* steps, const float* a_log, size_t count, float* out) {
+  for_lanes(
+      count, out, [](F step, F log) { return exp_lanes(neg(exp_lanes(log) * step)); }, steps,
+      a_log);
 }
 
 void l2_norm(float* x, size_t count, float epsilon, float factor) {
@@ -57,12 +71,13 @@ void convolve(const ConvolutionRows* c) {
       for (size_t i = 0; i < count; ++i) lanes[i] = c->weight[(first + i) * c->taps + tap];
       weight[tap] = load(lanes);
     }
+    const F bias = c->bias == nullptr ? splat(0) : read(c->bias + first);
     for (size_t i = 0; i < past_rows; ++i)
       past[i] = c->before == nullptr ? splat(0) : read(c->before + i * c->state_stride + first);
     for (size_t row = 0; row < c->rows; ++row) {
       float* const at = c->x + row * c->stride + first;
       const F now = read(at);
-      F sum = splat(0);
+      F sum = bias;
       for (size_t i = 0; i < past_rows; ++i) sum = fma(past[i], weight[i], sum);
       sum = fma(now, weight[past_rows], sum);
       write(at, sum * sigmoid_lanes(sum));
@@ -110,6 +125,39 @@ void delta_rule(const DeltaRows* d) {
       store(d->after + at, fma(key, delta0, decay * s0));
       store(d->after + at + kWide, fma(key, delta1, decay * s1));
     }
+    state = d->after;
+  }
+}
+
+void state_space(const DeltaRows* d, float skip) {
+  const float* state = d->before;
+  const F through = splat(skip);
+  const size_t count0 = least_of(d->columns, kWide), count1 = d->columns - count0;
+  for (size_t row = 0; row < d->rows; ++row) {
+    const float* const q = d->q + row * d->qk_stride;
+    const float* const k = d->k + row * d->qk_stride;
+    const float* const v = d->v + row * d->v_stride;
+    float* const out = d->out + row * d->out_stride;
+    const F decay = splat(d->decay[row * d->gate_stride]);
+    const F step = splat(d->beta[row * d->gate_stride]);
+    const F v0 = load_up_to(v, count0), v1 = load_up_to(v + count0, count1);
+    const F in0 = step * v0, in1 = step * v1;
+    F r0 = splat(0), r1 = splat(0);
+    for (size_t i = 0; i < d->key_dim; ++i) {
+      const size_t at = i * kDeltaColumns;
+      const F key = splat(k[i]), query = splat(q[i]);
+      F s0 = key * in0, s1 = key * in1;
+      if (state != nullptr) {
+        s0 = fma(decay, load(state + at), s0);
+        s1 = fma(decay, load(state + at + kWide), s1);
+      }
+      store(d->after + at, s0);
+      store(d->after + at + kWide, s1);
+      r0 = fma(s0, query, r0);
+      r1 = fma(s1, query, r1);
+    }
+    store_up_to(out, fma(through, v0, r0), count0);
+    store_up_to(out + count0, fma(through, v1, r1), count1);
     state = d->after;
   }
 }
