@@ -214,10 +214,11 @@ class PullTest(HubTestCase):
         self.assertEqual((self.out() / "config.json").read_text(), "mine")
 
     def test_damaged_on_the_way(self):
-        self.hub.store.fault = lambda *_: "flip"
+        shard = hashlib.sha256(self.files["model-00001-of-00002.safetensors"]).hexdigest()
+        self.hub.store.fault = lambda oid, *_: "flip" if oid == shard else None
         refused = self.run_sluice("pull", NAME, "--to", self.out(), expect=3)
         self.assertIn("SHA-256", refused.stderr)
-        self.assertEqual([p for p in web.folder_files(self.out()) if p.endswith(".safetensors")], [])
+        self.assertNotIn("model-00001-of-00002.safetensors", web.folder_files(self.out()))
         self.hub.store.fault = lambda *_: None
         self.run_sluice("pull", NAME, "--to", self.out())
         self.assert_pulled(self.out())
@@ -251,7 +252,8 @@ class PullTest(HubTestCase):
             self.hub.store.fault = lambda *_: None
             summary = json.loads(self.run_sluice("pull", "org/large", "--to", out, "--json").stdout)
             self.assertLessEqual(summary["fetched_bytes"], (48 << 20) - kept + 2)
-            self.assertLessEqual(self.hub.store.bytes_sent - before, (48 << 20) - kept)
+            # Replies to the killed run may still be on their way.
+            self.assertLess(self.hub.store.bytes_sent - before, (48 << 20) - kept + (1 << 20))
             self.assert_pulled(out, large)
 
     def test_too_small_a_disk(self):

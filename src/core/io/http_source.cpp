@@ -184,6 +184,9 @@ class HttpSource : public ByteSource {
       set_target(std::nullopt);
       return {status_failure(reply, file_.label, client_->options()).error, true, 0};
     }
+    if ((reply.status == 401 || reply.status == 403) && !file_.refusal.empty() &&
+        reply.url.origin() == file_.url.origin())
+      return {{ErrorCode::kNotFound, file_.refusal}, false, std::nullopt};
     if (reply.status == 412)
       return {changed(file_, "its ETag", "another", file_.etag).error(), false, std::nullopt};
     if (reply.status == 416)

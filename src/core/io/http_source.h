@@ -26,6 +26,7 @@ struct RemoteFile {
   // redirects to is another.
   std::string linked_etag = {};
   std::string version = {};  // ByteSource::version()
+  std::string refusal = {};  // what 401 and 403 mean; empty: what they always do
 };
 
 // Asks a server for a file's first byte, which tells whether it is there, its size and version.

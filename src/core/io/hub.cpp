@@ -159,19 +159,24 @@ std::optional<HubAddress> hub_page_address(const Url& page, const Url& endpoint)
 
 Url Hub::api(const std::string& path) const { return file_in(endpoint_, "api/" + path); }
 
+std::string Hub::gated_text(const std::string& repository) const {
+  const std::string page = file_in(endpoint_, repository).text();
+  return client_->options().token.empty()
+             ? fmt::format(
+                   "{} is gated; accept its licence at {} and set HF_TOKEN to a token of "
+                   "your account",
+                   repository, page)
+             : fmt::format(
+                   "{} is gated and this token has no access to it; accept its licence at "
+                   "{}, or ask there",
+                   repository, page);
+}
+
 Error Hub::explain(const HttpReply& reply, const std::string& repository) const {
   const std::string page = file_in(endpoint_, repository).text();
   const auto code = reply.headers.find("x-error-code");
   const bool known = !client_->options().token.empty();
-  if (code == "GatedRepo" || (reply.status == 403 && code != "RepoNotFound")) {
-    return {ErrorCode::kNotFound,
-            known ? fmt::format("{} is gated and this token has no access to it; accept its "
-                                "licence at {}, or ask there",
-                                repository, page)
-                  : fmt::format("{} is gated; accept its licence at {} and set HF_TOKEN to a "
-                                "token of your account",
-                                repository, page)};
-  }
+  if (code == "GatedRepo") return {ErrorCode::kNotFound, gated_text(repository)};
   if (code == "RevisionNotFound")
     return {ErrorCode::kNotFound, fmt::format("{} has no such revision; see {}", repository, page)};
   if (code == "EntryNotFound")
@@ -264,6 +269,7 @@ RemoteFile Hub::remote_file(const HubAddress& address, const HubFile& file) cons
   // The commit is in it because small files travel along with the weights.
   remote.version =
       fmt::format("{};{}", address.revision, file.sha256.empty() ? file.git_sha : file.sha256);
+  remote.refusal = gated_text(address.repository);
   return remote;
 }
 

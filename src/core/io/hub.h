@@ -62,6 +62,8 @@ class Hub {
   RemoteFile remote_file(const HubAddress& address, const HubFile& file) const;
   // endpoint/api/…
   Url api(const std::string& path) const;
+  // Why a repository's files are refused, though they are listed, and what to do.
+  std::string gated_text(const std::string& repository) const;
   // What a refusal means for this repository: gated, private, misspelt.
   Error explain(const HttpReply& reply, const std::string& repository) const;
   // A call of the API. Errors: whatever is no success, explained.
