@@ -66,8 +66,10 @@ class Job {
         visitor_(visitor),
         options_(options),
         worker_count_(scattered ? std::min(options.workers, kTransposedWorkersMax)
-                                : options.workers),
-        reader_count_(options.readers > 0 ? options.readers : reader_count(options.workers)),
+                                 : options.workers),
+        reader_count_(options.readers > 0 ? options.readers
+                      : checkpoint.remote ? kRemoteReaders
+                                          : reader_count(options.workers)),
         unit_count_(scattered ? kTransposedUnitsMax : worker_count_ + 2 * reader_count_),
         free_(unit_count_),
         ready_(unit_count_ * kUnitBlocksMax) {}

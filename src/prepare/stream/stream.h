@@ -61,7 +61,8 @@ class Visitor {
 struct StreamOptions {
   unsigned workers = 1;
   SourceDecoders decode;
-  // Reading threads; 0: reader_count(workers). One reader and one worker see blocks in order.
+  // Reading threads; 0: reader_count(workers), or kRemoteReaders. One reader and one worker see
+  // blocks in order.
   unsigned readers = 0;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
@@ -78,6 +79,8 @@ inline constexpr size_t kTransposedUnitsMax = 4;
 inline constexpr unsigned kTransposedWorkersMax = 24;
 // Reading threads: enough large requests at a time for the fastest drives.
 unsigned reader_count(unsigned workers);
+// Over a network most of a request's time is waiting for it to come back.
+inline constexpr unsigned kRemoteReaders = 16;
 
 // modules: indices into map.modules. Memory: about (workers + 2·readers) units of source bytes with
 // their companions, and workers blocks of f32. Errors: the first one met; kCancelled after a

@@ -269,7 +269,9 @@ void add_inspect(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "inspect", "what a model is and what it would take, from its headers alone");
-  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "folder with safetensors, a .gguf file, hf://org/name or an https address")
       ->type_name("PATH")
       ->required();
   add_dtype_option(*command, options->dtype);
