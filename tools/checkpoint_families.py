@@ -6,7 +6,10 @@ order, without embedding and head. New families go here.
 
 import collections
 
-Layout = collections.namedtuple("Layout", "architecture keys layer behind", defaults=(None,))
+# Models that also see have their numbers in text_config, whose model_type is text_type, and the
+# language model's tensors under a prefix.
+Layout = collections.namedtuple("Layout", "architecture keys layer behind text_type prefix",
+                                defaults=(None, None, None))
 
 
 def sizes(config):
@@ -144,6 +147,58 @@ def phimoe_behind(config):
     return [("model.norm.bias", (config["hidden_size"],)), ("lm_head.bias", (config["vocab_size"],))]
 
 
+def plain(config, layer):
+    """Llama's layer; biases where the configuration has the keys for them."""
+    biased = QKV if config.get("attention_bias") else ()
+    return (attention(config, biased)
+            + gated(config, "mlp", config["intermediate_size"], biased=config.get("mlp_bias", False))
+            + norms(config))
+
+
+def biased_plain(config, layer):
+    """The same, whose o_proj has a bias too."""
+    return (attention(config, ALL if config["attention_bias"] else ())
+            + gated(config, "mlp", config["intermediate_size"], biased=config["mlp_bias"])
+            + norms(config))
+
+
+def mimo(config, layer):
+    return (attention(config, QKV) + gated(config, "mlp", config["intermediate_size"])
+            + norms(config))
+
+
+def mimo_behind(config):
+    """Layers for multi-token prediction."""
+    h = config["hidden_size"]
+    return [(f"model.mtp_layers.{layer}.{name}", shape)
+            for layer in range(config["num_nextn_predict_layers"])
+            for name, shape in mimo(config, layer) + [("input_proj.weight", (h, 2 * h))]]
+
+
+def gemma2(config, layer):
+    behind = [(f"{name}_feedforward_layernorm.weight", (config["hidden_size"],))
+              for name in ("pre", "post")]
+    return (attention(config) + gated(config, "mlp", config["intermediate_size"]) + norms(config)
+            + behind)
+
+
+def qwen3_vl(config, layer):
+    head_dim = sizes(config)[-1]
+    return (attention(config) + qk_norms(head_dim, head_dim)
+            + gated(config, "mlp", config["intermediate_size"]) + norms(config))
+
+
+def qwen3_vl_moe(config, layer):
+    h, i, _, _, head_dim = sizes(config)
+    count, width = config["num_experts"], config["moe_intermediate_size"]
+    mixed = attention(config) + qk_norms(head_dim, head_dim) + norms(config)
+    if layer in config["mlp_only_layers"]:
+        return mixed + gated(config, "mlp", i)
+    return mixed + [("mlp.gate.weight", (count, h)),
+                    ("mlp.experts.gate_up_proj", (count, h, 2 * width)),
+                    ("mlp.experts.down_proj", (count, width, h))]
+
+
 MULTIPLIERS = dict(attention_bias=False, attention_multiplier=0.02, embedding_multiplier=12.0,
                    residual_multiplier=0.22, logits_scaling=6.0)
 
@@ -181,6 +236,33 @@ LAYOUTS = {
         dict(attention_bias=True, lm_head_bias=True, sliding_window=None, intermediate_size=128,
              num_local_experts=6, num_experts_per_tok=2, router_jitter_noise=0.01,
              original_max_position_embeddings=64), phimoe, phimoe_behind),
+    "mimo": Layout("MiMoForCausalLM", dict(attention_bias=True, num_nextn_predict_layers=1), mimo,
+                   mimo_behind),
+    "smollm3": Layout(
+        "SmolLM3ForCausalLM",
+        dict(attention_bias=False, mlp_bias=False, use_sliding_window=False, num_hidden_layers=4,
+             no_rope_layer_interval=4), biased_plain),
+    "seed_oss": Layout(
+        "SeedOssForCausalLM",
+        dict(head_dim=64, attention_bias=True, attention_out_bias=False, mlp_bias=False), plain),
+    "ernie4_5": Layout("Ernie4_5ForCausalLM", dict(head_dim=64, use_bias=False), plain),
+    "gemma2": Layout(
+        "Gemma2ForCausalLM",
+        dict(head_dim=64, hidden_act="gelu_pytorch_tanh",
+             hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=48,
+             attn_logit_softcapping=50.0, final_logit_softcapping=30.0, sliding_window=16),
+        gemma2),
+    "mistral3": Layout(
+        "Mistral3ForConditionalGeneration", dict(head_dim=64, sliding_window=None), plain,
+        text_type="mistral", prefix="language_model."),
+    "qwen3_vl": Layout(
+        "Qwen3VLForConditionalGeneration", dict(head_dim=64), qwen3_vl,
+        text_type="qwen3_vl_text", prefix="model.language_model."),
+    "qwen3_vl_moe": Layout(
+        "Qwen3VLMoeForConditionalGeneration",
+        dict(head_dim=64, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=128,
+             decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True), qwen3_vl_moe,
+        text_type="qwen3_vl_moe_text", prefix="model.language_model."),
 }
 
 
@@ -194,3 +276,14 @@ def layer_tensors(config):
                for layer in range(config["num_hidden_layers"])
                for name, shape in layout.layer(config, layer)]
     return tensors + (layout.behind(config) if layout.behind else [])
+
+
+def seeing_tensors(config, language_model):
+    """Of a model that also sees: the language model's (name, shape) under its prefix, and some more."""
+    prefix = LAYOUTS[config["model_type"]].prefix
+    model, head = (f"{prefix}model.", f"{prefix}lm_head.") if prefix == "language_model." else (
+        prefix, "lm_head.")
+    vision = "model.visual." if prefix.startswith("model.") else "vision_tower."
+    return [(name.replace("lm_head.", head) if name.startswith("lm_head.")
+             else name.replace("model.", model, 1), shape) for name, shape in language_model] + [
+        (f"{vision}blocks.0.attn.qkv.weight", (192, 64)), (f"{vision}blocks.0.attn.qkv.bias", (192,))]

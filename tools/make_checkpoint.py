@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from checkpoint_families import LAYOUTS, layer_tensors  # noqa: E402
+from checkpoint_families import LAYOUTS, layer_tensors, seeing_tensors  # noqa: E402
 
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2",
             "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2",
@@ -61,6 +61,8 @@ HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_5_moe")  # linear attention beside ga
 # Their numbers are in text_config, and their language model is one part of several.
 NESTED = ("qwen3_5", "qwen3_5_moe")
 GEMMA = ("gemma3_text", "gemma3")
+# Of LAYOUTS, those that also see, and what their text_config is called.
+SEEING = {family: layout.text_type for family, layout in LAYOUTS.items() if layout.text_type}
 DTYPES = {
     "bf16": ("BF16", "bfloat16", 2),
     "f16": ("F16", "float16", 2),
@@ -208,7 +210,7 @@ def make_config(family, dtype="bf16", tied=False, **dims):
                                  for layer in range(config["num_hidden_layers"])]
     if family == "kimi_k25":
         return kimi_of_several_parts(config)
-    if family in ("gemma3", "gemma4", "llama4"):
+    if family in ("gemma3", "gemma4", "llama4") or family in SEEING:
         return beside_vision(config)
     return nested(config) if family in NESTED else config
 
@@ -248,7 +250,7 @@ def beside_vision(config):
     text = {k: v for k, v in config.items()
             if k not in ("architectures", "bos_token_id", "eos_token_id", "torch_dtype", "tied",
                          "transformers_version")}
-    text["model_type"] += "_text"
+    text["model_type"] = SEEING.get(config["model_type"], f"{config['model_type']}_text")
     whole = {k: config[k] for k in config if k not in text}
     whole.update(model_type=config["model_type"], text_config=text,
                  vision_config=dict(hidden_size=64, model_type=f"{config['model_type']}_vision"))
@@ -605,6 +607,8 @@ def tensor_list(config):
         return llama4_tensors(config)
     if family == "nemotron_h":
         return nemotron_tensors(config)
+    if family in SEEING and "text_config" in config:
+        return seeing_tensors(config, tensor_list(dict(text_of(config), model_type=family)))
     h, i, v = (config[k] for k in ("hidden_size", "intermediate_size", "vocab_size"))
     head_dim = config.get("head_dim") or h // config["num_attention_heads"]
     q = config["num_attention_heads"] * head_dim

@@ -59,7 +59,7 @@ TEST(Devices, BudgetIsTheSubtraction) {
   device.memory_bytes = 16 * kGiB;
   device.usable_bytes = 11 * kGiB;
   // Qwen3-8B: 36 layers, 8 heads of 128, 16-bit: 147,456 bytes per token.
-  const KvGeometry kv{36, 8, 128, 2};
+  const std::vector<KvGeometry> kv = {{36, 8, 128, 2}};
   const auto budget = device_budget(device, 8192, kv, kGiB / 2);
   ASSERT_TRUE(budget.has_value());
   EXPECT_EQ(budget->bytes, 11 * kGiB - 8192ull * 147'456 - kGiB / 2);
@@ -68,6 +68,9 @@ TEST(Devices, BudgetIsTheSubtraction) {
   EXPECT_EQ(sum, static_cast<int64_t>(budget->bytes));
   ASSERT_EQ(budget->lines.size(), 4u);
   EXPECT_THAT(budget->lines[2].name, HasSubstr("8192 tokens × 147456 bytes"));
+  const std::vector<KvGeometry> windowed = {{6, 8, 128, 2}, {30, 8, 128, 2, 1024}};
+  EXPECT_EQ(kv_bytes(windowed, 8192), 2ull * 8 * 128 * 2 * (6 * 8192 + 30 * 1024));
+  EXPECT_EQ(kv_bytes(windowed, 512), kv_bytes(kv, 512));
   EXPECT_EQ(device_budget(device, 0, kv, 0)->bytes, device.usable_bytes);
 }
 
@@ -76,12 +79,13 @@ TEST(Devices, NothingLeftIsAnErrorWithTheArithmetic) {
   device.name = "tiny";
   device.memory_bytes = 2 * kGiB;
   device.usable_bytes = kGiB;
-  const auto budget = device_budget(device, 100'000, {36, 8, 128, 2});
+  const std::vector<KvGeometry> kv = {{36, 8, 128, 2}};
+  const auto budget = device_budget(device, 100'000, kv);
   ASSERT_FALSE(budget.has_value());
   EXPECT_EQ(budget.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(budget.error().message, HasSubstr("14.7456 GB"));
-  EXPECT_FALSE(device_budget(device, UINT64_MAX, {36, 8, 128, 2}).has_value());
-  EXPECT_FALSE(device_budget(device, 1, {1, 1, 1, 1}, UINT64_MAX).has_value());
+  EXPECT_FALSE(device_budget(device, UINT64_MAX, kv).has_value());
+  EXPECT_FALSE(device_budget(device, 1, kv, UINT64_MAX).has_value());
 }
 
 TEST(Devices, UserProfilesReplaceAndExtend) {

@@ -21,8 +21,7 @@ AnalysisHeader some_header() {
   header.family = "llama";
   header.dtype = "bfloat16";
   header.layers = 3;
-  header.kv_heads = 4;
-  header.head_dim = 64;
+  header.kv = {{1, 4, 64, 0}, {2, 4, 64, 512}};
   header.modules = 1;
   header.best_formats = {"3/32"};
   return header;

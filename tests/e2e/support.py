@@ -160,11 +160,11 @@ class MemoryGroup:
 Measured = collections.namedtuple("Measured", "code peak_bytes stdout stderr")
 
 
-def measured(arguments, group=None, text=""):
-    """One run of the program, with text as its standard input. peak_bytes: resident, as the system
+def measured(arguments, group=None, text="", program=None):
+    """One run of the program, or another, with text as its standard input. peak_bytes: resident, as the system
     counts it."""
     launcher = [sys.executable, "-S", "-E", "-c", LAUNCHER, str(group.path) if group else ""]
-    result = subprocess.run([*launcher, binary(), *map(str, arguments)], check=True,
+    result = subprocess.run([*launcher, program or binary(), *map(str, arguments)], check=True,
                             input=text.encode(), capture_output=True)
     stderr, _, counts = result.stderr.decode(errors="replace").rstrip().rpartition("\n")
     code, peak = map(int, counts.split())

@@ -29,6 +29,14 @@ CASES = {
         "phi3", dict(tied=True, partial_rotary_factor=0.75, original_max_position_embeddings=64,
                      rope_scaling=dict(type="longrope", **LISTS))),
     "phimoe": ("phimoe", {}),
+    "mimo": ("mimo", {}),
+    "smollm3, tied": ("smollm3", dict(tied=True)),
+    "smollm3, biases": ("smollm3", dict(attention_bias=True, mlp_bias=True)),
+    "seed_oss": ("seed_oss", {}),
+    "seed_oss, tied, biases": ("seed_oss", dict(tied=True, mlp_bias=True)),
+    "ernie4_5": ("ernie4_5", {}),
+    "gemma2": ("gemma2", dict(tied=True)),
+    "ernie4_5, tied": ("ernie4_5", dict(tied=True)),
 }
 
 

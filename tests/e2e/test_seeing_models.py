@@ -1,13 +1,15 @@
 """The language models of Gemma 3 and Llama 4, alone and as parts of models that also see, against stock
 mlx_lm.convert, byte for byte."""
 
+import json
+
 import numpy as np
 import support
 from support import (convert_stock, decoded_folder, make_checkpoint, read_folder, read_json, sluice,
                      sluice_json)
 
 SEED = support.fresh_seed()
-FAMILIES = ("gemma3_text", "gemma3", "gemma4", "llama4")
+FAMILIES = ("gemma3_text", "gemma3", "gemma4", "llama4", "mistral3", "qwen3_vl", "qwen3_vl_moe")
 
 
 class SeeingModels(support.TestCase):
@@ -49,6 +51,7 @@ class SeeingModels(support.TestCase):
                     self.check(self.source(family, dtype=dtype), 4, 32)
 
     def test_dense_layers_and_biases(self):
+        self.check(self.source("qwen3_vl_moe", mlp_only_layers=[1], num_hidden_layers=3), 4, 64)
         self.check(self.source("llama4", interleave_moe_layer_step=2, attention_bias=True,
                                num_local_experts=3), 6, 64)
 
@@ -63,9 +66,38 @@ class SeeingModels(support.TestCase):
                    4, 64)
 
     def test_other_parts_are_left_out_with_a_note(self):
-        for family in ("gemma3", "llama4"):
+        for family in ("gemma3", "llama4", "mistral3", "qwen3_vl_moe"):
             result = sluice("inspect", self.source(family))
             self.assertIn("vision part is left out", result.stdout + result.stderr)
+
+    def test_a_text_model_that_was_taken_out(self):
+        """Its type is one that mlx_lm does not know, and the output's is the whole model's."""
+        for family in ("qwen3_5", "qwen3_5_moe"):
+            with self.subTest(family):
+                whole = self.source(family)
+                config = read_json(whole / "config.json")
+                prefix = "model.language_model."
+                tensors = {n.replace(prefix, "model."): (t.dtype, t.shape, t.data)
+                           for n, t in read_folder(whole).items()
+                           if n.startswith((prefix, "lm_head."))}
+                folders = {}
+                for model_type in (f"{family}_text", family):
+                    folder = folders[model_type] = whole.with_name(f"{whole.name}-{model_type}")
+                    folder.mkdir()
+                    for name in whole.glob("*tok*.json"):
+                        (folder / name.name).write_bytes(name.read_bytes())
+                    (folder / "config.json").write_text(json.dumps(dict(
+                        config["text_config"], model_type=model_type,
+                        architectures=config["architectures"])))
+                    support.write_safetensors(folder / "model.safetensors", tensors)
+                ours, theirs = (whole.with_name(f"{whole.name}-{who}") for who in ("ours", "mlx"))
+                convert_stock(folders[family], theirs, 4, 64)
+                sluice("quantize", folders[f"{family}_text"], "--bits", 4, "-o", ours)
+                expected, found = read_folder(theirs), read_folder(ours)
+                self.assertEqual(sorted(found), sorted(expected))
+                self.assertEqual([n for n in expected if found[n] != expected[n]], [])
+                self.assertEqual(read_json(ours / "config.json")["model_type"], family)
+                support.load_stock(ours)
 
     def test_columns_become_rows(self):
         """Against the published meaning of fused experts, by neither program."""

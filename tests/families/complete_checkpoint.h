@@ -10,9 +10,9 @@ namespace sluice::families {
 // that only totals can be held against it.
 inline FakeCheckpoint complete(const Json& config, const Family& family) {
   FakeCheckpoint fake(config);
-  const auto missing = missing_tensors(*fake.build(), family);
-  if (!missing) return fake;
-  for (const io::TensorInfo& info : *missing) fake.add(info.name, info.shape, info.dtype);
+  const auto tensors = outlined_tensors(*fake.build(), family);
+  if (!tensors) return fake;
+  for (const io::TensorInfo& info : *tensors) fake.add(info.name, info.shape, info.dtype);
   return fake;
 }
 

@@ -41,7 +41,7 @@ FakeCheckpoint hybrid(const std::string& family, const std::string& root = "mode
   const Json config = hybrid_config(family);
   const Family& rules = *find_family(family);
   FakeCheckpoint fake(config);
-  const auto missing = missing_tensors(*fake.build(), rules);
+  const auto missing = outlined_tensors(*fake.build(), rules);
   if (!missing) return fake;
   for (const io::TensorInfo& info : *missing) {
     numerics::Shape shape = info.shape;
@@ -245,7 +245,7 @@ TEST(Hybrids, LayersByAPattern) {
     Json spelled = config;
     spelled[key] = value;
     FakeCheckpoint fake(spelled);
-    const auto missing = missing_tensors(*fake.build(), *find_family("nemotron_h"));
+    const auto missing = outlined_tensors(*fake.build(), *find_family("nemotron_h"));
     ASSERT_TRUE(missing.has_value()) << missing.error().message;
     for (const io::TensorInfo& info : *missing) fake.add(info.name, info.shape);
     const ModelMap map = mapped(fake);

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "families/complete_checkpoint.h"
+#include "io/python_json.h"
 
 namespace sluice::families {
 namespace {
@@ -27,7 +28,7 @@ std::vector<std::filesystem::path> config_files() {
 Json load(const std::filesystem::path& path) {
   std::stringstream text;
   text << std::ifstream(path).rdbuf();
-  auto json = parse_json(text.str(), path.string());
+  auto json = parse_json(io::without_python_numbers(text.str()), path.string());
   return json ? *json : Json();
 }
 

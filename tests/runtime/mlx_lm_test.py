@@ -107,6 +107,18 @@ MODELS = {
     "nemotron_h, limited steps, short convolution": (
         "nemotron_h", dict(time_step_limit=[0.4, 0.9], use_conv_bias=False, norm_topk_prob=False,
                            conv_kernel=3)),
+    "qwen3_vl, tied": ("qwen3_vl", dict(tied=True, rope_theta=5000000.0)),
+    "mimo": ("mimo", dict(rope_theta=640000.0)),
+    "smollm3": ("smollm3", dict(tied=True, num_hidden_layers=5)),
+    "smollm3, a list of layers": ("smollm3", dict(no_rope_layers=[1, 0, 0, 1], attention_bias=True)),
+    "seed_oss": ("seed_oss", dict(mlp_bias=True)),
+    "gemma2": ("gemma2", dict(tied=True)),
+    "ernie4_5": ("ernie4_5", dict(rope_theta=500000.0)),
+    "mistral3": ("mistral3", dict(rope_theta=1000000000.0)),
+}
+# Whose experts have to be turned first, so that they are run as converted.
+TURNED = {
+    "qwen3_vl_moe, a dense layer": ("qwen3_vl_moe", dict(mlp_only_layers=[1], num_hidden_layers=3)),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 
@@ -131,7 +143,7 @@ class MlxLm(support.TestCase):
             self.assertLessEqual(difference, TOLERANCE)
 
     def source(self, name, number, dtype="f32"):
-        family, settings = MODELS[name]
+        family, settings = (MODELS | TURNED)[name]
         folder = self.folder / f"{number} {name}"
         make_checkpoint(folder, family, dtype=dtype, seed=SEED + number, **settings)
         return folder
@@ -158,7 +170,9 @@ class MlxLm(support.TestCase):
                    ("phimoe", 6, 32, {}), ("qwen3_next", 4, 64, {}),
                    ("qwen3_5", 4, 32, {}), ("qwen3_5_moe", 8, 64, {}),
                    ("nemotron_h", 4, 64, {}),
-                   ("nemotron_h, latent experts, biases, groups", 5, 32, {})]
+                   ("nemotron_h, latent experts, biases, groups", 5, 32, {}),
+                   ("qwen3_vl, tied", 4, 64, {}), ("qwen3_vl_moe, a dense layer", 4, 64, {}),
+                   ("mimo", 5, 32, {}), ("ernie4_5", 6, 64, {})]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")

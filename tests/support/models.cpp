@@ -427,7 +427,7 @@ ModelBuilder tiny_hybrid(const std::string& family, const TinyOptions& options) 
                                  {"torch_dtype", text["torch_dtype"]},
                                  {"text_config", text}};
   ModelBuilder model(config);
-  const auto tensors = families::missing_tensors(*model.build(), *families::find_family(family));
+  const auto tensors = families::outlined_tensors(*model.build(), *families::find_family(family));
   SLUICE_CHECK(tensors.has_value());
   Random random(options.seed);
   for (const io::TensorInfo& info : *tensors) {

@@ -201,6 +201,9 @@ struct OtherPart {
 
 struct Family {
   std::string_view name;  // config model_type
+  // What a language model that was taken out of a model of several parts is called. mlx_lm knows
+  // it by the whole model's name, which the output's configuration then has.
+  std::string_view text_model_type{};
   HeadDim head_dim = HeadDim::kOptional;
   // mlx_lm's module order: before the layers, in each layer, after them.
   std::span<const ModuleRule> before{}, layer{}, after{};
@@ -209,6 +212,7 @@ struct Family {
   ExpertKeys experts = ExpertKeys::kNone;
   bool extra_layers_dropped = false;  // layers from num_hidden_layers on: multi-token prediction
   bool head_required = false;         // mlx_lm ties no embeddings here
+  bool tied_by_default = false;       // transformers ties them where a configuration does not say
   // Tables and source rules have a text model's own names ("model.norm"). A model of several parts
   // has prefixes before them: of its source, the first that matches is exchanged; of the output.
   std::span<const NamePrefix> source_prefixes{};
@@ -220,7 +224,10 @@ struct Family {
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
   bool has_indexer = false;       // index_n_heads and index_head_dim
   bool qk_norm = false;           // where use_qk_norm is missing
-  bool layer_pattern = false;     // each layer is one of LayerKind: hybrid_override_pattern
+  // Every so many layers one sees everything and the others a window, where the configuration does
+  // not say which; 0: no layer sees a window then.
+  uint64_t window_pattern = 0;
+  bool layer_pattern = false;  // each layer is one of LayerKind: hybrid_override_pattern
 };
 
 // The known families, by model_type; null for others.
@@ -256,6 +263,14 @@ extern const Family kGraniteMoe;
 extern const Family kPhi3;
 extern const Family kPhimoe;
 extern const Family kNemotronH;
+extern const Family kGemma2;
+extern const Family kQwen3Vl;
+extern const Family kQwen3VlMoe;
+extern const Family kMimo;
+extern const Family kSmollm3;
+extern const Family kSeedOss;
+extern const Family kErnie4_5;
+extern const Family kMistral3;
 
 // The label of errors about text_config()'s keys: config_label, and where inside it they are.
 std::string text_config_label(const io::Checkpoint& checkpoint);
@@ -315,13 +330,18 @@ struct OutputType {
 };
 Result<OutputType> choose_dtype(const io::Checkpoint& checkpoint, std::string_view dtype_override);
 
-// The tensors of the first layout of every rule that a checkpoint of that family lacks, in the
-// order of its tables: for a checkpoint without tensors, what its configuration calls for.
-Result<std::vector<io::TensorInfo>> missing_tensors(const io::Checkpoint& checkpoint,
-                                                    const Family& family);
+// What the configuration calls for, in the order of the family's tables: every rule's first layout.
+// A checkpoint that has tensors counts by their names alone; the layouts are then those that it
+// has, and kCorrupt names what is missing or left over.
+Result<std::vector<io::TensorInfo>> outlined_tensors(const io::Checkpoint& checkpoint,
+                                                     const Family& family);
 
 // "config.json of PATH", or "metadata of PATH" for GGUF: the label of configuration errors.
 std::string config_label(const io::Checkpoint& checkpoint);
+
+// kUnsupported for families without a table that the generic rule would get wrong, and for those
+// that mlx_lm does not know.
+Status refuse_by_name(const io::Checkpoint& checkpoint, std::string_view model_type);
 
 // The rule for unknown families, stated at map_model().
 Result<ModelMap> map_generic(const io::Checkpoint& checkpoint, const std::string& model_type);

@@ -37,6 +37,7 @@ constexpr OtherPart kOtherParts[] = {{"vision_tower.", "vision part"},
                                      {"multi_modal_projector.", "vision part"},
                                      {"model.multi_modal_projector.", "vision part"}};
 
+constexpr uint64_t kWindowPattern = 6;
 constexpr ConfigDefault kTextDefaults[] = {{"num_attention_heads", 8},
                                            {"num_key_value_heads", 4},
                                            {"head_dim", 256},
@@ -49,17 +50,21 @@ constinit const Family kGemma3Text = {.name = "gemma3_text",
                                       .before = kBefore,
                                       .layer = kLayer,
                                       .after = kAfter,
-                                      .dropped = kRotaryBuffers};
+                                      .dropped = kRotaryBuffers,
+                                      .tied_by_default = true,
+                                      .window_pattern = kWindowPattern};
 constinit const Family kGemma3 = {.name = "gemma3",
                                   .head_dim = HeadDim::kRequired,
                                   .before = kBefore,
                                   .layer = kLayer,
                                   .after = kAfter,
                                   .dropped = kRotaryBuffers,
+                                  .tied_by_default = true,
                                   .source_prefixes = kPrefixes,
                                   .output_prefix = "language_model.",
                                   .other_parts = kOtherParts,
                                   .defaults = kTextDefaults,
-                                  .vocab_beside_text = true};
+                                  .vocab_beside_text = true,
+                                  .window_pattern = kWindowPattern};
 
 }  // namespace sluice::families

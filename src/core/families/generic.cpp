@@ -60,7 +60,6 @@ constexpr std::string_view kRearranged[] = {
     "minimax",
     "minimax_m2",
     "minimax_m3_vl",
-    "mistral3",
     "mistral4",
     "muse_spark",
     "olmo_hybrid",
@@ -72,8 +71,6 @@ constexpr std::string_view kRearranged[] = {
     "prism_hadamard_qwen35",
     "qwen2_moe",
     "qwen2_vl",
-    "qwen3_vl",
-    "qwen3_vl_moe",
     "recurrent_gemma",
     "rwkv7",
     "solar_open",
@@ -81,7 +78,8 @@ constexpr std::string_view kRearranged[] = {
 };
 
 // Stock mlx_lm has no code for these.
-constexpr std::string_view kUnknownToMlx[] = {"deepseek_v4"};
+constexpr std::string_view kUnknownToMlx[] = {"deepseek_ref", "deepseek_v4", "minimax_m3",
+                                              "step3p7"};
 
 // Parts of names that packed and scaled formats use.
 constexpr std::string_view kPackedMarks[] = {
@@ -193,13 +191,7 @@ bool tied_in(const Json& config) {
 
 }  // namespace
 
-Result<ModelMap> map_generic(const io::Checkpoint& checkpoint, const std::string& model_type) {
-  if (checkpoint.kind == io::SourceKind::kGguf)
-    return fail(
-        ErrorCode::kUnsupported,
-        "{}: GGUF models of architecture {} are not supported, since llama.cpp's changes to "
-        "their tensors would have to be guessed",
-        checkpoint.path, model_type);
+Status refuse_by_name(const io::Checkpoint& checkpoint, std::string_view model_type) {
   if (is_any(model_type, kUnknownToMlx))
     return fail(ErrorCode::kUnsupported, "{}: stock mlx_lm cannot load model_type {}",
                 config_label(checkpoint), model_type);
@@ -208,6 +200,17 @@ Result<ModelMap> map_generic(const io::Checkpoint& checkpoint, const std::string
                 "{}: model_type {} stores tensors in a layout that has to be rearranged, which is "
                 "not supported yet",
                 config_label(checkpoint), model_type);
+  return {};
+}
+
+Result<ModelMap> map_generic(const io::Checkpoint& checkpoint, const std::string& model_type) {
+  if (checkpoint.kind == io::SourceKind::kGguf)
+    return fail(
+        ErrorCode::kUnsupported,
+        "{}: GGUF models of architecture {} are not supported, since llama.cpp's changes to "
+        "their tensors would have to be guessed",
+        checkpoint.path, model_type);
+  SLUICE_TRY(refuse_by_name(checkpoint, model_type));
   ModelMap map;
   map.family = "generic";
   map.tied = tied_in(checkpoint.config);

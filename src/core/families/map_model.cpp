@@ -133,11 +133,14 @@ class Mapper {
 
   // Fills modules, dropped and layers.
   Status run(ModelMap& map);
-  // Instead: what run() would not find.
-  std::vector<io::TensorInfo> missing() {
+  // Instead: what run() would look for, by names alone.
+  Result<std::vector<io::TensorInfo>> outline() {
     listing_ = true;
     ModelMap map;
     add_all_modules(map);
+    if (checkpoint_.tensors.empty()) return std::move(listed_);
+    account_for_the_rest(map);
+    SLUICE_TRY(report());
     return std::move(listed_);
   }
 
@@ -167,7 +170,7 @@ class Mapper {
   const bool unconverted_;
   std::vector<bool> used_;
   Problems missing_, wrong_, left_over_;
-  bool listing_ = false;  // what is missing goes here, whole
+  bool listing_ = false;  // what is looked for goes here, whole
   std::vector<io::TensorInfo> listed_;
   std::set<std::string> listed_names_;
 };
@@ -231,16 +234,16 @@ SourceRule Mapper::choose_source(const ModuleRule& rule, int layer) const {
 const StoredTensor* Mapper::take(const std::string& name, const OutputModule& module,
                                  const Shape& expected) {
   const StoredTensor* tensor = names_.find(name);
-  if (tensor == nullptr && listing_) {
-    if (listed_names_.insert(name).second)
-      listed_.push_back({name, numerics::DType::kBF16, expected});
-    return nullptr;
-  }
+  if (listing_ && listed_names_.insert(name).second)
+    listed_.push_back(
+        {name, module.keep_dtype ? numerics::DType::kF32 : numerics::DType::kBF16, expected});
   if (tensor == nullptr) {
-    missing_.add(fmt::format("{} {}", name, numerics::shape_text(expected)));
+    if (!listing_ || !checkpoint_.tensors.empty())
+      missing_.add(fmt::format("{} {}", name, numerics::shape_text(expected)));
     return nullptr;
   }
   used_[tensor - checkpoint_.tensors.data()] = true;
+  if (listing_) return nullptr;
   const numerics::DTypeInfo& info = dtype_info(tensor->info.dtype);
   if (!info.is_float) {
     wrong_.add(fmt::format("{} should be of a float type and is {}", name, info.name));
@@ -551,15 +554,15 @@ void add_keys(const Json& config, const Json& additions, Json& out) {
 
 }  // namespace
 
-Result<std::vector<io::TensorInfo>> missing_tensors(const Checkpoint& checkpoint,
-                                                    const Family& family) {
+Result<std::vector<io::TensorInfo>> outlined_tensors(const Checkpoint& checkpoint,
+                                                     const Family& family) {
   SLUICE_ASSIGN(const SourceNames names, SourceNames::make(checkpoint, family));
   Json additions = Json::object();
   SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, family, additions));
   Status status;
   const bool tied = is_tied(checkpoint, names, config_label(checkpoint), status, additions);
   SLUICE_TRY(std::move(status));
-  return Mapper(checkpoint, names, family, dims, tied && !family.head_required).missing();
+  return Mapper(checkpoint, names, family, dims, tied && !family.head_required).outline();
 }
 
 const Family* find_family(std::string_view model_type) {
@@ -594,9 +597,19 @@ const Family* find_family(std::string_view model_type) {
       &kPhi3,         //
       &kPhimoe,       //
       &kNemotronH,    //
+      &kGemma2,       //
+      &kQwen3Vl,      //
+      &kQwen3VlMoe,   //
+      &kMimo,         //
+      &kSmollm3,      //
+      &kSeedOss,      //
+      &kErnie4_5,     //
+      &kMistral3,     //
   };
   for (const Family* family : kFamilies)
-    if (family->name == model_type) return family;
+    if (family->name == model_type ||
+        (!family->text_model_type.empty() && family->text_model_type == model_type))
+      return family;
   return nullptr;
 }
 
@@ -623,6 +636,7 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
     map.family = family->name;
     SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied).run(map));
     add_keys(checkpoint.config, additions, map.config_additions);
+    if (model_type != family->name) map.config_additions["model_type"] = family->name;
     if (family->vocab_beside_text) map.config_additions["vocab_size"] = dims.vocab_size;
   } else {
     SLUICE_ASSIGN(map, map_generic(checkpoint, model_type));

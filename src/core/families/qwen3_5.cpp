@@ -53,8 +53,9 @@ constexpr ModuleRule kLayer[] = {
     kSharedExpertGate,
 };
 
-constexpr Family family(std::string_view name) {
+constexpr Family family(std::string_view name, std::string_view text_model_type) {
   return {.name = name,
+          .text_model_type = text_model_type,
           .head_dim = HeadDim::kOptional,
           .before = kBefore,
           .layer = kLayer,
@@ -70,7 +71,7 @@ constexpr Family family(std::string_view name) {
 
 }  // namespace
 
-constinit const Family kQwen3_5 = family("qwen3_5");
-constinit const Family kQwen3_5Moe = family("qwen3_5_moe");
+constinit const Family kQwen3_5 = family("qwen3_5", "qwen3_5_text");
+constinit const Family kQwen3_5Moe = family("qwen3_5_moe", "qwen3_5_moe_text");
 
 }  // namespace sluice::families

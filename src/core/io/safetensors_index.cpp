@@ -19,6 +19,7 @@ class IndexHandler : public JsonSax {
   std::map<std::string, uint32_t> files_;
   std::optional<Error> error_;
   bool map_seen_ = false;
+  uint64_t total_size_ = 0;
 
   bool start_object(size_t) override {
     ++depth_;
@@ -44,7 +45,9 @@ class IndexHandler : public JsonSax {
     return true;
   }
   bool key(string_t& text) override {
+    at_size_ = depth_ == 2 && in_metadata_ && text == "total_size";
     if (depth_ == 1) {
+      in_metadata_ = text == "metadata";
       if (text != "weight_map") return true;
       if (map_seen_) return stop("{}: weight_map appears twice", label_);
       map_seen_ = at_map_ = true;
@@ -71,8 +74,16 @@ class IndexHandler : public JsonSax {
   bool null() override { return value("null"); }
   bool boolean(bool) override { return value("a boolean"); }
   bool number_integer(number_integer_t) override { return value("a number"); }
-  bool number_unsigned(number_unsigned_t) override { return value("a number"); }
-  bool number_float(number_float_t, const string_t&) override { return value("a number"); }
+  bool number_unsigned(number_unsigned_t number) override {
+    if (at_size_ && depth_ == 2) total_size_ = number;
+    return value("a number");
+  }
+  bool number_float(number_float_t number, const string_t&) override {
+    constexpr double kSizeMax = 9e15;  // beyond it not every whole number is a double
+    if (at_size_ && depth_ == 2 && number >= 0 && number <= kSizeMax)
+      total_size_ = static_cast<uint64_t>(number);
+    return value("a number");
+  }
   bool binary(binary_t&) override { return value("binary data"); }
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override {
     return false;
@@ -97,6 +108,8 @@ class IndexHandler : public JsonSax {
   size_t depth_ = 0;
   bool at_map_ = false;  // its key has been read, its value not yet
   bool in_map_ = false;
+  bool in_metadata_ = false;
+  bool at_size_ = false;  // its key has been read
   std::string tensor_;
 };
 
@@ -111,6 +124,7 @@ Result<SafetensorsIndex> parse_safetensors_index(std::string_view text, const st
   if (!handler.map_seen_)
     return fail(ErrorCode::kCorrupt, "{}: key \"weight_map\" is missing", label);
   SafetensorsIndex index;
+  index.total_size = handler.total_size_;
   std::vector<uint32_t> sorted_place(handler.files_.size());
   for (const auto& [name, place] : handler.files_) {
     sorted_place[place] = static_cast<uint32_t>(index.files.size());

@@ -19,9 +19,10 @@ struct SafetensorsIndex {
   };
   std::vector<std::string> files;  // bare names ending in .safetensors, sorted, no duplicates
   std::vector<Entry> entries;      // sorted by tensor, no duplicates
+  uint64_t total_size = 0;         // bytes of all tensors, as metadata says; 0: it does not
 };
 
-// label names the file in errors. Everything beside weight_map is ignored.
+// label names the file in errors. Everything beside weight_map and metadata.total_size is ignored.
 Result<SafetensorsIndex> parse_safetensors_index(std::string_view text, const std::string& label);
 
 }  // namespace sluice::io

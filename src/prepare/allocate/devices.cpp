@@ -62,6 +62,20 @@ Result<DeviceProfile> parse_device(const Json& json, std::string_view list_label
   return device;
 }
 
+// "73728 bytes (2 × 36 layers × 8 heads × 64 × 2 bytes)", one after another.
+std::string geometry_text(std::span<const KvGeometry> kv) {
+  std::string text;
+  for (const KvGeometry& part : kv) {
+    const uint64_t factors[] = {2, part.layers, part.kv_heads, part.head_dim,
+                                part.bytes_per_element};
+    text += fmt::format("{}{} bytes (2 × {} layers × {} heads × {} × {} bytes{})",
+                        text.empty() ? "" : " + ", checked_product(factors).value_or(UINT64_MAX),
+                        part.layers, part.kv_heads, part.head_dim, part.bytes_per_element,
+                        part.window > 0 ? fmt::format(", of {} tokens at most", part.window) : "");
+  }
+  return text.empty() ? "nothing" : text;
+}
+
 }  // namespace
 
 Result<std::vector<DeviceProfile>> parse_devices(std::string_view text, std::string_view label) {
@@ -136,17 +150,29 @@ Result<DeviceProfile> find_device(std::span<const DeviceProfile> devices, std::s
               name, suggestions.empty() ? "none" : suggestions);
 }
 
+std::optional<uint64_t> kv_bytes(std::span<const KvGeometry> kv, uint64_t context_tokens) {
+  uint64_t bytes = 0;
+  for (const KvGeometry& part : kv) {
+    const uint64_t tokens =
+        part.window > 0 ? std::min(part.window, context_tokens) : context_tokens;
+    const uint64_t factors[] = {
+        2, part.layers, part.kv_heads, part.head_dim, part.bytes_per_element, tokens};
+    const auto of_part = checked_product(factors);
+    const auto sum = of_part ? checked_add(bytes, *of_part) : std::nullopt;
+    if (!sum) return std::nullopt;
+    bytes = *sum;
+  }
+  return bytes;
+}
+
 Result<DeviceBudget> device_budget(const DeviceProfile& device, uint64_t context_tokens,
-                                   const KvGeometry& kv, uint64_t scratch_bytes) {
-  const uint64_t factors[] = {
-      2, kv.layers, kv.kv_heads, kv.head_dim, kv.bytes_per_element, context_tokens};
-  const auto kv_bytes = checked_product(factors);
+                                   std::span<const KvGeometry> kv, uint64_t scratch_bytes) {
+  const auto cache_bytes = kv_bytes(kv, context_tokens);
   constexpr uint64_t kMax = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  if (!kv_bytes || *kv_bytes > kMax || scratch_bytes > kMax || device.memory_bytes > kMax ||
+  if (!cache_bytes || *cache_bytes > kMax || scratch_bytes > kMax || device.memory_bytes > kMax ||
       device.usable_bytes > device.memory_bytes)
-    return fail(ErrorCode::kInvalidArgument,
-                "a KV cache of {} tokens ({} layers, {} heads of {}) is out of range on {}",
-                context_tokens, kv.layers, kv.kv_heads, kv.head_dim, device.name);
+    return fail(ErrorCode::kInvalidArgument, "a KV cache of {} tokens ({}) is out of range on {}",
+                context_tokens, geometry_text(kv), device.name);
 
   DeviceBudget budget;
   const std::string reason =
@@ -155,20 +181,18 @@ Result<DeviceBudget> device_budget(const DeviceProfile& device, uint64_t context
       {fmt::format("memory of {}", device.name), static_cast<int64_t>(device.memory_bytes)},
       {fmt::format("system's share: {}", reason),
        -static_cast<int64_t>(device.memory_bytes - device.usable_bytes)},
-      {fmt::format("KV cache: {} tokens × {} bytes (2 × {} layers × {} heads × {} × {} bytes)",
-                   context_tokens, context_tokens == 0 ? 0 : *kv_bytes / context_tokens, kv.layers,
-                   kv.kv_heads, kv.head_dim, kv.bytes_per_element),
-       -static_cast<int64_t>(*kv_bytes)},
+      {fmt::format("KV cache: {} tokens × {}", context_tokens, geometry_text(kv)),
+       -static_cast<int64_t>(*cache_bytes)},
       {"runtime scratch: activations, logits, buffers", -static_cast<int64_t>(scratch_bytes)},
   };
-  const auto taken = checked_add(*kv_bytes, scratch_bytes);
+  const auto taken = checked_add(*cache_bytes, scratch_bytes);
   if (!taken || *taken >= device.usable_bytes)
     return fail(
         ErrorCode::kInvalidArgument,
         "nothing is left for the model on {}: of {} it may use {}, the KV cache of {} tokens "
         "takes {} and runtime scratch {}. Give a shorter --context or a larger device",
         device.name, gigabytes_text(device.memory_bytes), gigabytes_text(device.usable_bytes),
-        context_tokens, gigabytes_text(*kv_bytes), gigabytes_text(scratch_bytes));
+        context_tokens, gigabytes_text(*cache_bytes), gigabytes_text(scratch_bytes));
   budget.bytes = device.usable_bytes - *taken;
   return budget;
 }

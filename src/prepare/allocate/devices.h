@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,13 +43,17 @@ const DeviceProfile* device_named(std::span<const DeviceProfile> devices, std::s
 // The same. Errors: kNotFound with the nearest names.
 Result<DeviceProfile> find_device(std::span<const DeviceProfile> devices, std::string_view name);
 
-// What one token of context costs: 2 · layers · kv_heads · head_dim · bytes_per_element.
+// What one token of context costs in layers that are alike: 2 · layers · kv_heads · head_dim ·
+// bytes_per_element.
 struct KvGeometry {
   uint64_t layers = 0;
   uint64_t kv_heads = 0;
   uint64_t head_dim = 0;
   uint64_t bytes_per_element = 2;
+  uint64_t window = 0;  // tokens that are kept at most; 0: all
 };
+// Of so many tokens; nothing where that is more than 64 bits hold.
+std::optional<uint64_t> kv_bytes(std::span<const KvGeometry> kv, uint64_t context_tokens);
 
 // Activations of a prefill chunk, logits and the allocator's cache: half a GiB holds those of
 // models up to about 30B parameters with mlx_lm's default chunk of 2,048 tokens.
@@ -65,7 +70,7 @@ struct DeviceBudget {
 
 // Errors: kInvalidArgument when nothing is left (the message is the subtraction) or sizes overflow.
 Result<DeviceBudget> device_budget(const DeviceProfile& device, uint64_t context_tokens,
-                                   const KvGeometry& kv,
+                                   std::span<const KvGeometry> kv,
                                    uint64_t scratch_bytes = kRuntimeScratchBytes);
 
 }  // namespace sluice::allocate

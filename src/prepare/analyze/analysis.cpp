@@ -1,7 +1,9 @@
 #include "analyze/analysis.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "stream/journal.h"
 
@@ -77,6 +79,31 @@ Status shape_from_json(const Json& json, std::string_view label, ModuleRecord& r
   return {};
 }
 
+// [layers, kv_heads, head_dim, window] of those that keep alike.
+Json kv_to_json(std::span<const families::KvShape> shapes) {
+  Json list = Json::array();
+  for (const families::KvShape& shape : shapes)
+    list.push_back({shape.layers, shape.kv_heads, shape.head_dim, shape.window});
+  return list;
+}
+
+Result<std::vector<families::KvShape>> kv_from_json(const Json& record, std::string_view label) {
+  constexpr uint64_t kNumberMax = 1 << 24;
+  SLUICE_ASSIGN(const Json* list, json_array(record, "kv", label));
+  std::vector<families::KvShape> shapes;
+  for (const Json& entry : *list) {
+    const bool sound =
+        entry.is_array() && entry.size() == 4 && std::ranges::all_of(entry, [](const Json& number) {
+          return number.is_number_unsigned() && number.get<uint64_t>() <= kNumberMax;
+        });
+    if (!sound)
+      return fail(ErrorCode::kCorrupt, "{}: kv should hold lists of four numbers, found {}", label,
+                  dump_json(entry));
+    shapes.push_back({entry[0], entry[1], entry[2], entry[3]});
+  }
+  return shapes;
+}
+
 }  // namespace
 
 std::vector<allocate::Item> Analysis::items() const {
@@ -109,8 +136,7 @@ Json header_to_json(const AnalysisHeader& header) {
                  {"family", header.family},
                  {"dtype", header.dtype},
                  {"layers", header.layers},
-                 {"kv_heads", header.kv_heads},
-                 {"head_dim", header.head_dim},
+                 {"kv", kv_to_json(header.kv)},
                  {"modules", header.modules},
                  {"best_formats", header.best_formats}};
   if (!header.only_layers.empty()) record["only_layers"] = header.only_layers;
@@ -138,10 +164,7 @@ Result<AnalysisHeader> header_from_json(const Json& record, std::string_view lab
     return fail(ErrorCode::kCorrupt, "{}: unknown dtype \"{}\"", label, header.dtype);
   SLUICE_ASSIGN(const int64_t layers, json_int(record, "layers", 0, INT32_MAX, label));
   header.layers = static_cast<int>(layers);
-  SLUICE_ASSIGN(const int64_t kv_heads, json_int(record, "kv_heads", 0, 1 << 20, label));
-  SLUICE_ASSIGN(const int64_t head_dim, json_int(record, "head_dim", 0, 1 << 20, label));
-  header.kv_heads = static_cast<uint64_t>(kv_heads);
-  header.head_dim = static_cast<uint64_t>(head_dim);
+  SLUICE_ASSIGN(header.kv, kv_from_json(record, label));
   SLUICE_ASSIGN(const int64_t modules, json_int(record, "modules", 0, UINT32_MAX, label));
   header.modules = static_cast<uint64_t>(modules);
   SLUICE_ASSIGN(const Json* formats, json_array(record, "best_formats", label));

@@ -9,13 +9,14 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "families/kv_shape.h"
 #include "io/byte_source.h"
 #include "stream/output_layout.h"
 #include "stream/part.h"
 
 namespace sluice::analyze {
 
-inline constexpr int kAnalysisVersion = 2;
+inline constexpr int kAnalysisVersion = 3;
 
 // What an analysis was made from and how; two with equal headers give equal records.
 struct AnalysisHeader {
@@ -23,7 +24,7 @@ struct AnalysisHeader {
   std::string family;
   std::string dtype;  // of the output: "bfloat16", …
   int layers = 0;
-  uint64_t kv_heads = 0, head_dim = 0;  // of the key-value cache; 0 where unknown
+  std::vector<families::KvShape> kv;  // what the key-value cache keeps
   uint64_t modules = 0;
   std::string only_layers;                // "3-5" for a part of a model; empty: the whole
   std::vector<std::string> best_formats;  // format_text of those priced under the best encoder

@@ -373,21 +373,7 @@ AnalysisHeader make_header(const io::Checkpoint& checkpoint, const families::Mod
   header.dtype = map.dtype_name;
   header.layers = map.layers;
   header.only_layers = map.only_layers;
-  const auto dimension = [&](std::string_view key) -> uint64_t {
-    return static_cast<uint64_t>(
-        json_int(checkpoint.config, key, 0, 1 << 20, "config.json").value_or(0));
-  };
-  const uint64_t heads = dimension("num_attention_heads");
-  header.kv_heads = dimension("num_key_value_heads");
-  if (header.kv_heads == 0) header.kv_heads = heads;
-  header.head_dim = dimension("head_dim");
-  if (header.head_dim == 0 && heads > 0) header.head_dim = dimension("hidden_size") / heads;
-  // Latent attention caches one latent and one rotary key for all heads: as much as keys and values
-  // of one head of half their width.
-  if (const uint64_t latent = dimension("kv_lora_rank"); latent > 0) {
-    header.kv_heads = 1;
-    header.head_dim = (latent + dimension("qk_rope_head_dim") + 1) / 2;
-  }
+  header.kv = families::kv_shapes(checkpoint, map);
   header.modules = map.modules.size();
   for (const QuantFormat& format : options.best_formats)
     header.best_formats.push_back(format_text(format));

@@ -70,7 +70,8 @@ class Job {
         reader_count_(options.readers > 0 ? options.readers
                       : checkpoint.remote ? kRemoteReaders
                                           : reader_count(options.workers)),
-        unit_count_(scattered ? kTransposedUnitsMax : worker_count_ + 2 * reader_count_),
+        unit_count_(scattered ? kTransposedUnitsMax
+                              : std::min<size_t>(worker_count_ + 2 * reader_count_, kUnitsMax)),
         free_(unit_count_),
         ready_(unit_count_ * kUnitBlocksMax) {}
 
@@ -79,6 +80,8 @@ class Job {
 
  private:
   Status describe(uint32_t module);
+  uint64_t read_bytes(const OutputModule& module, const ModuleSource& source,
+                      const Block& block) const;
   void read_units();
   Status read_unit(uint32_t number, Unit& unit) const;
   void visit_blocks(unsigned worker);
@@ -121,15 +124,25 @@ Status Job::prepare(std::span<const uint32_t> modules) {
   return {};
 }
 
+// What is read for a block. Where rows or columns are left out, what lies between comes along.
+uint64_t Job::read_bytes(const OutputModule& module, const ModuleSource& source,
+                         const Block& block) const {
+  uint64_t bytes = block.rows * source.row_bytes() * (source.has_gaps ? 2 : 1);
+  std::vector<ByteRange> companions;
+  visitor_.list_companions(module, block, companions);
+  for (const ByteRange& range : companions) bytes += range.bytes;
+  return bytes;
+}
+
 Status Job::describe(uint32_t index) {
-  SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, map_.modules[index]));
+  const OutputModule& module = map_.modules[index];
+  SLUICE_ASSIGN(const ModuleSource source, describe_source(checkpoint_, module));
   const uint64_t block_bytes =
-      std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
-  // Where rows or columns are left out, what lies between is read along.
+      source.grid.block_count() == 0
+          ? 1
+          : std::max<uint64_t>(1, read_bytes(module, source, source.grid.block(index, 0)));
   const uint64_t unit_bytes =
-      (source.is_scattered() ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_)
-                             : kUnitBytes) /
-      (source.has_gaps ? 2 : 1);
+      source.is_scattered() ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_) : kUnitBytes;
   const auto per_unit =
       static_cast<uint32_t>(std::clamp<uint64_t>(unit_bytes / block_bytes, 1, kUnitBlocksMax));
   work_.push_back({index, source, per_unit, unit_total_});

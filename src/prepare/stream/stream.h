@@ -68,7 +68,8 @@ struct StreamOptions {
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
 };
 
-// Blocks are read in units of several that lie together, this many bytes or one block at a time.
+// Blocks are read in units of several that lie together, this many bytes with their companions, or
+// one block, at a time.
 inline constexpr uint64_t kUnitBytes = 1 << 20;
 // Of a transposed module, or one that is stored by columns, a block is a few columns, which lie as
 // short pieces all over its source: more blocks together make longer pieces, and fewer requests. Of
@@ -77,14 +78,15 @@ inline constexpr uint64_t kUnitBytes = 1 << 20;
 inline constexpr uint64_t kTransposedBytesMax = 16 << 20;
 inline constexpr size_t kTransposedUnitsMax = 4;
 inline constexpr unsigned kTransposedWorkersMax = 24;
+// However many workers there are: a unit is blocks enough for several of them.
+inline constexpr size_t kUnitsMax = 64;
 // Reading threads: enough large requests at a time for the fastest drives.
 unsigned reader_count(unsigned workers);
 // Over a network most of a request's time is waiting for it to come back.
 inline constexpr unsigned kRemoteReaders = 16;
 
-// modules: indices into map.modules. Memory: about (workers + 2·readers) units of source bytes with
-// their companions, and workers blocks of f32. Errors: the first one met; kCancelled after a
-// cancellation.
+// modules: indices into map.modules. Memory: about (workers + 2·readers) units, at most kUnitsMax
+// of them, and workers blocks of f32. Errors: the first one met; kCancelled after a cancellation.
 Status stream_modules(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options);

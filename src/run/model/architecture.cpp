@@ -38,6 +38,14 @@ constexpr const Architecture* kArchitectures[] = {
     &kQwen3_5,      //
     &kQwen3_5Moe,   //
     &kNemotronH,    //
+    &kGemma2,       //
+    &kQwen3Vl,      //
+    &kQwen3VlMoe,   //
+    &kMimo,         //
+    &kSmollm3,      //
+    &kSeedOss,      //
+    &kErnie4_5,     //
+    &kMistral3,     //
 };
 
 Status read_activation(const Json& json, const std::string& label) {
@@ -149,6 +157,23 @@ Status read_windows(const Json& json, const std::string& label, uint32_t window,
     return read_layer_types(*types, window, out, label);
   for (uint64_t layer = first; layer < out.layers.size(); ++layer)
     out.layers[layer].window = window;
+  return {};
+}
+
+Status read_rope_layers(const Json& json, const std::string& label, uint64_t interval,
+                        ModelConfig& out) {
+  for (size_t layer = 0; layer < out.layers.size(); ++layer)
+    out.layers[layer].uses_rope = (layer + 1) % interval != 0;
+  const Json* list = json_find(json, "no_rope_layers");
+  if (list == nullptr || (list->is_array() && list->empty())) return {};
+  if (!list->is_array() || list->size() != out.layers.size())
+    return fail(ErrorCode::kCorrupt, "{}: no_rope_layers should be a list of {} layers", label,
+                out.layers.size());
+  for (size_t layer = 0; layer < out.layers.size(); ++layer) {
+    const Json holder{{"no_rope_layers", (*list)[layer]}};
+    SLUICE_ASSIGN(const int64_t rotates, json_int(holder, "no_rope_layers", 0, 1, label));
+    out.layers[layer].uses_rope = rotates == 1;
+  }
   return {};
 }
 

@@ -52,6 +52,14 @@ extern const Architecture kPhimoe;
 extern const Architecture kQwen3Next;
 extern const Architecture kQwen3_5;
 extern const Architecture kQwen3_5Moe;
+extern const Architecture kGemma2;
+extern const Architecture kQwen3Vl;
+extern const Architecture kQwen3VlMoe;
+extern const Architecture kMimo;
+extern const Architecture kSmollm3;
+extern const Architecture kSeedOss;
+extern const Architecture kErnie4_5;
+extern const Architecture kMistral3;
 
 // ---- single values, or a fallback where the key is missing ----
 
@@ -84,6 +92,10 @@ Status read_rope_table(const Json& json, const std::string& label, double theta_
 // list, the layers from first on do.
 Status read_windows(const Json& json, const std::string& label, uint32_t window, uint64_t first,
                     ModelConfig& out);
+// The layers that no_rope_layers marks with 1 rotate, whatever its name says; without such a list
+// all but every interval-th do.
+Status read_rope_layers(const Json& json, const std::string& label, uint64_t interval,
+                        ModelConfig& out);
 // sliding_window; 0 where it is missing.
 Result<uint32_t> read_window(const Json& json, const std::string& label);
 // num_experts_per_tok, into router.top_k; nothing for dense models.

@@ -9,23 +9,6 @@ namespace {
 
 constexpr uint64_t kNopeInterval = 4;  // the layers that do not rotate, where no list names them
 
-Status read_rope_layers(const Json& config, const std::string& label, ModelConfig& out) {
-  for (size_t layer = 0; layer < out.layers.size(); ++layer)
-    out.layers[layer].uses_rope = (layer + 1) % kNopeInterval != 0;
-  // 1 stands for a layer that rotates, whatever the name says.
-  const Json* list = json_find(config, "no_rope_layers");
-  if (list == nullptr || (list->is_array() && list->empty())) return {};
-  if (!list->is_array() || list->size() != out.layers.size())
-    return fail(ErrorCode::kCorrupt, "{}: no_rope_layers should be a list of {} layers", label,
-                out.layers.size());
-  for (size_t layer = 0; layer < out.layers.size(); ++layer) {
-    const Json holder{{"no_rope_layers", (*list)[layer]}};
-    SLUICE_ASSIGN(const int64_t rotates, json_int(holder, "no_rope_layers", 0, 1, label));
-    out.layers[layer].uses_rope = rotates == 1;
-  }
-  return {};
-}
-
 // A number, or whether there is any; transformers' default is that there is.
 Result<bool> tunes_temperature(const Json& config, const std::string& label) {
   constexpr std::string_view kKey = "attn_temperature_tuning";
@@ -39,7 +22,7 @@ Result<bool> tunes_temperature(const Json& config, const std::string& label) {
 Status configure(const Json& config, const std::string& label, ModelConfig& out) {
   SLUICE_TRY(read_decoder(config, label, 500000, out));
   out.ropes[0].style = RopeStyle::kInterleaved;
-  SLUICE_TRY(read_rope_layers(config, label, out));
+  SLUICE_TRY(read_rope_layers(config, label, kNopeInterval, out));
   SLUICE_ASSIGN(const uint64_t chunk,
                 integer_or(config, "attention_chunk_size", 1, UINT32_MAX, 8192, label));
   for (LayerConfig& layer : out.layers)

@@ -75,8 +75,7 @@ Result<uint64_t> budget_of_device(Context& context, const analyze::Analysis& ana
   SLUICE_ASSIGN(const auto devices, known_devices(context));
   SLUICE_ASSIGN(const allocate::DeviceProfile device,
                 allocate::find_device(devices, options.device));
-  const allocate::KvGeometry kv{static_cast<uint64_t>(analysis.header.layers),
-                                analysis.header.kv_heads, analysis.header.head_dim, 2};
+  const std::vector<allocate::KvGeometry> kv = kv_geometry(analysis.header.kv);
   SLUICE_ASSIGN(const allocate::DeviceBudget budget,
                 allocate::device_budget(device, options.context_tokens, kv));
   Table table({Align::kLeft, Align::kRight});
@@ -123,6 +122,13 @@ Result<std::shared_ptr<const io::Checkpoint>> open_source(Context& context,
 
 Result<std::string> local_path(Context& context, const std::string& model) {
   return io::local_model_path(model, places_of(context), *context.console);
+}
+
+std::vector<allocate::KvGeometry> kv_geometry(std::span<const families::KvShape> shapes) {
+  std::vector<allocate::KvGeometry> geometry;
+  for (const families::KvShape& shape : shapes)
+    geometry.push_back({shape.layers, shape.kv_heads, shape.head_dim, 2, shape.window});
+  return geometry;
 }
 
 Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,

@@ -37,6 +37,9 @@ struct OpenedModel {
 Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,
                                const std::string& only_layers = "");
 
+// Keys and values of 16 bits.
+std::vector<allocate::KvGeometry> kv_geometry(std::span<const families::KvShape> shapes);
+
 // An output's name on the command line: anything but nothing.
 CLI::Validator name_check();
 // --dtype.
