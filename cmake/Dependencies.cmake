@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash tomlplusplus eigen libedit threads (also as sluice::fmt and so on),
+# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit threads (also as sluice::fmt and so on),
 # and liburing and simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -11,6 +11,11 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+find_package(CURL 7.85 REQUIRED)  # part of macOS
+if(APPLE)  # Homebrew keeps it out of the way of the system's own
+  list(APPEND CMAKE_PREFIX_PATH /opt/homebrew/opt/openssl@3 /usr/local/opt/openssl@3)
+endif()
+find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   pkg_check_modules(liburing IMPORTED_TARGET liburing)
 endif()
@@ -28,6 +33,8 @@ _sluice_dependency(threads Threads::Threads)
 _sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
 _sluice_dependency(cli11 CLI11::CLI11)
 _sluice_dependency(xxhash PkgConfig::libxxhash)
+_sluice_dependency(curl CURL::libcurl)
+_sluice_dependency(crypto OpenSSL::Crypto)
 _sluice_dependency(eigen Eigen3::Eigen)
 add_library(sluice_libedit INTERFACE)
 target_include_directories(sluice_libedit SYSTEM INTERFACE "${SLUICE_EDITLINE_INCLUDE}")

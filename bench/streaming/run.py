@@ -23,6 +23,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,8 @@ LLAMA_CPP = ROOT / "build/peer/llama.cpp"
 CGROUP = Path("/sys/fs/cgroup/memory/sluice_bench")
 COLUMNS = ["commit", "processor", "model", "share", "limit_bytes", "side", "tokens_per_s",
            "prefill_tokens_per_s", "disk_bytes_token", "hit_rate", "share_of_disk_limit",
-           "disk_bytes_s", "cpu_s_token", "peak_bytes", "cgroup_peak_bytes", "read_ahead_kb"]
+           "disk_bytes_s", "cpu_s_token", "first_token_s", "peak_bytes", "cgroup_peak_bytes",
+           "read_ahead_kb", "prompt", "repetitions"]
 
 
 def files_of(model):
@@ -79,35 +81,58 @@ def read_ahead_file(path):
                 if p.exists())
 
 
-def ours(model, limit, arguments):
+def first_token(model, limit):
+    """Seconds from the start of the process to its first token, files not cached; None where the model
+    has no tokenizer."""
+    drop_cache(model)
+    begin = time.monotonic()
+    output, _ = in_cgroup(limit, SLUICE, "run", model, "--memory", f"{limit}B", "--raw", "-p",
+                          "Once upon a time", "-n", 1, "--context", 512, "--quiet")
+    return dict(first_token_s=time.monotonic() - begin) if output is not None else {}
+
+
+def bench(model, limit, prompt, tokens, repetitions):
+    """Results by kind and the whole answer of one `sluice bench`; None: it was killed."""
     drop_cache(model)
     output, peak = in_cgroup(limit, SLUICE, "bench", model, "--memory", f"{limit}B", "--json",
-                             "--quiet", "--prompts", arguments.prompt, "--tokens",
-                             arguments.tokens, "--repetitions", arguments.repetitions)
+                             "--quiet", "--prompts", prompt, "--tokens", tokens, "--repetitions",
+                             repetitions)
     if output is None:
         return None
     found = json.loads(output)
-    results = {result["kind"]: result for result in found["results"]}
+    return {result["kind"]: result for result in found["results"]}, found, peak
+
+
+def ours(model, limit, arguments):
+    # Decoding in many pairs with its own reads; a long prompt once, which takes as long as all of them.
+    decoded = bench(model, limit, 16, arguments.tokens, arguments.repetitions)
+    if decoded is None:
+        return None
+    results, found, peak = decoded
     decode = results["decode"]
     row = dict(tokens_per_s=decode["tokens_per_s"], peak_bytes=found["peak_resident_bytes"],
-               prefill_tokens_per_s=results["prefill"]["tokens_per_s"], cgroup_peak_bytes=peak)
+               cgroup_peak_bytes=peak)
     if "disk_limit_s" in decode:
         row |= dict(disk_bytes_token=decode["disk_bytes_step"], hit_rate=decode["hit_rate"],
                     share_of_disk_limit=decode["share_of_disk_limit"],
                     disk_bytes_s=decode["disk_bytes_step"] * decode["tokens"]
                     / decode["disk_limit_s"], cpu_s_token=decode["cpu_s_step"])
-    return row
+    read = bench(model, limit, arguments.prompt, 1, 1)
+    if read is not None:
+        row |= dict(prefill_tokens_per_s=read[0]["prefill"]["tokens_per_s"])
+    return row | first_token(model, limit)
 
 
 def peer(model, limit, arguments):
     drop_cache(model)
     output, peak = in_cgroup(limit, LLAMA_CPP, "llama-bench", "-m", model, "-t", os.cpu_count(),
-                             "-p", "0", "-n", arguments.peer_tokens, "-r", 1, "-o", "json",
+                             "-p", arguments.prompt, "-n", arguments.peer_tokens, "-r", 1, "-o", "json",
                              "--load-mode", "mmap", "--repack", 0)
     if output is None:
         return None
-    [test] = json.loads(output)
-    return dict(tokens_per_s=statistics.median(test["samples_ts"]), cgroup_peak_bytes=peak)
+    prefill, decode = json.loads(output)
+    return dict(tokens_per_s=statistics.median(decode["samples_ts"]), cgroup_peak_bytes=peak,
+                prefill_tokens_per_s=statistics.median(prefill["samples_ts"]))
 
 
 def main():
@@ -117,7 +142,7 @@ def main():
     parser.add_argument("--peer", action="append", default=[], metavar="MODEL=GGUF")
     parser.add_argument("--shares", default="25,37.5,50,75,100")
     parser.add_argument("--limits", help="bytes instead of shares, by commas")
-    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--peer-tokens", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=10)
@@ -136,7 +161,9 @@ def main():
             writer.writeheader()
 
         def note(row, **common):
-            writer.writerow(common | row | dict(commit=commit, processor=processor))
+            writer.writerow(common | row | dict(commit=commit, processor=processor,
+                                                prompt=arguments.prompt,
+                                                repetitions=arguments.repetitions))
             file.flush()
             shown = {key: round(value, 3) if isinstance(value, float) else value
                      for key, value in (common | row).items()}

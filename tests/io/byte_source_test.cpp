@@ -146,7 +146,7 @@ TEST(DirectRead, KeptPagesGiveTheSameBytes) {
   const auto cache = std::make_shared<DescriptorCache>();
   const auto source = *open_file_source(folder.file("f"), cache, kAlways);
   expect_reads(*source, text, 100, 8000);
-  cache->keep_pages();
+  cache->set_pages(DescriptorCache::Pages::kKept);
   expect_reads(*source, text, 100, 8000);
   expect_reads(*source, text, 0, text.size());
 }

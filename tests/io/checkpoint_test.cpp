@@ -144,7 +144,7 @@ TEST(CheckpointTest, ContradictionsAreErrors) {
             "config.json"},
            {"config damaged", [](auto& f) { f.write("config.json", "{\"a\":"); },
             ErrorCode::kCorrupt, "config.json"},
-           {"config NaN", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":NaN})"); },
+           {"config nan", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":nan})"); },
             ErrorCode::kCorrupt, "config.json"},
            {"config 1e400", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":1e400})"); },
             ErrorCode::kCorrupt, "config.json"},
@@ -155,9 +155,10 @@ TEST(CheckpointTest, ContradictionsAreErrors) {
             ErrorCode::kCorrupt, "config.json"},
            {"generation config damaged", [](auto& f) { f.write("generation_config.json", "nope"); },
             ErrorCode::kCorrupt, "generation_config.json"},
-           {"8-bit floats without blocks",
+           {"blocks of 8-bit floats without sides",
             [](auto& f) {
-              f.write("config.json", R"({"quantization_config":{"quant_method":"fp8"}})");
+              f.write("config.json",
+                      R"({"quantization_config":{"quant_method":"fp8","weight_block_size":128}})");
             },
             ErrorCode::kUnsupported, "weight_block_size"},
            {"index damaged", [](auto& f) { f.write(kIndex, "{"); }, ErrorCode::kCorrupt, kIndex},

@@ -57,8 +57,10 @@ class FileSource : public ByteSource {
       out = out.subspan(done);
     }
     SLUICE_ASSIGN(const auto fd, plain_descriptor());
+    if (!past_cache()) return read_fully(fd->get(), offset, out, path_);
+    expect_scattered_reads(fd->get());
     SLUICE_TRY(read_fully(fd->get(), offset, out, path_));
-    if (past_cache()) drop_cached(fd->get(), offset, out.size());
+    drop_cached(fd->get(), offset, out.size());
     return {};
   }
   uint64_t size() const override { return state_.bytes; }
@@ -98,7 +100,14 @@ class FileSource : public ByteSource {
     });
   }
 
-  bool past_cache() const { return large_ && !descriptors_->keeps_pages(); }
+  bool past_cache() const {
+    switch (descriptors_->pages()) {
+      case DescriptorCache::Pages::kAsDirectReadsSay: return large_;
+      case DescriptorCache::Pages::kKept: return false;
+      case DescriptorCache::Pages::kLeftOut: break;
+    }
+    return true;
+  }
 
   Result<Descriptor> cached_direct_descriptor() const {
     return descriptors_->get(direct_key_, [this]() -> Result<FileDescriptor> {

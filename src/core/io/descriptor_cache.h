@@ -32,10 +32,12 @@ class DescriptorCache {
   // Closes what is kept under the key.
   void forget(uint64_t key) EXCLUDES(mutex_);
 
-  // From now on whatever is read of these files goes through the page cache and stays there,
-  // whatever DirectReads say: for a model that is soon read again, where there is room for it.
-  void keep_pages() { keeps_pages_.store(true, std::memory_order_relaxed); }
-  bool keeps_pages() const { return keeps_pages_.load(std::memory_order_relaxed); }
+  // What becomes of pages that are read: as DirectReads say; kept, for a model that is soon read
+  // again, where there is room for it; or left out of the page cache however small the files are,
+  // for a model that must do with little memory.
+  enum class Pages { kAsDirectReadsSay, kKept, kLeftOut };
+  void set_pages(Pages pages) { pages_.store(pages, std::memory_order_relaxed); }
+  Pages pages() const { return pages_.load(std::memory_order_relaxed); }
 
  private:
   struct Entry {
@@ -43,7 +45,7 @@ class DescriptorCache {
     std::shared_ptr<const FileDescriptor> descriptor;
   };
   const size_t capacity_;
-  std::atomic<bool> keeps_pages_{false};
+  std::atomic<Pages> pages_{Pages::kAsDirectReadsSay};
   Mutex mutex_;
   std::list<Entry> entries_ GUARDED_BY(mutex_);  // most recently used first
   uint64_t next_key_ GUARDED_BY(mutex_) = 0;

@@ -150,10 +150,20 @@ Result<size_t> read_direct(int fd, uint64_t offset, std::span<std::byte> out,
   return done;
 }
 
+void expect_scattered_reads([[maybe_unused]] int fd) {
+#if defined(__linux__)
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+#endif
+}
+
 void drop_cached([[maybe_unused]] int fd, [[maybe_unused]] uint64_t offset,
                  [[maybe_unused]] uint64_t bytes) {
 #if defined(__linux__)
-  ::posix_fadvise(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  // Pages that are only partly in the range would stay. No bytes: to the end of the file.
+  static const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t from = offset / page * page;
+  if (bytes != 0) bytes = (offset - from + bytes + page - 1) / page * page;
+  ::posix_fadvise(fd, static_cast<off_t>(from), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
 #endif
 }
 

@@ -46,7 +46,9 @@ FileDescriptor open_direct(const std::string& path);
 // system began to refuse: less than out.size() only then, and the rest must be read another way.
 Result<size_t> read_direct(int fd, uint64_t offset, std::span<std::byte> out,
                            std::string_view path);
-// Lets go of what the page cache holds of a range of a file, as far as it is clean.
+// Small reads here and there: the system reads nothing ahead.
+void expect_scattered_reads(int fd);
+// Lets go of the pages that the cache holds of a range of a file, as far as they are clean.
 void drop_cached(int fd, uint64_t offset, uint64_t bytes);
 
 // Fill, or write out, the whole span at offset.

@@ -12,14 +12,16 @@ constexpr uint64_t kWriteBehindBytes = 16 << 20;
 }  // namespace
 
 Json result_to_json(uint32_t module, const ModuleResult& result) {
-  return {{"module", module},
-          {"source", result.source.hex()},
-          {"weight", result.weight.hex()},
-          {"scales", result.scales.hex()},
-          {"biases", result.biases.hex()},
-          {"squared_error", result.error.squared_error},
-          {"squared_weight", result.error.squared_weight},
-          {"error_max", result.error.error_max}};
+  Json record{{"module", module},
+              {"source", result.source.hex()},
+              {"weight", result.weight.hex()},
+              {"scales", result.scales.hex()},
+              {"biases", result.biases.hex()},
+              {"squared_error", result.error.squared_error},
+              {"squared_weight", result.error.squared_weight},
+              {"error_max", result.error.error_max}};
+  if (result.proved) record["proved"] = true;
+  return record;
 }
 
 Checkpointer::Checkpointer(const stream::OutputLayout& layout,

@@ -64,11 +64,13 @@ Result<std::vector<const PlannedTensor*>> match_plan(const ModelMap& map, const 
 Json checkpoint_header(const io::Checkpoint& checkpoint) {
   Hasher modified;
   for (const auto& file : checkpoint.files) modified.update(fmt::format("{};", file->version()));
-  return {{"kind", "convert"},
-          {"version", 1},
-          {"tool", kVersion},
-          {"source", checkpoint.identity_digest().hex()},
-          {"modified", modified.finish().hex()}};
+  Json header{{"kind", "convert"},
+              {"version", 1},
+              {"tool", kVersion},
+              {"source", checkpoint.identity_digest().hex()},
+              {"modified", modified.finish().hex()}};
+  if (!checkpoint.revision.empty()) header["revision"] = checkpoint.revision;
+  return header;
 }
 
 // What every run of the same job has in common; a journal with another first record is not ours.
@@ -87,6 +89,13 @@ Json journal_header(const io::Checkpoint& checkpoint, const Plan& plan, const Ou
 // path: of that journal.
 Status check_header(const Json& record, const Json& wanted, const std::string& out,
                     const std::string& path) {
+  const Json *now = json_find(wanted, "revision"), *then = json_find(record, "revision");
+  if (now != nullptr && then != nullptr && then->is_string() && *now != *then)
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was begun from commit {} of the source, which is at {} now; go on with @{} "
+                "behind its name, or remove {} and {} to start anew",
+                partial_path(out), then->get<std::string>(), now->get<std::string>(),
+                then->get<std::string>(), partial_path(out), path);
   for (const auto& [key, what] :
        {std::pair{"source", "source (or the source has changed since)"},
         std::pair{"modified", "state of the source, whose files have been written to since"},
@@ -139,6 +148,8 @@ Result<ModuleResult> result_from_json(const Json& record, std::string_view label
   SLUICE_ASSIGN(result.error.squared_error, json_number(record, "squared_error", label));
   SLUICE_ASSIGN(result.error.squared_weight, json_number(record, "squared_weight", label));
   SLUICE_ASSIGN(result.error.error_max, json_number(record, "error_max", label));
+  const Json* proved = json_find(record, "proved");
+  result.proved = proved != nullptr && *proved == true;
   return result;
 }
 
@@ -230,6 +241,9 @@ Status Conversion::plan_layout() {
 Status Conversion::take_record(const Json& record, const stream::Part& part,
                                const std::string& path) {
   if (!journal_begun_) {
+    // Before there is a plan, only the source is noted.
+    if (!record.contains("plan"))
+      return check_header(record, checkpoint_header(checkpoint_), out_, path);
     SLUICE_TRY(check_header(record, journal_header(checkpoint_, plan_, layout_, part), out_, path));
     journal_begun_ = true;
     return {};
@@ -240,7 +254,9 @@ Status Conversion::take_record(const Json& record, const stream::Part& part,
   }
   SLUICE_ASSIGN(const int64_t module,
                 json_int(record, "module", 0, static_cast<int64_t>(results_.size()) - 1, path));
-  SLUICE_ASSIGN(results_[static_cast<size_t>(module)], result_from_json(record, path));
+  SLUICE_ASSIGN(const ModuleResult result, result_from_json(record, path));
+  if (result.proved || options_.prove_block == nullptr)
+    results_[static_cast<size_t>(module)] = result;
   return {};
 }
 
@@ -468,7 +484,9 @@ Status Conversion::run_part() {
   SLUICE_TRY(storage_.create_directory(partial_));
   SLUICE_TRY(check_folder());
   SLUICE_TRY(check_space());
-  const std::string model = std::filesystem::absolute(checkpoint_.path).lexically_normal().string();
+  const std::string model =
+      checkpoint_.remote ? checkpoint_.path
+                         : std::filesystem::absolute(checkpoint_.path).lexically_normal().string();
   SLUICE_TRY(
       agree_on_parts_job(storage_, out_, {model, options_.part.count, plan_}, options_.part.index));
   SLUICE_TRY(open_journal());
@@ -539,18 +557,20 @@ Status check_source(const io::Checkpoint& checkpoint, const Plan& plan) {
 
 }  // namespace
 
-Status check_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
+Status begin_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
                         const std::string& out) {
   SLUICE_TRY(check_names(storage, checkpoint, partial_path(out), may_be_shard));
-  SLUICE_ASSIGN(const auto journal, storage.open_source(journal_path(out)));
+  const std::string path = journal_path(out);
+  const Json header = checkpoint_header(checkpoint);
   bool first = true;
-  const auto end = stream::read_journal(*journal, [&](const Json& record) -> Status {
-    if (std::exchange(first, false))
-      return check_header(record, checkpoint_header(checkpoint), out, journal_path(out));
-    return {};
-  });
-  if (!end) return std::unexpected(end.error());
-  return {};
+  SLUICE_ASSIGN(const auto journal,
+                stream::Journal::open(storage, path, [&](const Json& record) -> Status {
+                  if (!std::exchange(first, false)) return {};
+                  return check_header(record, header, out, path);
+                }));
+  if (!first) return {};
+  SLUICE_TRY(journal->append(header));
+  return journal->sync();
 }
 
 Result<ConvertSummary> convert(io::Storage& storage, const io::Checkpoint& checkpoint,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 
 #include "allocate/plan.h"
@@ -18,7 +19,16 @@
 #include "numerics/affine.h"
 #include "stream/part.h"
 
+namespace sluice::stream {
+struct RowBlock;
+}
+
 namespace sluice::convert {
+
+// All rows of a block in each tensor that its module becomes.
+struct EncodedBlock {
+  std::span<const std::byte> weight, scales, biases;
+};
 
 struct ConvertOptions {
   // A part encodes its own modules only; merge() publishes once all parts are done.
@@ -33,6 +43,10 @@ struct ConvertOptions {
   uint64_t bytes_per_checkpoint = 256ull << 20;
   // Of out, for a caller that works there before converting; null: convert takes one itself.
   OutputClaim* claim = nullptr;
+  // Sees every block beside what was made of it, before that is written. Called concurrently, as
+  // Visitor::visit. An error ends the conversion. What an earlier run made without it is made anew.
+  std::function<Status(const stream::RowBlock& block, const EncodedBlock& made, unsigned worker)>
+      prove_block;
   // Called with the complete, unpublished folder; an error leaves it unpublished.
   std::function<Status(const std::string& partial)> before_publishing;
 };
@@ -45,7 +59,8 @@ struct ConvertSummary {
 
 // What can be said of an unfinished output before there is a plan: it holds nothing of somebody
 // else's, and was begun from this checkpoint by this version. Errors: kInvalidArgument otherwise.
-Status check_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
+// A new one's journal says from now on what it was begun from.
+Status begin_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
                         const std::string& out);
 
 // Creates out from checkpoint. Errors: kInvalidArgument when out exists, or when an unfinished run

@@ -160,6 +160,9 @@ Status ConvertVisitor::visit(const RowBlock& block, unsigned worker) {
   Scratch& scratch = scratch_[worker];
   BlockResult& result = results_of(block)[block.block.index];
   SLUICE_ASSIGN(result.error, encode(block, scratch));
+  if (options_.prove_block != nullptr)
+    SLUICE_TRY(
+        options_.prove_block(block, {scratch.weight, scratch.scales, scratch.biases}, worker));
   SLUICE_TRY(write(block, scratch));
   result.source = digest_of(block.source);
   result.weight = digest_of(scratch.weight);
@@ -186,6 +189,7 @@ Status ConvertVisitor::finish_module(uint32_t module) {
   }
   if (blocks == nullptr) blocks = std::make_unique<std::vector<BlockResult>>();
   ModuleResult result;
+  result.proved = options_.prove_block != nullptr;
   Hasher source, weight, scales, biases;
   for (const BlockResult& block : *blocks) {
     source.update(block.source);

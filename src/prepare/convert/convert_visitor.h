@@ -47,6 +47,7 @@ class ConvertVisitor : public stream::Visitor {
         checkpointer_(targets.layout, targets.files, targets.journal, targets.results,
                       options.bytes_per_checkpoint),
         kernels_(kernels::kernel_table(options.simd)),
+        options_(options),
         scratch_(options.workers),
         states_(map.modules.size()) {}
 
@@ -85,6 +86,7 @@ class ConvertVisitor : public stream::Visitor {
   std::span<const std::unique_ptr<io::WritableFile>> files_;
   Checkpointer checkpointer_;
   const kernels::KernelTable& kernels_;
+  const ConvertOptions& options_;
   std::vector<Scratch> scratch_;
 
   Mutex mutex_;

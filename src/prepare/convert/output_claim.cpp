@@ -1,5 +1,7 @@
 #include "convert/output_claim.h"
 
+#include "stream/journal.h"
+
 namespace sluice::convert {
 
 // "a/b/" and "a/b" are one folder, whose neighbours are a/b.partial and a/b.journal.
@@ -18,11 +20,24 @@ OutputClaim::OutputClaim(io::Storage& storage, std::string out, std::unique_ptr<
 OutputClaim::~OutputClaim() {
   // Once the journal has been removed, another process may have begun one of its own.
   if (finished_) return;
+  const auto begun = journal_is_begun();
+  if (!begun || *begun) return;
+  // A folder that holds something stays: removing it fails. What it was begun from is then worth
+  // knowing.
+  const bool removed = storage_.remove(partial_path(out_)).has_value();
   const auto empty = journal_is_empty();
-  if (!empty || !*empty) return;
-  // A folder that holds something stays: removing it fails.
-  (void)storage_.remove(partial_path(out_));
-  (void)storage_.remove(journal_path(out_));
+  if (removed || (empty && *empty)) (void)storage_.remove(journal_path(out_));
+}
+
+// Whether there is more than a note of the source.
+Result<bool> OutputClaim::journal_is_begun() const {
+  SLUICE_ASSIGN(const auto journal, storage_.open_source(journal_path(out_)));
+  bool begun = false;
+  SLUICE_TRY(stream::read_journal(*journal, [&](const Json& record) -> Status {
+    begun = begun || record.contains("plan");
+    return {};
+  }));
+  return begun;
 }
 
 Result<bool> OutputClaim::journal_is_empty() const {

@@ -38,6 +38,7 @@ class OutputClaim {
  private:
   OutputClaim(io::Storage& storage, std::string out, std::unique_ptr<io::LockFile> lock);
   Result<bool> journal_is_empty() const;
+  Result<bool> journal_is_begun() const;
   Status check_names();
 
   io::Storage& storage_;

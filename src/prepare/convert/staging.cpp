@@ -28,9 +28,11 @@ std::string base_name(std::string path) {
   return path.substr(path.find_last_of('/') + 1);
 }
 
-// "Qwen/Qwen3-8B" for a folder of Hugging Face's cache, models--Qwen--Qwen3-8B/snapshots/…, whose
-// own name says nothing; else the last component.
-std::string model_name(const std::string& path) {
+// "Qwen/Qwen3-8B" for a repository on a hub, and for a folder of Hugging Face's cache,
+// models--Qwen--Qwen3-8B/snapshots/…, whose own name says nothing; else the last component.
+std::string model_name(const io::Checkpoint& checkpoint) {
+  if (!checkpoint.repository.empty()) return checkpoint.repository;
+  const std::string& path = checkpoint.path;
   constexpr std::string_view kMark = "models--";
   const size_t mark = path.rfind(kMark);
   if (mark == std::string::npos || path.find("/snapshots/", mark) == std::string::npos)
@@ -103,7 +105,7 @@ std::string model_card(const io::Checkpoint& checkpoint, const Plan& plan,
     formats +=
         fmt::format("| {} | {} | {} | {} |\n", numerics::format_text(share.format),
                     numerics::encoder_name(share.encoder), share.modules, bytes_text(share.bytes));
-  const std::string name = model_name(checkpoint.path);
+  const std::string name = model_name(checkpoint);
   return fmt::format(
       "{}\n"
       "Prepared by Sluice {} from {}: {} of weights, {:.3f} bits per weight.\n"
@@ -142,16 +144,18 @@ Json output_record(const io::Checkpoint& checkpoint, const families::ModelMap& m
     if (mode == QuantMode::kAffine) entry["biases_xxh3"] = result.biases.hex();
     modules[module.tensor_name()] = std::move(entry);
   }
+  Json source{
+      {"name", checkpoint.repository.empty() ? base_name(checkpoint.path) : checkpoint.repository},
+      {"xxh3", checkpoint.identity_digest().hex()},
+      {"files", std::move(files)}};
+  if (!checkpoint.revision.empty()) source["revision"] = checkpoint.revision;
   // The plan is text that parses: plan_to_json wrote it.
   auto plan_json = parse_json(allocate::plan_to_json(plan), "plan");
   SLUICE_CHECK(plan_json.has_value());
   return sealed({{"version", 1},
                  {"tool", fmt::format("sluice {}", kVersion)},
                  {"block_elements", stream::kBlockElements},
-                 {"source",
-                  {{"name", base_name(checkpoint.path)},
-                   {"xxh3", checkpoint.identity_digest().hex()},
-                   {"files", std::move(files)}}},
+                 {"source", std::move(source)},
                  {"dropped", map.dropped},
                  {"files", std::move(digests)},
                  {"modules", std::move(modules)},

@@ -21,6 +21,7 @@ struct ModuleResult {
   Digest source;
   Digest weight, scales, biases;  // scales and biases only for affine
   numerics::ErrorStats error;
+  bool proved = false;  // every block of it, by ConvertOptions::prove_block
 };
 
 // config.json as mlx_lm writes it: sorted keys, quantization with overrides per module.

@@ -61,7 +61,8 @@ class Visitor {
 struct StreamOptions {
   unsigned workers = 1;
   SourceDecoders decode;
-  // Reading threads; 0: reader_count(workers). One reader and one worker see blocks in order.
+  // Reading threads; 0: reader_count(workers), or kRemoteReaders. One reader and one worker see
+  // blocks in order.
   unsigned readers = 0;
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;  // advanced by source bytes; begin and end are the caller's
@@ -70,9 +71,10 @@ struct StreamOptions {
 // Blocks are read in units of several that lie together, this many bytes with their companions, or
 // one block, at a time.
 inline constexpr uint64_t kUnitBytes = 1 << 20;
-// Of a transposed module a block is a few columns, which lie as short pieces all over its source:
-// more blocks together make longer pieces, and fewer requests. Of all units together, of which
-// there are fewer then, because what describes so many pieces takes memory too.
+// Of a transposed module, or one that is stored by columns, a block is a few columns, which lie as
+// short pieces all over its source: more blocks together make longer pieces, and fewer requests. Of
+// all units together, of which there are fewer then, because what describes so many pieces takes
+// memory too.
 inline constexpr uint64_t kTransposedBytesMax = 16 << 20;
 inline constexpr size_t kTransposedUnitsMax = 4;
 inline constexpr unsigned kTransposedWorkersMax = 24;
@@ -80,6 +82,8 @@ inline constexpr unsigned kTransposedWorkersMax = 24;
 inline constexpr size_t kUnitsMax = 64;
 // Reading threads: enough large requests at a time for the fastest drives.
 unsigned reader_count(unsigned workers);
+// Over a network most of a request's time is waiting for it to come back.
+inline constexpr unsigned kRemoteReaders = 16;
 
 // modules: indices into map.modules. Memory: about (workers + 2·readers) units, at most kUnitsMax
 // of them, and workers blocks of f32. Errors: the first one met; kCancelled after a cancellation.

@@ -191,7 +191,7 @@ void check_record(const Output& output, const Json& record, const io::Checkpoint
   };
   const Json* source = json_find(record, "source");
   if (!says(source, "files", files) || !says(source, "xxh3", checkpoint.identity_digest().hex()) ||
-      !has_only(*source, {"name", "xxh3", "files"}, {}))
+      !has_only(*source, {"name", "xxh3", "files"}, {"revision"}))
     findings.add("sluice.json", "does not describe the source's files");
   if (!has_only(record,
                 {"version", "tool", "block_elements", "source", "dropped", "files", "modules",

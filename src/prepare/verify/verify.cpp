@@ -1,19 +1,16 @@
 #include "verify/verify.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
 #include <utility>
 
 #include "kernels/decode.h"
-#include "numerics/block_codec.h"
 #include "stream/output_layout.h"
 #include "stream/stream.h"
-#include "stream/values.h"
-#include "verify/affine_proof.h"
-#include "verify/block_rows.h"
-#include "verify/fp_proof.h"
+#include "verify/block_prover.h"
 #include "verify/output.h"
 #include "verify/small_files.h"
 
@@ -23,7 +20,6 @@ namespace {
 using allocate::PlannedTensor;
 using families::ModelMap;
 using families::OutputModule;
-using numerics::DType;
 using numerics::Encoder;
 using numerics::ErrorStats;
 using numerics::QuantMode;
@@ -57,9 +53,10 @@ class VerifyVisitor : public stream::Visitor {
         plan_(plan),
         output_(output),
         findings_(findings),
-        states_(map.modules.size()) {
-    for (unsigned i = 0; i < options.workers; ++i) scratch_.emplace_back(options.simd);
-  }
+        options_(options),
+        prover_(checkpoint, map, plan, options.workers, options.simd),
+        scratch_(options.workers),
+        states_(map.modules.size()) {}
 
   // Modules whose tensors are there in the right shapes; the others have their finding already.
   std::vector<uint32_t> comparable_modules();
@@ -68,26 +65,25 @@ class VerifyVisitor : public stream::Visitor {
   Status visit(const RowBlock& block, unsigned worker) override;
   Status finish_module(uint32_t module) override;
 
+  // In place of streaming: reads the output alone, and holds it against the digests of what was
+  // proved while it was made. The same order of calls to finish_module().
+  Status hold_against_record(std::span<const uint32_t> modules);
+
   std::vector<RoleQuality> roles() const;
   uint64_t reencoded_modules() const { return reencoded_; }
+  uint64_t lossless_modules() const { return lossless_; }
 
  private:
   struct Scratch {
-    explicit Scratch(SimdLevel simd) : affine(simd) {}
     std::vector<std::byte> weight, scales, biases;  // as found
-    std::vector<std::byte> expected;                // a plain tensor's in another type
-    std::vector<float> decoded, rounded;
-    AffineProof affine;
-    FpProof fp;
-    Findings findings;  // of the block at hand
   };
 
   void take_output(const RowBlock& block, Scratch& scratch) const;
-  ErrorStats check_affine(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
-  ErrorStats check_fp(const RowBlock& block, const PlannedTensor& planned, Scratch& scratch);
-  ErrorStats check_plain(const RowBlock& block, Scratch& scratch);
+  Result<std::vector<BlockResult>> digest_output(uint32_t module,
+                                                 std::vector<std::byte>& buffer) const;
   void check_digests(const OutputModule& module, const std::vector<BlockResult>& blocks,
                      QuantMode mode);
+  void check_recorded_source(const OutputModule& module, const Digest& recorded);
   void check_error(const OutputModule& module, const PlannedTensor& planned,
                    const ErrorStats& error);
   void note_quality(const OutputModule& module, const ErrorStats& error);
@@ -97,6 +93,8 @@ class VerifyVisitor : public stream::Visitor {
   const allocate::Plan& plan_;
   const Output& output_;
   Findings& findings_;
+  const VerifyOptions& options_;
+  BlockProver prover_;
   std::vector<Scratch> scratch_;
   std::vector<OutputPlace> places_;
 
@@ -105,7 +103,7 @@ class VerifyVisitor : public stream::Visitor {
 
   // finish_module only.
   std::map<std::string, RoleQuality> roles_;
-  uint64_t reencoded_ = 0;
+  uint64_t reencoded_ = 0, lossless_ = 0;
 };
 
 std::vector<uint32_t> VerifyVisitor::comparable_modules() {
@@ -159,71 +157,91 @@ void VerifyVisitor::take_output(const RowBlock& block, Scratch& scratch) const {
   take(place.biases, scratch.biases);
 }
 
-ErrorStats VerifyVisitor::check_affine(const RowBlock& block, const PlannedTensor& planned,
-                                       Scratch& scratch) {
-  const std::span<const float> values =
-      planned.encoder == Encoder::kLossless
-          ? block.values
-          : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
-  const auto rule =
-      plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu : numerics::ParityRule::kCpu;
-  return scratch.affine.check(
-      {block, planned, map_.dtype, rule, values, {scratch.weight, scratch.scales, scratch.biases}},
-      scratch.findings);
-}
-
-ErrorStats VerifyVisitor::check_fp(const RowBlock& block, const PlannedTensor& planned,
-                                   Scratch& scratch) {
-  const std::span<const float> values =
-      planned.encoder == Encoder::kLossless
-          ? block.values
-          : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
-  return scratch.fp.check({block, planned, map_.dtype, values, {scratch.weight, scratch.scales}},
-                          scratch.findings);
-}
-
-ErrorStats VerifyVisitor::check_plain(const RowBlock& block, Scratch& scratch) {
-  const DType output = stream::plain_dtype(checkpoint_, map_, block.module);
-  const uint64_t rows = block.block.rows;
-  std::span<const std::byte> expected = block.source;
-  std::span<const float> decoded = block.values;
-  if (!block.is_plain(output)) {
-    scratch.expected.resize(scratch.weight.size());
-    scratch.decoded.resize(block.values.size());
-    numerics::encode_elements(output, block.values, scratch.expected);
-    numerics::decode_elements(output, scratch.expected, scratch.decoded);
-    expected = scratch.expected;
-    decoded = scratch.decoded;
-  }
-  if (!equal_bytes(expected, scratch.weight))
-    for (uint64_t r = 0; r < rows; ++r)
-      if (!equal_bytes(row_of(expected, r, rows), row_of(scratch.weight, r, rows)))
-        scratch.findings.add(block.module.tensor_name(),
-                             fmt::format("{} differs from the source", place_text(block, r)));
-  return numerics::error_between(block.values, decoded);
-}
-
 Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   Scratch& scratch = scratch_[worker];
-  const PlannedTensor& planned = *plan_.find(block.module.tensor_name());
   take_output(block, scratch);
   BlockResult result;
-  if (numerics::is_fp(planned.format))
-    result.error = check_fp(block, planned, scratch);
-  else if (planned.format.mode == QuantMode::kAffine)
-    result.error = check_affine(block, planned, scratch);
-  else
-    result.error = check_plain(block, scratch);
+  result.error = prover_.check(block, {scratch.weight, scratch.scales, scratch.biases}, worker,
+                               result.findings);
   result.source = digest_of(block.source);
   result.weight = digest_of(scratch.weight);
   result.scales = digest_of(scratch.scales);
   result.biases = digest_of(scratch.biases);
-  result.findings = std::exchange(scratch.findings, {});
   MutexLock lock(mutex_);
   auto& state = states_[block.block.module];
   if (state == nullptr)
     state = std::make_unique<std::vector<BlockResult>>(block.grid.block_count());
   (*state)[block.block.index] = std::move(result);
+  return {};
+}
+
+// Conversion and analysis must have seen the same bytes of the source.
+void VerifyVisitor::check_recorded_source(const OutputModule& module, const Digest& recorded) {
+  const Digest& analyzed = plan_.find(module.tensor_name())->source;
+  if (analyzed != Digest{} && analyzed != recorded)
+    findings_.add(module.tensor_name(),
+                  fmt::format("its source's digest is {} in sluice.json, the analysis found {}",
+                              recorded.hex(), analyzed.hex()));
+}
+
+Result<std::vector<BlockResult>> VerifyVisitor::digest_output(
+    uint32_t index, std::vector<std::byte>& buffer) const {
+  SLUICE_ASSIGN(const stream::BlockGrid grid, stream::make_grid(map_.modules[index]));
+  std::vector<BlockResult> blocks(grid.block_count());
+  const OutputPlace& place = places_[index];
+  for (uint32_t i = 0; i < blocks.size(); ++i) {
+    const stream::Block block = grid.block(index, i);
+    const auto digest = [&](const io::StoredTensor* tensor) -> Result<Digest> {
+      if (tensor == nullptr) return digest_of(std::span<const std::byte>());
+      const uint64_t row_bytes = tensor->bytes / map_.modules[index].rows();
+      buffer.resize(row_bytes * block.rows);
+      SLUICE_TRY(output_.files[tensor->file]->read_at(tensor->offset + block.first_row * row_bytes,
+                                                      buffer));
+      return digest_of(buffer);
+    };
+    SLUICE_ASSIGN(blocks[i].weight, digest(place.weight));
+    SLUICE_ASSIGN(blocks[i].scales, digest(place.scales));
+    SLUICE_ASSIGN(blocks[i].biases, digest(place.biases));
+  }
+  return blocks;
+}
+
+Status VerifyVisitor::hold_against_record(std::span<const uint32_t> modules) {
+  std::atomic<size_t> next{0};
+  Mutex order;  // of finishing
+  size_t next_to_finish = 0;
+  std::vector<bool> read(modules.size());
+  std::optional<Error> error;
+  const auto read_modules = [&] {
+    std::vector<std::byte> buffer;
+    for (size_t i = next++; i < modules.size(); i = next++) {
+      Result<std::vector<BlockResult>> blocks = fail(ErrorCode::kCancelled, "interrupted");
+      if (options_.cancel == nullptr || !options_.cancel->cancelled())
+        blocks = digest_output(modules[i], buffer);
+      MutexLock lock(order);
+      if (!blocks) {
+        if (!error) error = std::move(blocks).error();
+        next = modules.size();
+        return;
+      }
+      {
+        MutexLock states_lock(mutex_);
+        states_[modules[i]] = std::make_unique<std::vector<BlockResult>>(std::move(*blocks));
+      }
+      read[i] = true;
+      const uint32_t done[] = {modules[i]};
+      if (options_.progress != nullptr)
+        options_.progress->advance(stream::source_bytes(checkpoint_, map_, done));
+      for (; next_to_finish < read.size() && read[next_to_finish]; ++next_to_finish)
+        SLUICE_CHECK(finish_module(modules[next_to_finish]).has_value());
+    }
+  };
+  {
+    std::vector<Thread> threads;
+    for (unsigned i = 0; i < stream::reader_count(options_.workers); ++i)
+      threads.emplace_back(read_modules);
+  }
+  if (error) return std::unexpected(std::move(*error));
   return {};
 }
 
@@ -242,7 +260,10 @@ void VerifyVisitor::check_digests(const OutputModule& module,
       findings_.add(subject, fmt::format("{} digest is {}, sluice.json recorded {}", what,
                                          found.hex(), expected.hex()));
   };
-  compare(module.tensor_name(), "its source's", &BlockResult::source, recorded->second.source);
+  if (options_.source_proved)
+    check_recorded_source(module, recorded->second.source);
+  else
+    compare(module.tensor_name(), "its source's", &BlockResult::source, recorded->second.source);
   compare(module.tensor_name(), "its", &BlockResult::weight, recorded->second.weight);
   if (mode == QuantMode::kFloat) return;
   compare(module.path + ".scales", "its", &BlockResult::scales, recorded->second.scales);
@@ -297,10 +318,16 @@ Status VerifyVisitor::finish_module(uint32_t index) {
   check_digests(module, *blocks, mode);
   ErrorStats error;
   for (const BlockResult& block : *blocks) error.merge(block.error);
+  if (options_.source_proved) {
+    // Measured by conversion on the bytes that the digests are of.
+    const auto recorded = output_.recorded.find(module.tensor_name());
+    if (recorded != output_.recorded.end()) error = recorded->second.error;
+  }
   check_error(module, planned, error);
   for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
   if (mode != QuantMode::kFloat) note_quality(module, error);
   if (planned.encoder != Encoder::kBest) ++reencoded_;
+  if (planned.encoder == Encoder::kLossless && error.squared_error == 0) ++lossless_;
   return {};
 }
 
@@ -339,13 +366,17 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   VerifyVisitor visitor(checkpoint, map, record.plan, output, findings, options);
   const std::vector<uint32_t> comparable = visitor.comparable_modules();
   const auto modules = stream::modules_of_part(checkpoint, map, comparable, options.part);
-  stream::StreamOptions stream_options;
-  stream_options.workers = options.workers;
-  stream_options.decode =
-      kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(options.simd));
-  stream_options.cancel = options.cancel;
-  stream_options.progress = options.progress;
-  SLUICE_TRY(stream::stream_modules(checkpoint, map, modules, visitor, stream_options));
+  if (options.source_proved) {
+    SLUICE_TRY(visitor.hold_against_record(modules));
+  } else {
+    stream::StreamOptions stream_options;
+    stream_options.workers = options.workers;
+    stream_options.decode =
+        kernels::source_decoders<stream::SourceDecoders>(kernels::kernel_table(options.simd));
+    stream_options.cancel = options.cancel;
+    stream_options.progress = options.progress;
+    SLUICE_TRY(stream::stream_modules(checkpoint, map, modules, visitor, stream_options));
+  }
 
   VerifyReport report;
   report.findings = findings.take(&report.finding_count);
@@ -355,7 +386,9 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   report.weight_file_bytes = output.weight_file_bytes;
   report.budget_bytes = plan.budget_bytes;
   report.reencoded_modules = visitor.reencoded_modules();
+  report.lossless_modules = visitor.lossless_modules();
   report.roles = visitor.roles();
+  report.source_read = !options.source_proved;
   return report;
 }
 

@@ -23,6 +23,9 @@ struct VerifyOptions {
   SimdLevel simd = SimdLevel::kScalar;  // changes the time, never the findings
   const CancelToken* cancel = nullptr;
   Progress* progress = nullptr;
+  // Every block was proved against the source while it was converted (block_prover.h): the output
+  // is held against the digests of what was proved, and no weight of the source is read again.
+  bool source_proved = false;
 };
 
 // Something that is not as it should be: where, and what was expected and found.
@@ -49,12 +52,15 @@ struct VerifyReport {
   uint64_t modules = 0, tensors = 0, shards = 0;
   uint64_t weight_file_bytes = 0, budget_bytes = 0;
   uint64_t reencoded_modules = 0;  // proved bit for bit: parity, lossless and plain ones
+  uint64_t lossless_modules = 0;   // of these, moved: every weight decodes to the source's very value
   std::vector<RoleQuality> roles;  // quantized modules
+  bool source_read = true;         // false: as VerifyOptions::source_proved
   bool passed() const { return finding_count == 0; }
 };
 
-// Reads the whole source and the whole output once. Errors: the source cannot be read or is not
-// the one recorded, the output has no sluice.json; what is wrong with the output is a finding.
+// Reads the whole source, unless it is proved, and the whole output once. Errors: the source cannot
+// be read or is not the one recorded, the output has no sluice.json; what is wrong with the output
+// is a finding.
 Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoint,
                             const std::string& out, const VerifyOptions& options);
 

@@ -238,16 +238,19 @@ std::string stream_note(const ModelInfo& info, const Residency& residency) {
 }
 
 // A model that the page cache can hold as well is read through it, so that the next start finds it
-// there; a larger one would push out everything else and still not be there.
+// there; a larger one would push out everything else and still not be there. One that does not fit
+// into its memory may not take more of it by way of the cache.
 void EngineOpener::choose_reads(const Engine::State& state) {
   if (state.checkpoint->descriptors == nullptr) return;  // in memory
-  if (!state.weights->residency().all_stay()) return;
+  using Pages = io::DescriptorCache::Pages;
+  if (!state.weights->residency().all_stay())
+    return state.checkpoint->descriptors->set_pages(Pages::kLeftOut);
   const MemoryInfo machine = detect_memory();
   uint64_t room = machine.available;
   if (machine.limit != 0) room = std::min(room, machine.limit);
   uint64_t wanted = state.need.total();
   for (const auto& file : state.checkpoint->files) wanted += file->size();
-  if (wanted <= room / 4 * 3) state.checkpoint->descriptors->keep_pages();
+  if (wanted <= room / 4 * 3) state.checkpoint->descriptors->set_pages(Pages::kKept);
 }
 
 // From now on weights come from files whose every read is checked.

@@ -88,7 +88,9 @@ void add_analyze(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "analyze", "price every format of every module in one pass over the weights");
-  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "folder with safetensors, a .gguf file, hf://org/name or an https address")
       ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "analysis file, created or continued")

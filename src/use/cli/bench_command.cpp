@@ -178,7 +178,9 @@ void add_bench(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("bench", "measure prefill and decode of a model on this machine");
-  command->add_option("MODEL", options->model, "a folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "a folder with safetensors, a .gguf file, or the name of a downloaded model")
       ->type_name("PATH")
       ->required();
   command->add_option("-p,--prompts", options->prompts, "prompt lengths to read")

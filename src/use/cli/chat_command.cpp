@@ -230,7 +230,9 @@ Result<int> run(Context& context, const Options& options) {
 void add_chat(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("chat", "talk to a model on the terminal");
-  command->add_option("MODEL", options->model, "a folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "a folder with safetensors, a .gguf file, or the name of a downloaded model")
       ->type_name("PATH")
       ->required();
   add_generation_options(*command, options->generation);

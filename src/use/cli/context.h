@@ -51,6 +51,7 @@ struct Context {
   CommandInfo commands;           // as built in, before settings
   std::vector<Setting> settings;  // what every option is, and why
   std::string config_folder;      // where config.toml and devices.toml would lie; may be empty
+  Environment environment;        // getenv but in tests
   std::string command_line;       // as it was typed, quoted for a shell
 
   // Results go to stdout: as JSON with --json, as text otherwise.
@@ -68,6 +69,8 @@ void add_plan(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
+void add_pull(CLI::App& app, Action& action);
+void add_push(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
 void add_chat(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/units.h"
+#include "cli/model.h"
 
 namespace sluice::cli {
 namespace {
@@ -53,7 +54,8 @@ Result<Drafting> plan_draft(Context& context, const RunningModel& running,
   SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(engine.kv));
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(engine.activations));
   SLUICE_ASSIGN(options.reads, runtime::parse_read_path(engine.reads));
-  SLUICE_ASSIGN(drafting.engine, runtime::Engine::plan(arguments.model, options, *running.pool));
+  SLUICE_ASSIGN(const std::string path, local_path(context, arguments.model));
+  SLUICE_ASSIGN(drafting.engine, runtime::Engine::plan(path, options, *running.pool));
   SLUICE_TRY(chat::check_same_vocabulary(model, *drafting.engine));
   runtime::SamplerOptions chosen = sampler.options();
   std::erase_if(chosen.logit_bias, [&](const runtime::LogitBias& bias) {

@@ -203,7 +203,9 @@ void add_eval(CLI::App& app, Action& action) {
   options->engine.context_tokens = 512;
   CLI::App* command =
       app.add_subcommand("eval", "perplexity, divergence from a reference, accuracy on questions");
-  command->add_option("MODEL", options->model, "a folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "a folder with safetensors, a .gguf file, or the name of a downloaded model")
       ->type_name("PATH")
       ->required();
   CLI::App* what = command->add_option_group("what to evaluate on");

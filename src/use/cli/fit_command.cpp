@@ -49,7 +49,9 @@ std::string pattern_of(std::string out) {
 
 Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
                      verify::VerifyReport& report) {
-  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder));
+  // A source over a network has been read twice by now, and every block was proved in passing.
+  SLUICE_ASSIGN(report,
+                run_verify(context, *model.checkpoint, folder, {}, model.checkpoint->remote));
   SLUICE_TRY(write_verify_record(context, folder, report));
   if (report.passed()) return {};
   const verify::Finding& first = report.findings.front();
@@ -101,9 +103,10 @@ std::string summary_text(const Output& output) {
   table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(output.plan))});
   table.add(
       {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
-  table.add(
-      {"verified", fmt::format("{} tensors, {} of {} modules byte for byte", output.report.tensors,
-                               output.report.reencoded_modules, output.report.modules)});
+  table.add({"verified",
+             fmt::format("{} tensors, {} of {} modules byte for byte{}", output.report.tensors,
+                         output.report.reencoded_modules, output.report.modules,
+                         output.report.source_read ? "" : ", while they were converted")});
   table.add({"time", fmt::format("analyze {}, plan {}, quantize {}, verify {}",
                                  duration_text(timings.analyze), duration_text(timings.plan),
                                  duration_text(timings.quantize), duration_text(timings.verify))});
@@ -128,8 +131,9 @@ Status make_output(Context& context, const OpenedModel& model, const analyze::An
         dump_json(sealed(run_record(output.timings, context)), 1) + "\n");
   };
   if (claim.published()) SLUICE_TRY(verify_folder(context, model, output.out, output.report));
-  SLUICE_ASSIGN(output.summary, run_convert(context, model, output.plan, output.out,
-                                            verify_and_record, {}, &claim));
+  SLUICE_ASSIGN(output.summary,
+                run_convert(context, model, output.plan, output.out, verify_and_record, {}, &claim,
+                            model.checkpoint->remote));
   return {};
 }
 
@@ -153,7 +157,7 @@ Result<int> fit_one(Context& context, const Options& options) {
   SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(storage, out));
   const bool at_the_end = claim->published();
   const std::string folder = at_the_end ? out : convert::partial_path(out);
-  if (!at_the_end) SLUICE_TRY(convert::check_unfinished(storage, *model.checkpoint, out));
+  if (!at_the_end) SLUICE_TRY(convert::begin_unfinished(storage, *model.checkpoint, out));
 
   Timings timings;
   Stopwatch analyze_watch;
@@ -271,7 +275,7 @@ Result<int> fit_several(Context& context, const Options& options,
     context.console->info(output.out);
     SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(*context.storage, output.out));
     if (!claim->published())
-      SLUICE_TRY(convert::check_unfinished(*context.storage, *model.checkpoint, output.out));
+      SLUICE_TRY(convert::begin_unfinished(*context.storage, *model.checkpoint, output.out));
     if (auto made = make_output(context, model, analysis, *claim, output); !made)
       return failed(context, output, std::move(made).error());
   }
@@ -301,7 +305,9 @@ void add_fit(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "fit", "the main job: analyze, plan, quantize and verify under a budget; resumable");
-  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "folder with safetensors, a .gguf file, hf://org/name or an https address")
       ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "output folder, must not exist")

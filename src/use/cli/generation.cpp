@@ -191,7 +191,8 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   return_memory_early();
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
-  SLUICE_ASSIGN(running.engine, runtime::Engine::plan(path, options, *running.pool));
+  SLUICE_ASSIGN(const std::string found, local_path(context, path));
+  SLUICE_ASSIGN(running.engine, runtime::Engine::plan(found, options, *running.pool));
   running.engine->keep_digests(digest_paths(running.engine->info()));
   running.expert_trace_path = arguments.expert_trace;
   running.keeps_profile = use.real_text && !arguments.no_expert_profile;

@@ -377,7 +377,8 @@ void add_inspect(CLI::App& app, Action& action) {
       "inspect", "what a model is and what it would take, from headers or config.json alone");
   command
       ->add_option("MODEL", options->model,
-                   "folder with safetensors, a .gguf file, or a config.json without weights")
+                   "folder with safetensors, a .gguf file, a config.json without weights, "
+                   "hf://org/name or an https address")
       ->type_name("PATH")
       ->required();
   command

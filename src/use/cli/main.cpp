@@ -83,6 +83,8 @@ void add_commands(CLI::App& app, Action& action) {
   add_quantize(app, action);
   add_verify(app, action);
   add_merge(app, action);
+  add_pull(app, action);
+  add_push(app, action);
   add_run(app, action);
   add_chat(app, action);
   add_eval(app, action);
@@ -116,6 +118,7 @@ int run(int argument_count, char** arguments) {
   context.commands = describe_commands(app);
   context.storage = io::local_storage();
   const Environment environment = [](const char* name) { return std::getenv(name); };
+  context.environment = environment;
   context.config_folder = config_folder(environment);
   Settings settings;
   const Status settled = settings.apply(app, *context.storage, environment);

@@ -9,6 +9,7 @@
 #include "cli/user_devices.h"
 #include "kernels/kernel_table.h"
 #include "stream/stream.h"
+#include "verify/block_prover.h"
 
 namespace sluice::cli {
 namespace {
@@ -107,6 +108,22 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
 
 }  // namespace
 
+io::ModelPlaces places_of(Context& context) {
+  io::ModelPlaces places = io::model_places(context.environment);
+  places.http.cancel = context.cancel;
+  places.http.log = context.console.get();
+  return places;
+}
+
+Result<std::shared_ptr<const io::Checkpoint>> open_source(Context& context,
+                                                          const std::string& model) {
+  return io::open_model(model, places_of(context), *context.console);
+}
+
+Result<std::string> local_path(Context& context, const std::string& model) {
+  return io::local_model_path(model, places_of(context), *context.console);
+}
+
 std::vector<allocate::KvGeometry> kv_geometry(std::span<const families::KvShape> shapes) {
   std::vector<allocate::KvGeometry> geometry;
   for (const families::KvShape& shape : shapes)
@@ -116,7 +133,7 @@ std::vector<allocate::KvGeometry> kv_geometry(std::span<const families::KvShape>
 
 Result<OpenedModel> open_model(Context& context, const std::string& path, const std::string& dtype,
                                const std::string& only_layers) {
-  SLUICE_ASSIGN(auto checkpoint, io::open_checkpoint(path));
+  SLUICE_ASSIGN(auto checkpoint, open_source(context, path));
   SLUICE_ASSIGN(families::ModelMap map, families::map_model(*checkpoint, dtype, only_layers));
   for (const std::string& note : map.notes) context.console->info(note);
   if (!map.only_layers.empty())
@@ -282,8 +299,17 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part,
-    convert::OutputClaim* claim) {
+    convert::OutputClaim* claim, bool prove) {
   convert::ConvertOptions options;
+  std::unique_ptr<verify::BlockProver> prover;
+  if (prove) {
+    prover = std::make_unique<verify::BlockProver>(*model.checkpoint, model.map, plan,
+                                                   context.workers, context.simd);
+    options.prove_block = [&prover](const stream::RowBlock& block,
+                                    const convert::EncodedBlock& made, unsigned worker) {
+      return prover->prove(block, {made.weight, made.scales, made.biases}, worker);
+    };
+  }
   options.part = part;
   options.workers = context.workers;
   options.simd = context.simd;
@@ -296,8 +322,10 @@ Result<convert::ConvertSummary> run_convert(
 }
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
-                                        const std::string& out, const stream::Part& part) {
+                                        const std::string& out, const stream::Part& part,
+                                        bool source_proved) {
   verify::VerifyOptions options;
+  options.source_proved = source_proved;
   options.part = part;
   options.workers = context.workers;
   options.simd = context.simd;
@@ -369,17 +397,25 @@ std::string verify_text(const verify::VerifyReport& report, const std::string& o
   std::string text;
   if (report.passed()) {
     text = fmt::format(
-        "verified {}: {} tensors in {} {}, {} of {} modules proved byte for byte, {} within the "
+        "verified {}: {} tensors in {} {}, {} of {} modules proved byte for byte{}, {} within the "
         "budget of {}\n",
         out, report.tensors, report.shards, report.shards == 1 ? "shard" : "shards",
-        report.reencoded_modules, report.modules, bytes_text(report.weight_file_bytes),
-        bytes_text(report.budget_bytes));
+        report.reencoded_modules, report.modules,
+        report.lossless_modules > 0
+            ? fmt::format(" ({} moved without loss)", report.lossless_modules)
+            : std::string(),
+        bytes_text(report.weight_file_bytes), bytes_text(report.budget_bytes));
     Table roles({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
     roles.add({"role", "modules", "SQNR", "worst", "in"});
     for (const verify::RoleQuality& role : report.roles)
       roles.add({role.role, fmt::format("{}", role.modules), db_text(sqnr_db(role.error)),
                  db_text(role.worst_sqnr_db), role.worst_tensor});
-    return text + roles.text("  ");
+    text += roles.text("  ");
+    if (!report.source_read)
+      text +=
+          "Every block was proved against its source while it was converted; what lies on disk was "
+          "read back and has the digests of what was proved. The source was not read once more.\n";
+    return text;
   }
   for (const verify::Finding& finding : report.findings)
     text += fmt::format("{}: {}\n", finding.subject, finding.message);
@@ -400,16 +436,18 @@ Json verify_json(const verify::VerifyReport& report) {
                      {"sqnr_db", std::isfinite(db) ? Json(db) : Json()},
                      {"worst_tensor", role.worst_tensor}});
   }
-  return {{"passed", report.passed()},
-          {"finding_count", report.finding_count},
-          {"findings", std::move(findings)},
-          {"modules", report.modules},
-          {"reencoded_modules", report.reencoded_modules},
-          {"tensors", report.tensors},
-          {"shards", report.shards},
-          {"weight_file_bytes", report.weight_file_bytes},
-          {"budget_bytes", report.budget_bytes},
-          {"roles", std::move(roles)}};
+  Json json{{"passed", report.passed()},
+            {"finding_count", report.finding_count},
+            {"findings", std::move(findings)},
+            {"modules", report.modules},
+            {"reencoded_modules", report.reencoded_modules},
+            {"tensors", report.tensors},
+            {"shards", report.shards},
+            {"weight_file_bytes", report.weight_file_bytes},
+            {"budget_bytes", report.budget_bytes},
+            {"roles", std::move(roles)}};
+  if (!report.source_read) json["proved_while_converting"] = true;
+  return json;
 }
 
 }  // namespace sluice::cli

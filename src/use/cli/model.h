@@ -10,6 +10,7 @@
 #include "analyze/analyze.h"
 #include "cli/context.h"
 #include "convert/convert.h"
+#include "io/model_location.h"
 #include "verify/verify.h"
 
 namespace CLI {
@@ -18,6 +19,14 @@ class Validator;
 }  // namespace CLI
 
 namespace sluice::cli {
+
+// Opens MODEL wherever it is: a path, a name, hf:// or https://. Says what was found where.
+Result<std::shared_ptr<const io::Checkpoint>> open_source(Context& context,
+                                                          const std::string& model);
+// The path of a model that must be on this machine: a path, or the name of a downloaded one.
+Result<std::string> local_path(Context& context, const std::string& model);
+// How the network is asked, from the environment.
+io::ModelPlaces places_of(Context& context);
 
 struct OpenedModel {
   std::shared_ptr<const io::Checkpoint> checkpoint;
@@ -80,13 +89,16 @@ Status check_plan_options(Context& context, const PlanOptions& options);
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
                                 const PlanOptions& options);
 
+// prove: every block is held against its source before it is written, so that verification need not
+// read the source again (run_verify's source_proved).
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing,
-    const stream::Part& part = {}, convert::OutputClaim* claim = nullptr);
+    const stream::Part& part = {}, convert::OutputClaim* claim = nullptr, bool prove = false);
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
-                                        const std::string& out, const stream::Part& part = {});
+                                        const std::string& out, const stream::Part& part = {},
+                                        bool source_proved = false);
 
 // "4/64 best".
 std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder);

@@ -115,7 +115,9 @@ void add_quantize(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("quantize", "write a model in MLX's format, by a plan or uniform");
-  command->add_option("MODEL", options->model, "folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "folder with safetensors, a .gguf file, hf://org/name or an https address")
       ->type_name("PATH")
       ->required();
   command->add_option("-o,--output", options->out, "output folder, must not exist")

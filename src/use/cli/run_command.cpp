@@ -105,7 +105,9 @@ void add_run(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   options->generation.tokens_max = kTokensDefault;
   CLI::App* command = app.add_subcommand("run", "generate text from one prompt");
-  command->add_option("MODEL", options->model, "a folder with safetensors, or a .gguf file")
+  command
+      ->add_option("MODEL", options->model,
+                   "a folder with safetensors, a .gguf file, or the name of a downloaded model")
       ->type_name("PATH")
       ->required();
   CLI::Option* prompt =

@@ -15,7 +15,7 @@ struct Options {
 
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
-  SLUICE_ASSIGN(const auto checkpoint, io::open_checkpoint(options.model));
+  SLUICE_ASSIGN(const auto checkpoint, open_source(context, options.model));
   if (options.record && !part.whole()) {
     context.console->error("--record takes the verdict on the whole output, not on a part");
     return kExitUsage;
@@ -44,7 +44,7 @@ void add_verify(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "verify", "re-read an output with independent code and hold it against its source");
-  command->add_option("MODEL", options->model, "the source it was made from")
+  command->add_option("MODEL", options->model, "the source it was made from, wherever it is")
       ->type_name("PATH")
       ->required();
   command->add_option("OUT", options->out, "the output folder")->type_name("FOLDER")->required();

@@ -29,6 +29,9 @@ inline __m256i load_256(const uint8_t* p) {
 inline __m128i load_128(const uint8_t* p) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
+// For what is loaded and then used by several instructions: g++ would have those that can take it
+// from memory read it again, by way of the stack.
+inline void in_register(__m256i& v) { asm("" : "+v"(v)); }
 inline S load_values(const uint8_t* p) { return {load_256(p)}; }
 // Sixteen bytes from each.
 inline __m256i load_halves(const uint8_t* p, const uint8_t* q) {
@@ -44,10 +47,18 @@ inline S splat_values(const uint8_t* p) {
 inline void prefetch(const uint8_t* p) {
   _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
+// Into an outer cache, which can have more lines under way.
+inline void prefetch_far(const uint8_t* p) {
+  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T2);
+}
 
 // ---- codes ----
 
-inline C codes(const uint8_t* p) { return {load_256(p)}; }
+inline C codes(const uint8_t* p) {
+  __m256i v = load_256(p);
+  in_register(v);
+  return {v};
+}
 inline void store_codes(uint8_t* p, C c) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), c.v); }
 inline C splat_code(int code) { return {_mm256_set1_epi8(static_cast<char>(code))}; }
 inline C operator&(C a, C b) { return {_mm256_and_si256(a.v, b.v)}; }
@@ -85,6 +96,7 @@ inline C nibbles_apart(const uint8_t* p) {
 }
 // Of 32 bytes, or of sixteen and sixteen, the low nibbles and the high ones.
 inline void part_nibbles(__m256i v, C& low, C& high) {
+  in_register(v);
   const __m256i mask = _mm256_set1_epi8(15);
   low = {_mm256_and_si256(v, mask)};
   high = {_mm256_and_si256(_mm256_srli_epi16(v, 4), mask)};

@@ -4,6 +4,9 @@
 #define SLUICE_ISA avx512
 #include "kernels/avx2/matmul_streams.h"
 #include "kernels/avx512/matmul_partial.h"
+
+// After the primitives.
+#include "kernels/avx512/matmul_quads_k.h"
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

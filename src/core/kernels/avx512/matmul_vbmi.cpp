@@ -4,6 +4,9 @@
 #define SLUICE_ISA avx512vbmi
 #include "kernels/avx512/matmul_partial.h"
 #include "kernels/avx512/matmul_streams.h"
+
+// After the primitives.
+#include "kernels/avx512/matmul_quads_k.h"
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

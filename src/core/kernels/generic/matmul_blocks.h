@@ -44,9 +44,9 @@ template <class Coding, int... kPlaces>
   }
 }
 
-// Blocks of 256 whose scales stay whole numbers.
+// Eight rows, one token: blocks of 256 whose scales stay whole numbers.
 template <class Coding>
-V multiply_blocks(const RawMatmul& m, const Rows& rows, size_t t) {
+V eight_rows_of_blocks(const RawMatmul& m, const Rows& rows, size_t t) {
   const uint8_t* token = m.prepared + t * m.prepared_stride;
   V y = splat_v(0);
   for (size_t b = 0; b < m.groups; ++b) {
@@ -72,6 +72,14 @@ V multiply_blocks(const RawMatmul& m, const Rows& rows, size_t t) {
   }
   return y;
 }
+
+// What is called; sets with wider registers specialise it.
+template <class Coding>
+struct Blocks {
+  static V multiply(const RawMatmul& m, const Rows& rows, size_t t) {
+    return eight_rows_of_blocks<Coding>(m, rows, t);
+  }
+};
 
 // ---- many tokens ----
 

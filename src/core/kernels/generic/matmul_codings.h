@@ -133,8 +133,9 @@ struct FourBitFloats {
 
 // ---- GGUF ----
 
-template <int kBytes, int kWidth, bool kMinimum>
+template <int kBlockBytes, int kWidth, bool kMinimum>
 struct SmallBlocks {
+  static constexpr size_t kBytes = kBlockBytes;
   static constexpr int kCodeMax = (1 << kWidth) - 1;
   static constexpr bool kBias = kMinimum;
   static C chunk(const uint8_t* row, size_t index) {
@@ -291,6 +292,10 @@ struct SixK : KBlocks<SixK> {
     return word_64(block + 192 + eighth * 8);
   }
 };
+
+// Whether scales lie among the codes, in blocks.
+template <class Coding>
+constexpr bool kInBlocks = requires { Coding::kBytes; };
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -28,17 +28,21 @@ inline TokenGroup token_group(const RawMatmul& m, const uint8_t* token, size_t g
 }
 
 template <bool kBias>
-inline V fold(V y, I sum, const float* scales, const float* biases, const TokenGroup& token) {
+inline V fold(V y, I sum, V scales, V biases, const TokenGroup& token) {
   if constexpr (kBias) {
     float part;
     memcpy(&part, token.sum, 4);
-    y = fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum), y);
-    return fma_v(load_v(biases), splat_v(part), y);
+    y = fma_v(scales * splat_v(token.scale), to_floats(sum), y);
+    return fma_v(biases, splat_v(part), y);
   } else {
     int32_t shift;
     memcpy(&shift, token.sum, 4);
-    return fma_v(load_v(scales) * splat_v(token.scale), to_floats(sum - splat_sum(shift)), y);
+    return fma_v(scales * splat_v(token.scale), to_floats(sum - splat_sum(shift)), y);
   }
+}
+template <bool kBias>
+inline V fold(V y, I sum, const float* scales, const float* biases, const TokenGroup& token) {
+  return fold<kBias>(y, sum, load_v(scales), kBias ? load_v(biases) : splat_v(0), token);
 }
 
 // A chunk's codes of even and of odd places.
@@ -142,9 +146,12 @@ template <class Coding, bool kWide, int kChunks>
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
 // A few lines at a time, when they are next: many at once fill what a core can have under way, and
-// it waits.
+// it waits. Codes that lie by themselves do best from far ahead into an outer cache, and so does
+// what is multiplied in 512 bits; blocks with their scales inside otherwise from near by into the
+// inner one (measured: bench/log.tsv).
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
+constexpr size_t kFarAhead = 2048;
 constexpr size_t kScalesAhead = 192;
 constexpr size_t kScaleGroups = kLine / 2;  // groups whose scales, in 16 bits, fill a line
 // Lines that begin within bytes [from, from + bytes) of a row, or of each of eight.
@@ -152,10 +159,16 @@ inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
     prefetch(row + at + kAhead);
 }
+template <bool kBlocks>
 inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) prefetch(rows.weight[i] + at + kAhead);
+    for (int i = 0; i < 8; ++i) {
+      if constexpr (kBlocks)
+        prefetch(rows.weight[i] + at + kAhead);
+      else
+        prefetch_far(rows.weight[i] + at + kFarAhead);
+    }
 }
 inline void fetch_scales(const Rows& rows, size_t from) {
 #pragma GCC unroll 8
@@ -164,6 +177,13 @@ inline void fetch_scales(const Rows& rows, size_t from) {
     prefetch(rows.biases[i] + from + kScalesAhead);
   }
 }
+
+// Where a set has wider registers: adds the products of some groups from the first on to y and
+// returns how many, a multiple of eight.
+template <class Coding, bool kWide, int kGroup>
+struct Front {
+  static size_t multiply(const RawMatmul&, const Rows&, size_t, V&) { return 0; }
+};
 
 // Eight rows, one token. kGroup: 16 to 128.
 template <class Coding, bool kWide, int kGroup>
@@ -175,14 +195,14 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
-  for (size_t g0 = 0; g0 < m.groups; g0 += 8) {
+  for (size_t g0 = Front<Coding, kWide, kGroup>::multiply(m, rows, t, y); g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
     if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
       fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
-      fetch_weights(rows, group * part / 8, part * kGroupsTogether / 8);
+      fetch_weights<kInBlocks<Coding>>(rows, group * part / 8, part * kGroupsTogether / 8);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;

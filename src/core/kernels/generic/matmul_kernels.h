@@ -29,7 +29,7 @@ template <class Coding>
 void multiply_k(bool blocks, const RawMatmul& m) {
   if (!blocks) return multiply<Coding, true, kBlock / Coding::kParts>(m);
   if (m.tokens >= kPanelTokens) return many_tokens<Coding, ByBlocks<Coding>>(m);
-  few_tokens<multiply_blocks<Coding>>(m);
+  few_tokens<Blocks<Coding>::multiply>(m);
 }
 
 void coded(RawCoding coding, bool wide, bool blocks, const RawMatmul& m) {

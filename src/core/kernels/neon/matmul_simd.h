@@ -36,6 +36,8 @@ inline S splat_values(const uint8_t* p) {
   return {v, v};
 }
 inline void prefetch(const uint8_t* p) { __builtin_prefetch(p); }
+// Into an outer cache.
+inline void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 1); }
 
 // ---- codes ----
 

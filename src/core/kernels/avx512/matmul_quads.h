@@ -1,0 +1,336 @@
+// Products of few tokens with codes of four bits in registers of 512 bits: of each of eight rows
+// four chunks of 32 codes at a time, one in each quarter of a register. Half as many instructions
+// as in registers of 256 bits, and more of memory's latency hidden by those that wait. To be
+// included after generic/matmul_few.h.
+#pragma once
+
+#include "kernels/generic/matmul_blocks.h"
+
+namespace sluice::kernels::SLUICE_ISA {
+namespace {
+
+// Of eight groups of eight rows the scales and biases as they are stored, in 16 bits: of each group
+// its scales, then its biases.
+struct Halves {
+  alignas(64) uint8_t bytes[8][32];
+};
+
+// Per coding: the packed codes of four chunks of a row; what nibbles stand for; and the parameters
+// of eight groups, from which scales() and biases() are taken.
+template <class Coding, Element kElement>
+struct Quad {
+  static constexpr bool kThere = false;
+};
+
+template <Element kElement>
+struct Quad<Affine<4>, kElement> {
+  static constexpr bool kThere = kElement != kElementF32;
+  static constexpr size_t kBytes = 64;
+  using Values = Halves;
+  static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static __m512i codes_of(__m512i nibbles) { return nibbles; }
+  // Rows in, groups out, scales and biases side by side.
+  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, Halves& out) {
+    __m256i r[8], s[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      r[i] = load_halves(rows.scales[i] + g0 * 2, rows.biases[i] + g0 * 2);
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+      s[i] = _mm256_unpacklo_epi16(r[i], r[i + 1]);
+      s[i + 1] = _mm256_unpackhi_epi16(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const int at = i / 2 * 4 + i % 2;
+      r[2 * i] = _mm256_unpacklo_epi32(s[at], s[at + 2]);
+      r[2 * i + 1] = _mm256_unpackhi_epi32(s[at], s[at + 2]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      store(out.bytes[2 * i], _mm256_unpacklo_epi64(r[i], r[i + 4]));
+      store(out.bytes[2 * i + 1], _mm256_unpackhi_epi64(r[i], r[i + 4]));
+    }
+  }
+  static V scales(const Halves& of, size_t g) { return load_8(kElement, of.bytes[g]); }
+  static V biases(const Halves& of, size_t g) { return load_8(kElement, of.bytes[g] + 16); }
+
+ private:
+  static void store(uint8_t* p, __m256i v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
+};
+
+template <Element kElement>
+struct Quad<FourBitFloats<false>, kElement> {
+  static constexpr bool kThere = true;
+  static constexpr size_t kBytes = 64;
+  using Values = Parameters;
+  static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static __m512i codes_of(__m512i nibbles) {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_128(kDoubledE2M1)), nibbles);
+  }
+  static void parameters(const RawMatmul& m, const Rows& rows, size_t g0, Parameters& out) {
+    FourBitFloats<false>::parameters(m, rows, g0, 8, out);
+  }
+  static V scales(const Parameters& of, size_t g) { return load_v(of.scales[g]); }
+  static V biases(const Parameters&, size_t) { return splat_v(0); }
+};
+
+template <int kBlockBytes, bool kMinimum, Element kElement>
+struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
+  static constexpr bool kThere = true;
+  static constexpr size_t kBytes = 4 * kBlockBytes;
+  static __m512i codes_of(__m512i nibbles) { return nibbles; }
+#ifdef __AVX512VBMI__
+  // Four blocks are a register and the tail of a second: permutations of bytes bring their codes
+  // together, and put the scales of each row into its places in all four groups.
+  using Values = Halves;
+  static __m512i packed(const uint8_t* p) {
+    constexpr int kBack = kBytes - 64;
+    alignas(64) static constexpr struct Places {
+      uint8_t at[64];
+      constexpr Places() : at() {
+        for (int i = 0; i < 64; ++i) {
+          const int byte = i / 16 * kBlockBytes + (kMinimum ? 4 : 2) + i % 16;
+          at[i] = static_cast<uint8_t>(byte < 64 ? byte : 64 + byte - kBack);
+        }
+      }
+    } kPlaces;
+    return _mm512_permutex2var_epi8(_mm512_loadu_si512(p), _mm512_load_si512(kPlaces.at),
+                                    _mm512_loadu_si512(p + kBack));
+  }
+  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, Halves& out) {
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half) {
+      const size_t at = (g0 + half * 4) * kBlockBytes;
+      put(spread<0>(rows, at), out.bytes + half * 4, 0);
+      if constexpr (kMinimum) put(spread<2>(rows, at), out.bytes + half * 4, 16);
+    }
+  }
+  static V scales(const Halves& of, size_t g) { return load_8(kElementF16, of.bytes[g]); }
+  static V biases(const Halves& of, size_t g) {
+    return kMinimum ? load_8(kElementF16, of.bytes[g] + 16) : splat_v(0);
+  }
+
+ private:
+  // In quarter g the f16 at kAt in block g of each of eight rows.
+  template <int kAt>
+  static __m512i spread(const Rows& rows, size_t at) {
+    alignas(64) static constexpr struct Places {
+      uint8_t at[64];
+      constexpr Places() : at() {
+        for (int i = 0; i < 64; ++i)
+          at[i] = static_cast<uint8_t>(i / 16 * kBlockBytes + kAt + i % 2);
+      }
+    } kPlaces;
+    const __m512i places = _mm512_load_si512(kPlaces.at);
+    __m512i all = _mm512_permutexvar_epi8(places, _mm512_loadu_si512(rows.weight[0] + at));
+#pragma GCC unroll 7
+    for (int i = 1; i < 8; ++i)
+      all = _mm512_mask_permutexvar_epi8(all, 0x0003000300030003u << 2 * i, places,
+                                         _mm512_loadu_si512(rows.weight[i] + at));
+    return all;
+  }
+  static void put(__m512i quarters, uint8_t (*out)[32], size_t at) {
+    const auto store = [&](size_t g, __m128i v) {
+      _mm_store_si128(reinterpret_cast<__m128i*>(out[g] + at), v);
+    };
+    store(0, _mm512_castsi512_si128(quarters));
+    store(1, _mm512_extracti32x4_epi32(quarters, 1));
+    store(2, _mm512_extracti32x4_epi32(quarters, 2));
+    store(3, _mm512_extracti32x4_epi32(quarters, 3));
+  }
+#else
+  using Values = Parameters;
+  static __m512i packed(const uint8_t* p) {
+    p += kMinimum ? 4 : 2;
+    const __m256i low = load_halves(p, p + kBlockBytes);
+    const __m256i high = load_halves(p + 2 * kBlockBytes, p + 3 * kBlockBytes);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  static void parameters(const RawMatmul& m, const Rows& rows, size_t g0, Parameters& out) {
+    SmallBlocks<kBlockBytes, 4, kMinimum>::parameters(m, rows, g0, 8, out);
+  }
+  static V scales(const Parameters& of, size_t g) { return load_v(of.scales[g]); }
+  static V biases(const Parameters& of, size_t g) {
+    return kMinimum ? load_v(of.biases[g]) : splat_v(0);
+  }
+#endif
+};
+
+// Activations of four chunks: those that meet low nibbles, and those that meet high ones.
+struct QuadValues {
+  __m512i low, high;
+};
+inline QuadValues quad_values(const uint8_t* values) {
+  const __m512i a = _mm512_loadu_si512(values), b = _mm512_loadu_si512(values + 64);
+  return {_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd)};
+}
+
+// In each quarter the four partial sums of one chunk.
+template <class Q>
+[[gnu::always_inline]] inline __m512i dot_quad(const uint8_t* p, const QuadValues& x) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i v = Q::packed(p);
+  asm("" : "+v"(v));  // as in_register
+  const __m512i low = Q::codes_of(_mm512_and_si512(v, mask));
+  const __m512i high = Q::codes_of(_mm512_and_si512(_mm512_srli_epi16(v, 4), mask));
+  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), low, x.low), high, x.high);
+}
+
+inline __m512i add_neighbours(__m512i a, __m512i b) {
+  return _mm512_madd_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(1));
+}
+// In each quarter the sums of four rows' chunks.
+template <class Coding, class Q>
+[[gnu::always_inline]] inline __m512i dot_four(const uint8_t* const* rows, size_t at,
+                                               const QuadValues& x) {
+  constexpr int kMost = 8 * 127 * Coding::kCodeMax;  // of a partial sum
+  static_assert(kMost <= 32767);
+  const __m512i a = add_neighbours(dot_quad<Q>(rows[0] + at, x), dot_quad<Q>(rows[1] + at, x));
+  const __m512i b = add_neighbours(dot_quad<Q>(rows[2] + at, x), dot_quad<Q>(rows[3] + at, x));
+  if constexpr (2 * kMost <= 32767) {
+    return add_neighbours(a, b);
+  } else {
+    const __m512 p = _mm512_castsi512_ps(a), q = _mm512_castsi512_ps(b);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(p, q, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(p, q, 0xdd)));
+  }
+}
+
+// ---- activations of 16 bits ----
+
+// Sums of four lanes where they need all 32 bits: in each quarter those of four rows.
+inline __m512i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+  };
+  const __m512i e = added(a, b), f = added(c, d);
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(e, f), _mm512_unpackhi_epi64(e, f));
+}
+
+// Of four chunks, one in each quarter: what meets low nibbles of even bytes, high ones, and those
+// of odd bytes.
+struct WideQuadValues {
+  __m512i low_even, high_even, low_odd, high_odd;
+};
+inline WideQuadValues wide_quad_values(const uint8_t* values) {
+  const auto chunk = [&](int i) { return _mm512_loadu_si512(values + i * 64); };
+  const __m512i a = chunk(0), b = chunk(1), c = chunk(2), d = chunk(3);
+  const __m512i e = _mm512_shuffle_i64x2(a, b, 0x44), f = _mm512_shuffle_i64x2(c, d, 0x44);
+  const __m512i g = _mm512_shuffle_i64x2(a, b, 0xee), h = _mm512_shuffle_i64x2(c, d, 0xee);
+  return {_mm512_shuffle_i64x2(e, f, 0x88), _mm512_shuffle_i64x2(e, f, 0xdd),
+          _mm512_shuffle_i64x2(g, h, 0x88), _mm512_shuffle_i64x2(g, h, 0xdd)};
+}
+
+// Whole numbers below 16 in 16 bits straight from the packing.
+[[gnu::always_inline]] inline __m512i dot_wide_quad(const uint8_t* p, const WideQuadValues& x) {
+  const __m512i mask = _mm512_set1_epi16(15);
+  __m512i v = _mm512_loadu_si512(p);
+  asm("" : "+v"(v));  // as in_register
+  __m512i sum = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_and_si512(v, mask), x.low_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(v, 4), mask), x.high_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(v, 8), mask), x.low_odd);
+  return _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(v, 12), x.high_odd);
+}
+[[gnu::always_inline]] inline __m512i dot_wide_four(const uint8_t* const* rows, size_t at,
+                                                    const WideQuadValues& x) {
+  return sums_of_four(dot_wide_quad(rows[0] + at, x), dot_wide_quad(rows[1] + at, x),
+                      dot_wide_quad(rows[2] + at, x), dot_wide_quad(rows[3] + at, x));
+}
+
+// ---- groups ----
+
+inline I lower(__m512i v) { return {_mm512_castsi512_si256(v)}; }
+inline I upper(__m512i v) { return {_mm512_extracti64x4_epi64(v, 1)}; }
+
+// The sums of 128 / kGroup groups of eight rows, from those of four chunks.
+template <int kGroup>
+[[gnu::always_inline]] inline void group_sums(__m512i a, __m512i b, I* out) {
+  const auto merged = [&](__m512i places) __attribute__((always_inline)) {
+    return _mm512_permutex2var_epi64(a, places, b);
+  };
+  if constexpr (kGroup == 32) {
+    const __m512i first = merged(_mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11));
+    const __m512i last = merged(_mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15));
+    out[0] = lower(first);
+    out[1] = upper(first);
+    out[2] = lower(last);
+    out[3] = upper(last);
+  } else {
+    const __m512i sum = _mm512_add_epi32(merged(_mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13)),
+                                         merged(_mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15)));
+    if constexpr (kGroup == 64) {
+      out[0] = lower(sum);
+      out[1] = upper(sum);
+    } else {
+      out[0] = lower(sum) + upper(sum);
+    }
+  }
+}
+
+// In each quarter the sums of four rows' chunks, of rows 0 to 3 and of 4 to 7.
+template <class Coding, class Q, bool kWide>
+[[gnu::always_inline]] inline void dot_eight(const Rows& rows, size_t at, const uint8_t* values,
+                                             __m512i& first, __m512i& last) {
+  if constexpr (kWide) {
+    const WideQuadValues x = wide_quad_values(values);
+    first = dot_wide_four(rows.weight, at, x);
+    last = dot_wide_four(rows.weight + 4, at, x);
+  } else {
+    const QuadValues x = quad_values(values);
+    first = dot_four<Coding, Q>(rows.weight, at, x);
+    last = dot_four<Coding, Q>(rows.weight + 4, at, x);
+  }
+}
+
+// Whole eights of groups.
+template <class Coding, bool kWide, int kGroup, Element kElement>
+size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
+  using Q = Quad<Coding, kElement>;
+  constexpr size_t kGroups = 128 / kGroup, kValueBytes = (kWide ? 8 : 4) * kChunk;
+  const size_t whole = m.groups / 8 * 8;
+  const uint8_t* token = m.prepared + t * m.prepared_stride;
+  typename Q::Values parameters;
+  size_t quad = 0;
+  for (size_t g0 = 0; g0 < whole; g0 += 8) {
+    Q::parameters(m, rows, g0, parameters);
+    if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
+      fetch_scales(rows, g0 * m.scale_stride / m.groups);
+#pragma GCC unroll 1
+    for (size_t g = 0; g < 8; g += kGroups, ++quad) {
+      const size_t at = quad * Q::kBytes;
+      fetch_weights<false>(rows, at, Q::kBytes);
+      __m512i first, last;
+      dot_eight<Coding, Q, kWide>(rows, at, token + quad * kValueBytes, first, last);
+      I sums[kGroups];
+      group_sums<kGroup>(first, last, sums);
+#pragma GCC unroll 4
+      for (size_t i = 0; i < kGroups; ++i)
+        y = fold<Coding::kBias>(y, sums[i], Q::scales(parameters, g + i),
+                                Q::biases(parameters, g + i), token_group(m, token, g0 + g + i));
+    }
+  }
+  return whole;
+}
+
+// Wide only where codes are the nibbles themselves, in MLX's order.
+template <class Coding, bool kWide>
+constexpr bool kInQuads = Quad<Coding, kElementF16>::kThere && !kWide;
+template <>
+constexpr bool kInQuads<Affine<4>, true> = true;
+
+template <class Coding, bool kWide, int kGroup>
+  requires(kInQuads<Coding, kWide> && kGroup >= 32)
+struct Front<Coding, kWide, kGroup> {
+  static size_t multiply(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
+    if constexpr (!Quad<Coding, kElementF32>::kThere) {
+      if (m.element == kElementF32) return 0;
+      if (m.element == kElementBF16)
+        return multiply_quads<Coding, kWide, kGroup, kElementBF16>(m, rows, t, y);
+    }
+    return multiply_quads<Coding, kWide, kGroup, kElementF16>(m, rows, t, y);
+  }
+};
+
+}  // namespace
+}  // namespace sluice::kernels::SLUICE_ISA

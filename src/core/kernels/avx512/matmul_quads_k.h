@@ -1,0 +1,207 @@
+// Products of few tokens with K-quants of four and six bits in registers of 512 bits, as in
+// matmul_quads.h. To be included after the primitives and P.
+#pragma once
+
+#include <utility>
+
+#include "kernels/avx512/matmul_quads.h"
+
+namespace sluice::kernels::SLUICE_ISA {
+namespace {
+
+// ---- K-quants of four bits ----
+
+// Eight rows' whole scales and minima of one block, from its second to its fourth word: in each
+// quarter eight scales and eight minima of a row, as bytes.
+struct BlockScales {
+  __m512i rows[2];
+};
+[[gnu::always_inline]] inline BlockScales block_scales(const uint8_t* const* rows, size_t at) {
+  BlockScales out;
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* const* r = rows + half * 4;
+    const __m512i words =
+        _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(r[0] + at, r[1] + at)),
+                           load_halves(r[2] + at, r[3] + at), 1);
+    // Six low bits of the first four; of the others four bits come from the last word and two from
+    // the top of the first four.
+    const __m512i own = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xa5));   // 1 1 2 2
+    const __m512i last = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xff));  // 3 3 3 3
+    const __m512i tops =
+        _mm512_and_si512(_mm512_srlv_epi32(own, _mm512_set4_epi32(2, 0, 2, 0)),
+                         _mm512_set4_epi32(0x30303030, 0x3f3f3f3f, 0x30303030, 0x3f3f3f3f));
+    const __m512i rest = _mm512_and_si512(_mm512_srlv_epi32(last, _mm512_set4_epi32(4, 0, 0, 0)),
+                                          _mm512_set4_epi32(0x0f0f0f0f, 0, 0x0f0f0f0f, 0));
+    out.rows[half] = _mm512_or_si512(tops, rest);
+  }
+  return out;
+}
+
+// Each quarter's four numbers added up: of a's quarters, then of b's.
+inline I sums_of_quarters(__m512i a, __m512i b) {
+  const auto added = [](__m512i x, __m512i y) __attribute__((always_inline)) {
+    const __m512 p = _mm512_castsi512_ps(x), q = _mm512_castsi512_ps(y);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(p, q, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(p, q, 0xdd)));
+  };
+  const __m512i pairs = added(a, b);
+  const __m512i all = added(pairs, pairs);
+  return lower(_mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), all));
+}
+
+// Adds the products of groups a and b, one in each half, under their scales. The partial sums fit
+// into 16 bits: each meets a scale, and 0 above it.
+template <int kA, int kB>
+[[gnu::always_inline]] inline __m512i add_scaled(__m512i sum, __m512i codes, __m512i values,
+                                                 __m512i scales) {
+  constexpr int kZeros = static_cast<int>(0x80808000u);
+  const __m512i places =
+      _mm512_inserti64x4(_mm512_set1_epi32(kZeros + kA), _mm256_set1_epi32(kZeros + kB), 1);
+  return _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, values),
+                             _mm512_shuffle_epi8(scales, places));
+}
+
+// 64 bytes are the codes of four groups from kFirst on: low nibbles of the first and third, high
+// ones of the others.
+template <int kFirst>
+[[gnu::always_inline]] inline __m512i add_four(const uint8_t* block, const __m512i* values,
+                                               __m512i scales) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i v = _mm512_loadu_si512(block + 16 + kFirst * 16);
+  asm("" : "+v"(v));  // as in_register
+  const __m512i low = add_scaled<kFirst, kFirst + 2>(
+      _mm512_setzero_si512(), _mm512_and_si512(v, mask), values[kFirst / 2], scales);
+  return add_scaled<kFirst + 1, kFirst + 3>(low, _mm512_and_si512(_mm512_srli_epi16(v, 4), mask),
+                                            values[kFirst / 2 + 1], scales);
+}
+// The products of the row in quarter kRow of scales.
+template <int kRow>
+[[gnu::always_inline]] inline I add_block(const uint8_t* block, const __m512i* values,
+                                          __m512i scales) {
+  const __m512i all = _mm512_shuffle_i64x2(scales, scales, kRow * 0x55);
+  const __m512i sum =
+      _mm512_add_epi32(add_four<0>(block, values, all), add_four<4>(block, values, all));
+  return lower(sum) + upper(sum);
+}
+
+template <>
+struct Blocks<FourFiveK<4>> {
+  static V multiply(const RawMatmul& m, const Rows& rows, size_t t) {
+    constexpr size_t kBytes = FourFiveK<4>::kBytes;
+    const uint8_t* token = m.prepared + t * m.prepared_stride;
+    V y = splat_v(0);
+    for (size_t b = 0; b < m.groups; ++b) {
+      const size_t at = b * kBytes;
+      fetch_weights<false>(rows, at, kBytes);
+      const uint8_t* x = token + b * kBlock;
+      __m512i values[4];
+#pragma GCC unroll 2
+      for (int i = 0; i < 4; i += 2) {
+        const __m512i first = _mm512_loadu_si512(x + i * 64);
+        const __m512i second = _mm512_loadu_si512(x + i * 64 + 64);
+        values[i] = _mm512_shuffle_i64x2(first, second, 0x44);
+        values[i + 1] = _mm512_shuffle_i64x2(first, second, 0xee);
+      }
+      const BlockScales scales = block_scales(rows.weight, at);
+      I whole[8];
+      const auto four = [&]<int... kRows>(int half, std::integer_sequence<int, kRows...>)
+                            __attribute__((always_inline)) {
+                              ((whole[half * 4 + kRows] = add_block<kRows>(
+                                    rows.weight[half * 4 + kRows] + at, values, scales.rows[half]),
+                                in_order(whole[half * 4 + kRows])),
+                               ...);
+                            };
+      four(0, std::make_integer_sequence<int, 4>());
+      four(1, std::make_integer_sequence<int, 4>());
+      const __m512i sums = _mm512_broadcast_i32x4(load_128(token + m.sums_at + b * kBlockSums * 2));
+      const auto weighed = [&](__m512i bytes) __attribute__((always_inline)) {
+        return _mm512_madd_epi16(_mm512_unpackhi_epi8(bytes, _mm512_setzero_si512()), sums);
+      };
+      const I minima = sums_of_quarters(weighed(scales.rows[0]), weighed(scales.rows[1]));
+      float scale;
+      memcpy(&scale, token + m.scales_at + b * 4, 4);
+      V steps, min_steps;
+      two_halves_of(rows.weight, at, steps, min_steps);
+      y = fma_v(steps * splat_v(scale), to_floats(sums_of_rows(whole)), y);
+      y = fma_v(min_steps * splat_v(scale), to_floats(no_sum() - minima), y);
+    }
+    return y;
+  }
+};
+
+// ---- K-quants of six bits with activations of 16 bits ----
+
+// Half a block, whose codes are two registers: groups 0 to 3, then 4 to 7, one in each quarter. Two
+// bits of each code come from bytes that both share.
+[[gnu::always_inline]] inline void six_bit_codes(const uint8_t* low, const uint8_t* high,
+                                                 __m512i& first, __m512i& last) {
+  const __m512i nibble = _mm512_set1_epi8(15), all = _mm512_set1_epi8(63);
+  __m512i v = _mm512_loadu_si512(low);
+  asm("" : "+v"(v));  // as in_register
+  const __m512i bits = _mm512_broadcast_i64x4(load_256(high));
+  const __m512i left = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);
+  const __m512i right = _mm512_inserti64x4(_mm512_set1_epi16(0), _mm256_set1_epi16(2), 1);
+  constexpr int kChoose = 0xca;  // of the first's bits b, else c
+  first = _mm512_and_si512(
+      all, _mm512_ternarylogic_epi32(nibble, v, _mm512_sllv_epi16(bits, left), kChoose));
+  last = _mm512_and_si512(all, _mm512_ternarylogic_epi32(nibble, _mm512_srli_epi16(v, 4),
+                                                         _mm512_srlv_epi16(bits, right), kChoose));
+}
+
+struct WideValues {
+  __m512i even, odd;
+};
+// Of two chunks.
+inline WideValues wide_values(const uint8_t* values) {
+  const __m512i a = _mm512_loadu_si512(values), b = _mm512_loadu_si512(values + 64);
+  return {_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee)};
+}
+[[gnu::always_inline]] inline __m512i dot_wide(__m512i codes, const WideValues& x) {
+  const __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(0xff));
+  const __m512i odd = _mm512_srli_epi16(codes, 8);
+  return _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(_mm512_setzero_si512(), even, x.even), odd, x.odd);
+}
+
+template <>
+struct Front<SixK, true, 16> {
+  static size_t multiply(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
+    const size_t whole = m.groups / 8 * 8;  // all, as blocks have sixteen
+    const uint8_t* token = m.prepared + t * m.prepared_stride;
+    Parameters parameters;
+    for (size_t g0 = 0; g0 < whole; g0 += 8) {
+      SixK::parameters(m, rows, g0, 8, parameters);
+      const size_t block = g0 / 16 * SixK::kBytes, half = g0 / 8 % 2;
+      const uint8_t* values = token + g0 / 2 * 2 * kChunk;
+      const WideValues x[2] = {wide_values(values), wide_values(values + 128)};
+      __m512i products[8][2];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const uint8_t* p = rows.weight[i] + block;
+        fetch_row(p, half * 64, 64);
+        __m512i first, last;
+        six_bit_codes(p + half * 64, p + 128 + half * 32, first, last);
+        products[i][0] = dot_wide(first, x[0]);
+        products[i][1] = dot_wide(last, x[1]);
+      }
+#pragma GCC unroll 2
+      for (size_t j = 0; j < 2; ++j) {
+        I sums[4];
+        group_sums<32>(sums_of_four(products[0][j], products[1][j], products[2][j], products[3][j]),
+                       sums_of_four(products[4][j], products[5][j], products[6][j], products[7][j]),
+                       sums);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; ++i) {
+          const size_t g = j * 4 + i;
+          y = fold<false>(y, sums[i], parameters.scales[g], parameters.biases[g],
+                          token_group(m, token, g0 + g));
+        }
+      }
+    }
+    return whole;
+  }
+};
+
+}  // namespace
+}  // namespace sluice::kernels::SLUICE_ISA
