@@ -26,17 +26,17 @@ TEST(IndexTest, ReadsASoundIndex) {
 
 TEST(IndexTest, TotalSize) {
   const auto total = [](const std::string& metadata) {
-    const auto index = parse_safetensors_index(
-        R"({"total_size":1,"metadata":)" + metadata +
-            R"(,"weight_map":{"total_size":"model.safetensors"}})",
-        "index");
+    const auto index =
+        parse_safetensors_index(R"({"total_size":1,"metadata":)" + metadata +
+                                    R"(,"weight_map":{"total_size":"model.safetensors"}})",
+                                "index");
     return index ? index->total_size : UINT64_MAX;
   };
   EXPECT_EQ(total(R"({"total_size":5})"), 5u);
   EXPECT_EQ(total(R"({"total_size":4096.0,"x":7})"), 4096u);
-  for (const char* other : {"{}", "3", R"({"x":{"total_size":5}})", R"({"total_size":[5]})",
-                            R"({"total_size":-5})", R"({"total_size":"5"})",
-                            R"({"total_size":1e300})"})
+  for (const char* other :
+       {"{}", "3", R"({"x":{"total_size":5}})", R"({"total_size":[5]})", R"({"total_size":-5})",
+        R"({"total_size":"5"})", R"({"total_size":1e300})"})
     EXPECT_EQ(total(other), 0u) << other;
 }
 
