@@ -342,10 +342,11 @@ TEST(MapModel, HostileCountsEndQuickly) {
 }
 
 TEST(MapModel, UnknownPackingIsRefused) {
-  FakeCheckpoint gptq = tiny_hf("qwen3");
-  gptq.set("quantization_config", {{"quant_method", "gptq"}});
-  EXPECT_EQ(refused(gptq).code, ErrorCode::kUnsupported);
-  EXPECT_THAT(refused(gptq).message, HasSubstr("not supported (quantization_config: gptq)"));
+  FakeCheckpoint other = tiny_hf("qwen3");
+  other.set("quantization_config", {{"quant_method", "bitsandbytes"}});
+  EXPECT_EQ(refused(other).code, ErrorCode::kUnsupported);
+  EXPECT_THAT(refused(other).message,
+              HasSubstr("not supported (quantization_config: bitsandbytes)"));
   // Scales that opening the checkpoint did not join to a weight belong to nothing.
   FakeCheckpoint mlx = tiny_hf("qwen3");
   mlx.set("quantization", {{"group_size", 64}, {"bits", 4}});

@@ -155,9 +155,10 @@ TEST(CheckpointTest, ContradictionsAreErrors) {
             ErrorCode::kCorrupt, "config.json"},
            {"generation config damaged", [](auto& f) { f.write("generation_config.json", "nope"); },
             ErrorCode::kCorrupt, "generation_config.json"},
-           {"8-bit floats without blocks",
+           {"blocks of 8-bit floats without sides",
             [](auto& f) {
-              f.write("config.json", R"({"quantization_config":{"quant_method":"fp8"}})");
+              f.write("config.json",
+                      R"({"quantization_config":{"quant_method":"fp8","weight_block_size":128}})");
             },
             ErrorCode::kUnsupported, "weight_block_size"},
            {"index damaged", [](auto& f) { f.write(kIndex, "{"); }, ErrorCode::kCorrupt, kIndex},

@@ -148,7 +148,7 @@ TEST(PackedTensors, Fp8WeightsTakeTheirScales) {
   ASSERT_EQ(fake.checkpoint.tensors.size(), 1);
   const StoredTensor& tensor = fake.checkpoint.tensors[0];
   EXPECT_EQ(tensor.info, (TensorInfo{"a.weight", DType::kF32, {130, 200}}));
-  EXPECT_EQ(tensor.packing->kind, PackingKind::kFp8Blocks);
+  EXPECT_EQ(tensor.packing->kind, PackingKind::kScaledElements);
   EXPECT_EQ(tensor.packing->parts[1].rows_spanned, 128);
   EXPECT_EQ(tensor.packing->columns_spanned, 128);
   EXPECT_EQ(tensor.packing->parts[1].row_bytes, 8);
@@ -157,7 +157,7 @@ TEST(PackedTensors, Fp8WeightsTakeTheirScales) {
 
 TEST(PackedTensors, PlainCheckpointsStayAsTheyAre) {
   for (const Json& config : {Json::object(), Json{{"quantization", nullptr}},
-                             Json{{"quantization_config", {{"quant_method", "gptq"}}}}}) {
+                             Json{{"quantization_config", {{"quant_method", "novel"}}}}}) {
     Fake fake(config);
     fake.add("a.weight", DType::kU32, {6, 16}).add("a.scales", DType::kBF16, {6, 2});
     ASSERT_TRUE(fake.join().has_value());
@@ -204,7 +204,7 @@ TEST(PackedTensors, Fp8PartsThatDoNotFit) {
               HasSubstr("a.weight_scale_inv F32 [1, 2] does not fit a.weight F8_E4M3 [130, 200] in "
                         "blocks of 128×128"));
   Fake type = fp8_weight();
-  type.checkpoint.tensors[0].info.dtype = DType::kF8E5M2;
+  type.checkpoint.tensors[0].info.dtype = DType::kBF16;
   EXPECT_EQ(type.refusal().code, ErrorCode::kCorrupt);
   Fake alone(fp8_config());
   alone.add("a.weight_scale_inv", DType::kF32, {2, 2});
@@ -214,9 +214,129 @@ TEST(PackedTensors, Fp8PartsThatDoNotFit) {
     fake.checkpoint.config["quantization_config"]["weight_block_size"] = size;
     EXPECT_THAT(fake.refusal().message, HasSubstr("weight_block_size")) << size;
   }
-  Fake format = fp8_weight();
-  format.checkpoint.config["quantization_config"]["fmt"] = "e5m2";
-  EXPECT_THAT(format.refusal().message, HasSubstr("e5m2"));
+  Fake bare(fp8_config());
+  bare.add("a.weight", DType::kF8E4M3, {130, 200});
+  EXPECT_THAT(bare.refusal().message, HasSubstr("a.weight F8_E4M3 [130, 200] has no scales"));
+}
+
+TEST(PackedTensors, ScalesSpreadAsTheirShapesSay) {
+  struct Case {
+    Shape weight, scales;
+    uint32_t rows, columns;
+    uint64_t row_bytes;
+    std::string text;
+  };
+  for (const Case& c : {
+           Case{{130, 200}, {}, 130, 200, 4, "F8_E4M3 with a scale for each tensor"},
+           Case{{130, 200}, {1}, 130, 200, 4, "F8_E4M3 with a scale for each tensor"},
+           Case{{130, 200}, {130}, 1, 200, 4, "F8_E4M3 with a scale for each row"},
+           Case{{130, 200}, {130, 1}, 1, 200, 4, "F8_E4M3 with a scale for each row"},
+           Case{{3, 40, 60}, {3, 1, 1}, 40, 60, 4, "F8_E4M3 with a scale for each tensor"},
+           Case{{3, 40, 60}, {3, 1, 60}, 40, 1, 240, "F8_E4M3 in 40×1 blocks"},
+           Case{{2, 256, 130}, {2, 2, 2}, 128, 128, 8, "F8_E4M3 in 128×128 blocks"},
+       }) {
+    Fake fake(fp8_config());
+    fake.add("a.weight", DType::kF8E4M3, c.weight);
+    fake.add("a.weight_scale", DType::kF32, c.scales).add("a.input_scale", DType::kF32, {});
+    const Status status = fake.join();
+    ASSERT_TRUE(status.has_value()) << status.error().message;
+    ASSERT_EQ(fake.checkpoint.tensors.size(), 1u);
+    const StoredTensor& tensor = fake.checkpoint.tensors[0];
+    EXPECT_EQ(tensor.info, (TensorInfo{"a.weight", DType::kF32, c.weight}));
+    EXPECT_EQ(tensor.packing->parts[1].rows_spanned, c.rows);
+    EXPECT_EQ(tensor.packing->columns_spanned, c.columns);
+    EXPECT_EQ(tensor.packing->parts[1].row_bytes, c.row_bytes);
+    EXPECT_EQ(storage_text(tensor), c.text);
+  }
+  for (const Shape& scales : {Shape{2}, Shape{130, 2}, Shape{1, 2}, Shape{0}, Shape{2, 2, 1}}) {
+    Fake fake(fp8_config());
+    fake.add("a.weight", DType::kF8E4M3, {130, 200}).add("a.weight_scale", DType::kF32, scales);
+    EXPECT_THAT(fake.refusal().message, HasSubstr("does not fit")) << numerics::shape_text(scales);
+  }
+}
+
+Json compressed(int bits, int group) {
+  return {{"quantization_config",
+           {{"quant_method", "compressed-tensors"},
+            {"format", "pack-quantized"},
+            {"config_groups",
+             {{"group_0",
+               {{"weights",
+                 {{"num_bits", bits},
+                  {"type", "int"},
+                  {"symmetric", true},
+                  {"strategy", "group"},
+                  {"group_size", group}}}}}}}}}};
+}
+
+TEST(PackedTensors, PackedIntegersTakeTheNameOfTheWeight) {
+  Fake fake(compressed(4, 32));
+  fake.add("a.weight_packed", DType::kI32, {6, 16}).add("a.weight_scale", DType::kBF16, {6, 4});
+  fake.add("a.weight_shape", DType::kI64, {2}).add("b.weight", DType::kBF16, {6, 16});
+  ASSERT_TRUE(fake.join().has_value());
+  ASSERT_EQ(fake.checkpoint.tensors.size(), 2u);
+  const StoredTensor* tensor = fake.checkpoint.find("a.weight");
+  ASSERT_NE(tensor, nullptr);
+  EXPECT_EQ(tensor->info, (TensorInfo{"a.weight", DType::kF32, {6, 128}}));
+  EXPECT_EQ(tensor->packing->kind, PackingKind::kIntegers);
+  EXPECT_EQ(tensor->packing->zero, 8);
+  EXPECT_EQ(storage_text(*tensor), "4-bit integers in groups of 32");
+  EXPECT_EQ(tensor->bytes, 6 * 64 + 6 * 4 * 2u);
+}
+
+TEST(PackedTensors, GroupsThatWouldBothFitAreRefused) {
+  Json config = compressed(4, 32);
+  Json& groups = config["quantization_config"]["config_groups"];
+  groups["group_1"] = groups["group_0"];
+  groups["group_1"]["weights"]["num_bits"] = 8;
+  groups["group_1"]["weights"]["group_size"] = 16;
+  Fake fake(config);
+  fake.add("a.weight_packed", DType::kI32, {6, 16}).add("a.weight_scale", DType::kBF16, {6, 4});
+  const Error error = fake.refusal();
+  EXPECT_EQ(error.code, ErrorCode::kUnsupported);
+  EXPECT_THAT(error.message, HasSubstr("a.weight_packed I32 [6, 16] may be packed at"));
+}
+
+TEST(PackedTensors, HostileShapesDoNotOverflow) {
+  constexpr uint64_t kHuge = UINT64_MAX / 8;
+  const auto refused = [](Json config, const std::string& codes, DType type, Shape shape,
+                          const std::string& other, DType other_type, Shape other_shape) {
+    Fake fake(std::move(config));
+    fake.add("a." + codes, type, {0}).add("a." + other, other_type, {0});
+    fake.add("a.qzeros", DType::kI32, {0});
+    for (StoredTensor& tensor : fake.checkpoint.tensors) {
+      if (tensor.info.name == "a." + codes) tensor.info.shape = shape;
+      if (tensor.info.name == "a." + other) tensor.info.shape = other_shape;
+    }
+    return fake.refusal().code;
+  };
+  EXPECT_EQ(refused(compressed(4, 32), "weight_packed", DType::kI32, {1, kHuge}, "weight_scale",
+                    DType::kBF16, {1, kHuge / 4}),
+            ErrorCode::kCorrupt);
+  EXPECT_EQ(refused(compressed(4, 32), "weight_packed", DType::kU8, {1, kHuge * 7}, "weight_scale",
+                    DType::kU8, {1, kHuge}),
+            ErrorCode::kCorrupt);
+  for (const char* method : {"gptq", "awq"}) {
+    const Json config{
+        {"quantization_config",
+         {{"quant_method", method}, {"bits", 4}, {"group_size", 128}, {"desc_act", false}}}};
+    for (const Shape& shape : {Shape{kHuge, 8}, Shape{8, kHuge}, Shape{0, 8}, Shape{8, 0}})
+      EXPECT_EQ(refused(config, "qweight", DType::kI32, shape, "scales", DType::kF16, {1, 8}),
+                ErrorCode::kCorrupt);
+  }
+}
+
+TEST(PackedTensors, SettingsMayLieBesideTheText) {
+  Json config;
+  config["text_config"] = compressed(4, 32);
+  Fake fake(config);
+  fake.add("a.weight_packed", DType::kI32, {6, 16}).add("a.weight_scale", DType::kBF16, {6, 4});
+  ASSERT_TRUE(fake.join().has_value());
+  EXPECT_NE(fake.checkpoint.find("a.weight"), nullptr);
+  EXPECT_EQ(unknown_packing(config), "");
+  config["text_config"]["quantization_config"]["quant_method"] = "bitsandbytes";
+  EXPECT_EQ(unknown_packing(config), "bitsandbytes");
+  EXPECT_EQ(unknown_packing(Json::object()), "");
 }
 
 }  // namespace

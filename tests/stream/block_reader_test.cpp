@@ -33,21 +33,37 @@ std::vector<std::byte> random_bytes(uint64_t seed, uint64_t count) {
   return bytes;
 }
 
-// A block's bytes as the engine gets them.
+// A block's bytes as the engine gets them, when those rows are read together.
 std::vector<std::byte> read_block(const io::Checkpoint& checkpoint, const OutputModule& module,
-                                  const ModuleSource& source, const Block& block) {
+                                  const ModuleSource& source, const Block& whole,
+                                  const Block& block) {
   std::vector<families::RowRun> runs;
   std::vector<ByteRange> ranges;
-  append_block_ranges(checkpoint, module, source, block, runs, ranges);
-  std::vector<std::byte> read, arranged;
+  append_block_ranges(checkpoint, module, source, whole, runs, ranges);
+  std::vector<std::vector<std::byte>> read;
+  std::vector<std::byte> together, arranged;
   for (const ByteRange& range : ranges) {
-    const size_t at = read.size();
-    read.resize(at + range.bytes);
-    EXPECT_TRUE(range.file->read_at(range.offset, std::span(read).subspan(at)).has_value());
+    read.emplace_back(range.bytes);
+    EXPECT_TRUE(range.file->read_at(range.offset, read.back()).has_value());
+    together.insert(together.end(), read.back().begin(), read.back().end());
   }
-  if (!needs_arranging(source)) return read;
-  arrange_block(checkpoint, module, source, block, read, runs, arranged);
+  if (!needs_arranging(source)) return together;
+  const std::vector<std::span<const std::byte>> pieces(read.begin(), read.end());
+  arrange_block(checkpoint, module, source, whole, block, pieces, runs, arranged);
   return arranged;
+}
+
+std::vector<std::byte> read_block(const io::Checkpoint& checkpoint, const OutputModule& module,
+                                  const ModuleSource& source, const Block& block) {
+  return read_block(checkpoint, module, source, block, block);
+}
+
+// The rows of its expert.
+Block expert_of(const ModuleSource& source, const Block& block) {
+  Block whole = block;
+  whole.first_row -= whole.first_row % source.grid.expert_rows;
+  whole.rows = source.grid.expert_rows;
+  return whole;
 }
 
 // Every block's values, read and decoded, in output order.
@@ -59,6 +75,10 @@ std::vector<float> read_all(const io::Checkpoint& checkpoint, const OutputModule
     const Block block = source->grid.block(0, b);
     const std::vector<std::byte> bytes = read_block(checkpoint, module, *source, block);
     EXPECT_EQ(bytes.size(), block.rows * source->row_bytes());
+    if (source->is_scattered()) {
+      EXPECT_TRUE(bytes ==
+                  read_block(checkpoint, module, *source, expert_of(*source, block), block));
+    }
     std::vector<float> values(block.rows * module.columns());
     decode_block(*source, bytes, block.rows, {numerics::decode_elements}, values);
     all.insert(all.end(), values.begin(), values.end());
@@ -210,6 +230,78 @@ TEST(BlockReader, RowsByTurnsAreTakenApart) {
     ASSERT_EQ(vector.size(), kExperts * kRows);
     for (uint64_t i = 0; i < vector.size(); ++i) wrong += vector[i] != biases[2 * i + odd];
     EXPECT_EQ(wrong, 0u);
+  }
+}
+
+// Two experts of [kRows, kColumns], packed along their input (GPTQ) or their output (AWQ), of which
+// an expert is several blocks.
+struct ColumnPacked {
+  static constexpr uint64_t kRows = 80, kColumns = 8192, kGroup = 512, kExperts = 2;
+  static constexpr uint64_t kGroups = kColumns / kGroup;
+  bool awq;
+  unsigned zero_added;  // to what is stored
+  test::ModelBuilder model;
+  std::vector<float> expected;
+
+  ColumnPacked(bool is_awq, const char* format)
+      : awq(is_awq),
+        zero_added(std::string_view(format) == "gptq" && !awq),
+        model(Json({{"quantization_config",
+                     {{"quant_method", awq ? "awq" : "gptq"},
+                      {"checkpoint_format", format},
+                      {"desc_act", false},
+                      {"bits", 4},
+                      {"group_size", kGroup}}}})) {
+    for (uint64_t expert = 0; expert < kExperts; ++expert) add(expert);
+  }
+
+  static unsigned nibble(std::span<const std::byte> bytes, uint64_t index) {
+    return std::to_integer<unsigned>(bytes[index / 2]) >> (index % 2 * 4) & 15;
+  }
+  // Of [rows, columns] packed along the columns.
+  unsigned field(std::span<const std::byte> bytes, uint64_t columns, uint64_t row,
+                 uint64_t column) const {
+    constexpr uint64_t kPlaces[] = {0, 4, 1, 5, 2, 6, 3, 7};
+    const uint64_t place = awq ? kPlaces[column % 8] : column % 8;
+    return nibble(bytes, row * columns + column / 8 * 8 + place);
+  }
+  void add(uint64_t expert) {
+    const std::string stem = "e" + std::to_string(expert);
+    const auto codes = random_bytes(20 + expert, kRows * kColumns / 2);
+    const auto zeros = random_bytes(30 + expert, kGroups * kRows / 2);
+    model.add_bytes(stem + ".qweight", DType::kI32,
+                    awq ? Shape{kColumns, kRows / 8} : Shape{kColumns / 8, kRows}, codes);
+    model.add_bytes(stem + ".qzeros", DType::kI32, {kGroups, kRows / 8}, zeros);
+    model.add(stem + ".scales", DType::kF16, {kGroups, kRows},
+              test::Random(40 + expert).normals(kGroups * kRows, 1));
+    const std::vector<float> scales = decoded(DType::kF16, model.bytes(stem + ".scales"));
+    for (uint64_t n = 0; n < kRows; ++n)
+      for (uint64_t k = 0; k < kColumns; ++k) {
+        const unsigned code =
+            awq ? field(codes, kRows, k, n) : nibble(codes, (k / 8 * kRows + n) * 8 + k % 8);
+        const unsigned zero = (field(zeros, kRows, k / kGroup, n) + zero_added) & 15;
+        expected.push_back((static_cast<float>(code) - static_cast<float>(zero)) *
+                           scales[k / kGroup * kRows + n]);
+      }
+  }
+};
+
+TEST(BlockReader, WordsOfColumnsBecomeRows) {
+  for (const auto& [awq, format] :
+       {std::pair{true, "gptq"}, std::pair{false, "gptq"}, std::pair{false, "gptq_v2"}}) {
+    ColumnPacked packed(awq, format);
+    const auto checkpoint = packed.model.build();
+    OutputModule module{
+        .path = "e",
+        .parameter = "weight",
+        .shape = {ColumnPacked::kExperts, ColumnPacked::kRows, ColumnPacked::kColumns},
+        .recipe = {}};
+    for (uint32_t e = 0; e < ColumnPacked::kExperts; ++e)
+      module.recipe.sources.push_back({.tensor = e, .rows = ColumnPacked::kRows});
+    ASSERT_GT(describe_source(*checkpoint, module)->grid.blocks_per_expert, 1u);
+    EXPECT_TRUE(reads_columns(*checkpoint, module));
+    const std::vector<float> found = read_all(*checkpoint, module);
+    EXPECT_TRUE(found == packed.expected) << awq << " " << format;
   }
 }
 

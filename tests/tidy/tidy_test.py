@@ -43,7 +43,7 @@ ALLOWED = {
 
 # Where a module may see only part of another: the headers it may include.
 ONLY_HEADERS = {
-    ("families", "io"): r"io/(tensor_info|checkpoint)\.h",
+    ("families", "io"): r"io/(tensor_info|checkpoint|packed_tensors)\.h",
     ("analyze", "allocate"): r"allocate/candidate\.h",
     ("convert", "allocate"): r"allocate/(plan|candidate)\.h",
     ("verify", "allocate"): r"allocate/(plan|candidate)\.h",

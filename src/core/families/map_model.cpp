@@ -9,6 +9,7 @@
 
 #include "base/units.h"
 #include "families/family.h"
+#include "io/packed_tensors.h"
 
 namespace sluice::families {
 namespace {
@@ -474,21 +475,15 @@ Status Mapper::run(ModelMap& map) {
 }
 
 // Packed weights that opening the checkpoint did not join would have to be unpacked by rules of
-// their own. `quantization` is MLX's, and joined; a copy of it may stand in quantization_config.
+// their own.
 Status refuse_unknown_packing(const Checkpoint& checkpoint) {
-  const Json* mlx = json_find(checkpoint.config, "quantization");
-  if (mlx != nullptr && mlx->is_object() && !mlx->empty()) return {};
-  const Json* value = json_find(checkpoint.config, "quantization_config");
-  if (value == nullptr || value->empty()) return {};
-  const Json* method = json_find(*value, "quant_method");
-  const std::string name =
-      method != nullptr && method->is_string() ? method->get<std::string>() : "unknown";
-  if (name == "fp8" || name == "mxfp4") return {};
+  const std::string method = io::unknown_packing(checkpoint.config);
+  if (method.empty()) return {};
   return fail(
       ErrorCode::kUnsupported,
       "{}: the weights are packed in a way that is not supported (quantization_config: {}); "
       "give the original checkpoint",
-      config_label(checkpoint), name);
+      config_label(checkpoint), method);
 }
 
 // GGUF says it by the tensor alone. A configuration that leaves it open means whatever is there,

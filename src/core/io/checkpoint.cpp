@@ -149,12 +149,28 @@ std::string read_readme(const ModelFiles& files, const std::vector<std::string>&
   return text && is_utf8(*text) ? std::move(*text) : std::string();
 }
 
+// What modelopt says in a file of its own instead of config.json.
+Status read_modelopt_file(const ModelFiles& files, const std::vector<std::string>& names,
+                          Checkpoint& checkpoint) {
+  constexpr std::string_view kName = "hf_quant_config.json", kKey = "quantization";
+  if (!contains(names, kName) || quantization_settings(checkpoint.config) != nullptr ||
+      is_mlx_folder(checkpoint.config))
+    return {};
+  SLUICE_ASSIGN(const Json found, read_json_file(files, std::string(kName)));
+  const Json* settings = json_find(found, kKey);
+  if (settings == nullptr || !settings->is_object()) return {};
+  checkpoint.config["quantization_config"] = *settings;
+  checkpoint.config["quantization_config"]["quant_method"] = "modelopt";
+  return {};
+}
+
 // config.json, generation_config.json and the small files beside the weights.
 Status read_folder_files(const ModelFiles& files, const std::vector<std::string>& names,
                          Checkpoint& checkpoint) {
   if (!contains(names, "config.json"))
     return fail(ErrorCode::kNotFound, "{}: no config.json beside the weights", files.location());
   SLUICE_ASSIGN(checkpoint.config, read_json_file(files, "config.json"));
+  SLUICE_TRY(read_modelopt_file(files, names, checkpoint));
   if (contains(names, "generation_config.json")) {
     SLUICE_ASSIGN(checkpoint.generation_config, read_json_file(files, "generation_config.json"));
   }

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
-#include "numerics/block_codec.h"
 #include "numerics/dtype.h"
-#include "numerics/fp.h"
 
 namespace sluice::stream {
 namespace {
@@ -16,20 +15,25 @@ using io::Checkpoint;
 using io::PackedPart;
 using io::Packing;
 using io::PackingKind;
+using io::PartOrder;
 using io::StoredTensor;
 
-uint64_t blocks_of(uint64_t size, uint64_t side) { return size / side + (size % side != 0); }
+constexpr uint64_t kNibblesOfWord = 8;
 
 bool stored_alike(const StoredTensor& a, const StoredTensor& b) {
   if (a.info.dtype != b.info.dtype || (a.packing == nullptr) != (b.packing == nullptr))
     return false;
   if (a.packing == nullptr) return true;
   const Packing &p = *a.packing, &q = *b.packing;
-  if (p.kind != q.kind || p.format != q.format || p.columns_spanned != q.columns_spanned ||
-      p.part_count != q.part_count)
-    return false;
+  const auto settings = [](const Packing& packing) {
+    return std::tuple(packing.kind, packing.format, packing.columns_spanned, packing.bits,
+                      packing.zero, packing.has_zeros, packing.zeros_are_less_one,
+                      packing.has_indices, packing.divides, packing.part_count);
+  };
+  if (settings(p) != settings(q)) return false;
   for (uint32_t i = 0; i < p.part_count; ++i)
-    if (p.parts[i].dtype != q.parts[i].dtype || p.parts[i].rows_spanned != q.parts[i].rows_spanned)
+    if (p.parts[i].dtype != q.parts[i].dtype ||
+        p.parts[i].rows_spanned != q.parts[i].rows_spanned || p.parts[i].order != q.parts[i].order)
       return false;
   return true;
 }
@@ -47,75 +51,159 @@ uint32_t columns_spanned(const StoredTensor& tensor, uint32_t part) {
   return part > 0 && tensor.packing != nullptr ? tensor.packing->columns_spanned : 1;
 }
 
+// Bytes that stand for one column of a part, and how many columns they hold.
+struct Cell {
+  uint64_t bytes = 1, columns = 1;
+};
+
+Cell cell_of(const PackedPart& part) {
+  const bool words =
+      part.order == PartOrder::kNibbleColumns || part.order == PartOrder::kAwqColumns;
+  if (words) return {sizeof(uint32_t), kNibblesOfWord};
+  return {dtype_info(part.dtype).block_bytes, 1};
+}
+
 // What of a part a run needs: a piece of each of some consecutive rows.
 struct Window {
   uint64_t offset = 0;  // of the first piece, in the file
   uint64_t rows = 0, piece_bytes = 0;
+  uint64_t first_row = 0, first_column = 0;  // where the first piece lies, in the part's own terms
+  // Whether the pieces are whole rows, which follow each other.
+  bool whole_rows = false;
 };
+
+// Columns [first, first + count) of the part's rows, each serving `span` of the tensor's.
+Window columns_window(const PackedPart& from, uint64_t first_row, uint64_t rows, uint64_t first,
+                      uint64_t count, uint64_t span) {
+  const Cell cell = cell_of(from);
+  const uint64_t first_cell = first / span / cell.columns;
+  const uint64_t last_cell = (first + count - 1) / span / cell.columns;
+  return {.offset = from.offset + first_row * from.row_bytes + first_cell * cell.bytes,
+          .rows = rows,
+          .piece_bytes = (last_cell - first_cell + 1) * cell.bytes,
+          .first_row = first_row,
+          .first_column = first_cell * cell.columns};
+}
 
 Window window_of(const StoredTensor& tensor, uint32_t part, const PackedPart& from,
                  const OutputModule& module, const RowRun& run) {
-  const uint64_t source_rows = run.transposed ? module.columns() : run.reach();
-  const uint64_t first_row = run.source_row / from.rows_spanned;
-  const uint64_t last_row = (run.source_row + source_rows - 1) / from.rows_spanned;
-  Window window{from.offset + first_row * from.row_bytes, last_row - first_row + 1, from.row_bytes};
-  if (run.transposed) {
-    const uint64_t span = columns_spanned(tensor, part);
-    const uint64_t bytes = dtype_info(from.dtype).block_bytes;
-    const uint64_t first_column = run.source_column / span;
-    const uint64_t last_column = (run.source_column + run.reach() - 1) / span;
-    window.offset += first_column * bytes;
-    window.piece_bytes = (last_column - first_column + 1) * bytes;
+  Window window;
+  if (from.order != PartOrder::kRows) {
+    window = columns_window(from, 0, from.stored_rows, run.source_row, run.reach(), 1);
+  } else {
+    const uint64_t source_rows = run.transposed ? module.columns() : run.reach();
+    const uint64_t first_row = run.source_row / from.rows_spanned;
+    const uint64_t last_row = (run.source_row + source_rows - 1) / from.rows_spanned;
+    const uint64_t rows = last_row - first_row + 1;
+    if (run.transposed)
+      window = columns_window(from, first_row, rows, run.source_column, run.reach(),
+                              columns_spanned(tensor, part));
+    else
+      window = {.offset = from.offset + first_row * from.row_bytes,
+                .rows = rows,
+                .piece_bytes = from.row_bytes,
+                .first_row = first_row};
   }
+  window.whole_rows = window.piece_bytes == from.row_bytes;
   return window;
 }
 
+// The pieces of a window as they were read.
+class Pieces {
+ public:
+  Pieces(const Window& window, std::span<const std::span<const std::byte>> ranges)
+      : window_(window), ranges_(ranges) {}
+  const std::byte* row(uint64_t row) const {
+    return window_.whole_rows ? ranges_[0].data() + row * window_.piece_bytes : ranges_[row].data();
+  }
+  const Window& window() const { return window_; }
+
+ private:
+  const Window& window_;
+  std::span<const std::span<const std::byte>> ranges_;
+};
+
 // Every row that is wanted gets its own of the part, which may serve several rows of the tensor.
-void pick_rows(const PackedPart& from, const RowRun& run, std::span<const std::byte> stored,
+void pick_rows(const PackedPart& from, const RowRun& run, const Pieces& pieces,
                std::span<std::byte> out) {
-  const uint64_t first = run.source_row / from.rows_spanned;
   for (uint64_t r = 0; r < run.rows; ++r) {
-    const uint64_t row = (run.source_row + r * run.stride) / from.rows_spanned - first;
-    std::memcpy(out.data() + r * from.row_bytes, stored.data() + row * from.row_bytes,
+    const uint64_t row = (run.source_row + r * run.stride) / from.rows_spanned;
+    std::memcpy(out.data() + r * from.row_bytes, pieces.row(row - pieces.window().first_row),
                 from.row_bytes);
   }
 }
 
-// Turns columns into rows. The part's elements, of kBytes bytes, stand for blocks of rows and
-// columns; each is repeated. Some rows at a time, so that what is read stays in the cache until all
+// Columns [first, first + count·stride) of the part become rows; each is repeated for `span` of
+// them, as its rows are for rows_spanned, from the first on.
+struct Turn {
+  uint64_t first_row = 0, rows = 0;  // of the tensor, and so elements of a row that comes out
+  uint64_t first = 0, count = 0, stride = 1, span = 1;
+};
+
+// Elements of kBytes bytes. Some rows at a time, so that what is read stays in the cache until all
 // columns have been taken from it.
 template <size_t kBytes>
-void turn_columns(const PackedPart& from, uint64_t span, const Window& window, const RowRun& run,
-                  uint64_t source_rows, std::span<const std::byte> stored,
+void turn_columns(const PackedPart& from, const Turn& turn, const Pieces& pieces,
                   std::span<std::byte> out) {
   constexpr uint64_t kTileRows = 64;
-  const uint64_t first_row = run.source_row / from.rows_spanned;
-  const uint64_t first_column = run.source_column / span;
-  for (uint64_t tile = 0; tile < source_rows; tile += kTileRows) {
-    const uint64_t rows = std::min(kTileRows, source_rows - tile);
+  const Window& window = pieces.window();
+  for (uint64_t tile = 0; tile < turn.rows; tile += kTileRows) {
+    const uint64_t rows = std::min(kTileRows, turn.rows - tile);
     const std::byte* places[kTileRows];
     for (uint64_t r = 0; r < rows; ++r)
-      places[r] = stored.data() + ((run.source_row + tile + r) / from.rows_spanned - first_row) *
-                                      window.piece_bytes;
-    for (uint64_t column = 0; column < run.rows; ++column) {
-      const uint64_t block_column = (run.source_column + column * run.stride) / span - first_column;
-      std::byte* to = out.data() + (column * source_rows + tile) * kBytes;
+      places[r] = pieces.row((turn.first_row + tile + r) / from.rows_spanned - window.first_row);
+    for (uint64_t column = 0; column < turn.count; ++column) {
+      const uint64_t at = (turn.first + column * turn.stride) / turn.span - window.first_column;
+      std::byte* to = out.data() + (column * turn.rows + tile) * kBytes;
       for (uint64_t r = 0; r < rows; ++r)
-        std::memcpy(to + r * kBytes, places[r] + block_column * kBytes, kBytes);
+        std::memcpy(to + r * kBytes, places[r] + at * kBytes, kBytes);
     }
   }
 }
 
-void turn_columns(const PackedPart& from, uint64_t span, const Window& window, const RowRun& run,
-                  uint64_t source_rows, std::span<const std::byte> stored,
+// Two rows of the part become the halves of a byte of every row that comes out, the lower one
+// first.
+void turn_nibbles(const PackedPart& from, const Turn& turn, const Pieces& pieces,
                   std::span<std::byte> out) {
+  // Where the n-th column of a word lies in it.
+  constexpr uint8_t kInOrder[kNibblesOfWord] = {0, 1, 2, 3, 4, 5, 6, 7};
+  constexpr uint8_t kAwq[kNibblesOfWord] = {0, 4, 1, 5, 2, 6, 3, 7};
+  const uint8_t* places = from.order == PartOrder::kAwqColumns ? kAwq : kInOrder;
+  const auto nibble = [&](const std::byte* row, uint64_t column) {
+    const uint64_t place = places[column % kNibblesOfWord];
+    const auto pair =
+        std::to_integer<uint8_t>(row[(column / kNibblesOfWord) * sizeof(uint32_t) + place / 2]);
+    return static_cast<uint8_t>(place % 2 == 0 ? pair & 15 : pair >> 4);
+  };
+  const uint64_t row_bytes = (turn.rows + 1) / 2, before = pieces.window().first_column;
+  for (uint64_t r = 0; r < turn.rows; r += 2) {
+    const std::byte* low = pieces.row(r);
+    const std::byte* high = r + 1 < turn.rows ? pieces.row(r + 1) : nullptr;
+    for (uint64_t c = 0; c < turn.count; ++c) {
+      const uint64_t column = turn.first + c * turn.stride - before;
+      const unsigned upper = high != nullptr ? nibble(high, column) : 0u;
+      out[c * row_bytes + r / 2] = static_cast<std::byte>(nibble(low, column) | upper << 4);
+    }
+  }
+}
+
+void turn(const PackedPart& from, const Turn& turn, const Pieces& pieces,
+          std::span<std::byte> out) {
+  if (cell_of(from).columns > 1) return turn_nibbles(from, turn, pieces, out);
   switch (dtype_info(from.dtype).block_bytes) {
-    case 1: return turn_columns<1>(from, span, window, run, source_rows, stored, out);
-    case 2: return turn_columns<2>(from, span, window, run, source_rows, stored, out);
-    case 4: return turn_columns<4>(from, span, window, run, source_rows, stored, out);
-    case 8: return turn_columns<8>(from, span, window, run, source_rows, stored, out);
+    case 1: return turn_columns<1>(from, turn, pieces, out);
+    case 2: return turn_columns<2>(from, turn, pieces, out);
+    case 4: return turn_columns<4>(from, turn, pieces, out);
+    case 8: return turn_columns<8>(from, turn, pieces, out);
     default: SLUICE_CHECK(false);
   }
+}
+
+// What a part gives each row of a block.
+uint64_t row_bytes_of(const PackedPart& part) {
+  if (part.order == PartOrder::kRows) return part.row_bytes;
+  const Cell cell = cell_of(part);
+  return cell.columns > 1 ? (part.stored_rows + 1) / 2 : part.stored_rows * cell.bytes;
 }
 
 bool is_transposed(const OutputModule& module) {
@@ -131,7 +219,7 @@ bool has_gaps(const OutputModule& module) {
 Status describe_transposed(const Checkpoint& checkpoint, const OutputModule& module,
                            const StoredTensor& first, ModuleSource& source) {
   const bool by_element = first.packing != nullptr
-                              ? first.packing->kind == PackingKind::kFp8Blocks
+                              ? first.packing->kind == PackingKind::kScaledElements
                               : dtype_info(first.info.dtype).block_elements == 1;
   if (!by_element)
     return fail(ErrorCode::kUnsupported, "{}: tensor {} is {}, which cannot be transposed for {}",
@@ -146,37 +234,7 @@ Status describe_transposed(const Checkpoint& checkpoint, const OutputModule& mod
   return {};
 }
 
-numerics::ConstAffineRow affine_row(const ModuleSource& source, std::span<const std::byte> block,
-                                    uint64_t rows, uint64_t r) {
-  return {source.part_row(block, rows, 0, r), source.part_row(block, rows, 1, r),
-          source.part_row(block, rows, 2, r)};
-}
-
-// The weights of all rows at once, then every row's by its scales.
-void decode_fp8_blocks(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-                       const SourceDecoders& decoders, std::span<float> values) {
-  const Packing& packing = *source.packing;
-  const uint64_t columns = values.size() / rows, span = source.columns_per_scale;
-  const std::span<const std::byte> weights = block.first(rows * source.part_row_bytes[0]);
-  decoders.elements(packing.parts[0].dtype, weights, values);
-  std::vector<float> scales(blocks_of(columns, span));
-  for (uint64_t r = 0; r < rows; ++r) {
-    decoders.elements(packing.parts[1].dtype, source.part_row(block, rows, 1, r), scales);
-    const std::span<float> row = values.subspan(r * columns, columns);
-    for (size_t begin = 0; begin < columns; begin += span)
-      for (float& value : row.subspan(begin, std::min<size_t>(span, columns - begin)))
-        value *= scales[begin / span];
-  }
-}
-
 }  // namespace
-
-std::span<const std::byte> ModuleSource::part_row(std::span<const std::byte> block, uint64_t rows,
-                                                  uint32_t part, uint64_t r) const {
-  uint64_t start = 0;
-  for (uint32_t before = 0; before < part; ++before) start += rows * part_row_bytes[before];
-  return block.subspan(start + r * part_row_bytes[part], part_row_bytes[part]);
-}
 
 Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputModule& module) {
   SLUICE_ASSIGN(const BlockGrid grid, make_grid(module));
@@ -201,8 +259,12 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
   if (first.packing != nullptr) {
     source.part_count = first.packing->part_count;
     source.columns_per_scale = first.packing->columns_spanned;
-    for (uint32_t i = 0; i < source.part_count; ++i)
-      source.part_row_bytes[i] = first.packing->parts[i].row_bytes;
+    for (uint32_t i = 0; i < source.part_count; ++i) {
+      const PackedPart& part = first.packing->parts[i];
+      source.part_row_bytes[i] = row_bytes_of(part);
+      source.by_columns = source.by_columns || part.order != PartOrder::kRows;
+      source.repeats_rows = source.repeats_rows || part.rows_spanned > 1;
+    }
     return source;
   }
   const uint64_t columns[] = {module.columns()};
@@ -226,9 +288,8 @@ void append_block_ranges(const Checkpoint& checkpoint, const OutputModule& modul
       const PackedPart from = part_at(tensor, part, run, source.part_row_bytes[part]);
       const Window window = window_of(tensor, part, from, module, run);
       const io::ByteSource* file = checkpoint.files[from.file].get();
-      const bool whole_rows = window.piece_bytes == from.row_bytes;
-      const uint64_t pieces = whole_rows ? 1 : window.rows;
-      const uint64_t bytes = whole_rows ? window.rows * window.piece_bytes : window.piece_bytes;
+      const uint64_t pieces = window.whole_rows ? 1 : window.rows;
+      const uint64_t bytes = window.piece_bytes * (window.whole_rows ? window.rows : 1);
       for (uint64_t i = 0; i < pieces; ++i)
         out.push_back({file, window.offset + i * from.row_bytes, bytes, tensor.info.name});
     }
@@ -236,98 +297,56 @@ void append_block_ranges(const Checkpoint& checkpoint, const OutputModule& modul
 }
 
 bool needs_arranging(const ModuleSource& source) {
-  return source.transposed || source.has_gaps ||
-         (source.packing != nullptr && source.packing->kind == PackingKind::kFp8Blocks);
+  return source.is_scattered() || source.has_gaps || source.repeats_rows;
 }
 
 void arrange_block(const Checkpoint& checkpoint, const OutputModule& module,
-                   const ModuleSource& source, const Block& block,
-                   std::span<const std::byte> ranges, std::vector<RowRun>& runs,
+                   const ModuleSource& source, const Block& read, const Block& block,
+                   std::span<const std::span<const std::byte>> ranges, std::vector<RowRun>& runs,
                    std::vector<std::byte>& out) {
   out.resize(block.rows * source.row_bytes());
   runs.clear();
-  families::append_row_runs(module.recipe, block.first_row, block.rows, runs);
+  families::append_row_runs(module.recipe, read.first_row, read.rows, runs);
+  const uint64_t first = block.first_row - read.first_row, end = first + block.rows;
   std::span<std::byte> left(out);
   for (uint32_t part = 0; part < source.part_count; ++part) {
-    for (const RowRun& run : runs) {
-      const StoredTensor& tensor = checkpoint.tensors[run.tensor];
-      const PackedPart from = part_at(tensor, part, run, source.part_row_bytes[part]);
-      const Window window = window_of(tensor, part, from, module, run);
+    uint64_t at = 0;  // rows of the runs before
+    for (const RowRun& whole : runs) {
+      const StoredTensor& tensor = checkpoint.tensors[whole.tensor];
+      const PackedPart from = part_at(tensor, part, whole, source.part_row_bytes[part]);
+      const Window window = window_of(tensor, part, from, module, whole);
+      const Pieces pieces(window, ranges);
+      ranges = ranges.subspan(window.whole_rows ? 1 : window.rows);
+      const uint64_t begin = std::max(at, first), stop = std::min(at + whole.rows, end);
+      const uint64_t skipped = begin - std::min(begin, at);
+      at += whole.rows;
+      if (begin >= stop) continue;
+      RowRun run = whole;
+      run.rows = stop - begin;
+      (run.transposed ? run.source_column : run.source_row) += skipped * run.stride;
       const std::span<std::byte> to = left.first(run.rows * source.part_row_bytes[part]);
-      const std::span<const std::byte> stored = ranges.first(window.rows * window.piece_bytes);
-      if (run.transposed)
-        turn_columns(from, columns_spanned(tensor, part), window, run, module.columns(), stored,
-                     to);
-      else
-        pick_rows(from, run, stored, to);
-      ranges = ranges.subspan(stored.size());
       left = left.subspan(to.size());
+      if (run.transposed)
+        turn(from,
+             {run.source_row, module.columns(), run.source_column, run.rows, run.stride,
+              columns_spanned(tensor, part)},
+             pieces, to);
+      else if (from.order != PartOrder::kRows)
+        turn(from, {0, from.stored_rows, run.source_row, run.rows, run.stride, 1}, pieces, to);
+      else
+        pick_rows(from, run, pieces, to);
     }
   }
   SLUICE_CHECK(left.empty() && ranges.empty());
 }
 
-bool is_decodable(const ModuleSource& source) { return dtype_info(source.dtype).is_float; }
-
-void decode_block(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-                  const SourceDecoders& decoders, std::span<float> values) {
-  if (source.packing == nullptr) {
-    decoders.elements(source.dtype, block, values);
-    if (source.add_one) numerics::add_one(source.dtype, values);
-    return;
-  }
-  if (source.packing->kind == PackingKind::kFp8Blocks)
-    return decode_fp8_blocks(source, block, rows, decoders, values);
-  const uint64_t columns = values.size() / rows;
-  for (uint64_t r = 0; r < rows; ++r) {
-    const std::span<float> row = values.subspan(r * columns, columns);
-    if (numerics::is_fp(source.packing->format))
-      numerics::decode_fp({source.part_row(block, rows, 0, r), source.part_row(block, rows, 1, r)},
-                          source.packing->format, row);
-    else
-      decoders.affine(affine_row(source, block, rows, r), source.packing->format,
-                      source.packing->parts[1].dtype, row);
-  }
-}
-
-std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
-                                                    numerics::DType model_dtype) {
-  if (source.add_one) return {};
-  if (source.packing != nullptr) {
-    const Packing& packing = *source.packing;
-    if (packing.kind != PackingKind::kMlx) return {};
-    if (packing.format.mode == numerics::QuantMode::kMxfp4)
-      return {packing.format, numerics::kMxfp4AsAffine};
-    if (is_fp(packing.format) || packing.parts[1].dtype == model_dtype) return {packing.format};
-    return {};
-  }
-  auto format = numerics::lossless_fp(source.dtype);
-  if (!format && model_dtype == numerics::DType::kF16)
-    format = numerics::lossless_affine(source.dtype);
-  return format ? std::vector{*format} : std::vector<numerics::QuantFormat>();
-}
-
-bool always_lossless(const ModuleSource& source, const numerics::QuantFormat& format) {
-  return source.packing != nullptr && source.packing->kind == PackingKind::kMlx &&
-         source.packing->format == format;
-}
-
-bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
-              uint64_t r, const numerics::QuantFormat& format, numerics::DType model_dtype,
-              const numerics::AffineRow& out) {
-  if (source.packing == nullptr) {
-    const std::span<const std::byte> in = source.part_row(block, rows, 0, r);
-    return numerics::lossless_fp(source.dtype)
-               ? numerics::move_lossless_fp(source.dtype, in, {out.weight, out.scales})
-               : numerics::move_lossless(source.dtype, in, out);
-  }
-  const numerics::ConstAffineRow in = affine_row(source, block, rows, r);
-  if (format != source.packing->format)
-    return numerics::mxfp4_to_affine({in.weight, in.scales}, model_dtype, out);
-  std::ranges::copy(in.weight, out.weight.begin());
-  std::ranges::copy(in.scales, out.scales.begin());
-  std::ranges::copy(in.biases, out.biases.begin());
-  return true;
+bool reads_columns(const Checkpoint& checkpoint, const OutputModule& module) {
+  if (module.recipe.sources.empty()) return false;
+  const Packing* packing = checkpoint.tensors[module.recipe.sources[0].tensor].packing.get();
+  return is_transposed(module) ||
+         (packing != nullptr && std::ranges::any_of(packing->parts, [](const PackedPart& part) {
+            return part.order != PartOrder::kRows;
+          }));
 }
 
 }  // namespace sluice::stream

@@ -44,14 +44,20 @@ struct ModuleSource {
   BlockGrid grid;
   numerics::DType dtype = numerics::DType::kF32;  // of the values: F32 for packed tensors
   const io::Packing* packing = nullptr;           // of the first source; null for plain ones
-  std::array<uint64_t, 3> part_row_bytes{};       // of the block's rows
+  std::array<uint64_t, 4> part_row_bytes{};       // of the block's rows
   uint32_t part_count = 1;
-  uint64_t columns_per_scale = 1;  // of a block's row, for 8-bit floats in blocks
+  uint64_t columns_per_scale = 1;  // of a block's row, for elements with scales
   bool transposed = false;
-  bool has_gaps = false;  // rows of others lie between the module's
-  bool add_one = false;   // to the stored values (Recipe::add_one)
+  bool by_columns = false;    // some part is stored by columns
+  bool repeats_rows = false;  // a row of some part serves several
+  bool has_gaps = false;      // rows of others lie between the module's
+  bool add_one = false;       // to the stored values (Recipe::add_one)
 
-  uint64_t row_bytes() const { return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2]; }
+  uint64_t row_bytes() const {
+    return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2] + part_row_bytes[3];
+  }
+  // Whether a block's bytes are short pieces of many stored rows.
+  bool is_scattered() const { return transposed || by_columns; }
   // Row r of a part of a block of that many rows.
   std::span<const std::byte> part_row(std::span<const std::byte> block, uint64_t rows,
                                       uint32_t part, uint64_t r) const;
@@ -69,19 +75,23 @@ void append_block_ranges(const io::Checkpoint& checkpoint, const families::Outpu
                          const ModuleSource& source, const Block& block,
                          std::vector<families::RowRun>& runs, std::vector<ByteRange>& out);
 
-// Whether rows have to be repeated, left out or transposed to make a block of what was read.
+// Whether rows have to be repeated, left out or turned to make a block of what was read.
 bool needs_arranging(const ModuleSource& source);
-// ranges: the bytes of the block's ranges; out: the block's. runs is scratch memory.
+// read: the rows, of one expert, whose ranges were appended and read; block: some of them. ranges:
+// the bytes of each range; out: the block's. runs is scratch memory.
 void arrange_block(const io::Checkpoint& checkpoint, const families::OutputModule& module,
-                   const ModuleSource& source, const Block& block,
-                   std::span<const std::byte> ranges, std::vector<families::RowRun>& runs,
-                   std::vector<std::byte>& out);
+                   const ModuleSource& source, const Block& read, const Block& block,
+                   std::span<const std::span<const std::byte>> ranges,
+                   std::vector<families::RowRun>& runs, std::vector<std::byte>& out);
+
+// Whether the module's blocks are short pieces of many stored rows: ModuleSource::is_scattered().
+bool reads_columns(const io::Checkpoint& checkpoint, const families::OutputModule& module);
 
 // Whether a module's values can be had at all: integers are only ever copied.
 bool is_decodable(const ModuleSource& source);
 
-// values: rows · columns, as the recipe wants them. Packed values are computed in f32: MLX's as its
-// format says, 8-bit floats as value · scale.
+// values: rows · columns, as the recipe wants them. Packed values are computed in f32 as
+// io::Packing says. Of integers whose group does not exist, they are NaN.
 void decode_block(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
                   const SourceDecoders& decoders, std::span<float> values);
 
@@ -89,9 +99,9 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
 // that float type: the one that they are stored in, or nearest to, first.
 std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
                                                     numerics::DType model_dtype);
-// Whether every row moves into the format, one of those; otherwise a row may turn out not to
-// (numerics::move_lossless, move_lossless_fp, mxfp4_to_affine).
-bool always_lossless(const ModuleSource& source, const numerics::QuantFormat& format);
+// Whether every row moves into all of them, but for numbers that no model has and configurations
+// that say otherwise than the tensors; else only the rows themselves tell.
+bool always_lossless(const ModuleSource& source, numerics::DType model_dtype);
 // Moves row r of a block into one of those formats; fp modes have no biases. False when it cannot
 // be moved; out is then unspecified.
 bool move_row(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,

@@ -40,6 +40,10 @@ class RangeReader {
   Status read(std::span<const ByteRange> ranges, uint64_t gap_bytes_max = kGapBytesMax);
   // One range of the last read. Valid until the next.
   std::span<const std::byte> bytes(size_t range) const { return pieces_[range]; }
+  // Ranges [first, first + count) of the last read, each for itself. Valid until the next.
+  std::span<const std::span<const std::byte>> pieces(size_t first, size_t count) const {
+    return std::span(pieces_).subspan(first, count);
+  }
   // Ranges [first, first + count) of the last read one after another: a view where they lie so in
   // the file, otherwise a copy in buffer. Valid until the next read or use of the buffer.
   std::span<const std::byte> bytes(size_t first, size_t count,

@@ -25,9 +25,11 @@ struct ModuleWork {
 };
 
 // One block of a unit, and which of the unit's ranges are its source bytes and its companions.
+// Blocks that are pieces of the same stored rows share ranges: those of the rows `read`.
 struct UnitBlock {
-  Block block;
-  size_t first_range = 0, source_ranges = 0, companion_ranges = 0;
+  Block block = {}, read = {};
+  size_t first_range = 0, source_ranges = 0;
+  size_t first_companion = 0, companion_ranges = 0;
 };
 
 // Consecutive blocks of one module that are read together. Travels from a reader to the workers,
@@ -49,25 +51,24 @@ struct WorkerMemory {
   std::vector<float> values;
 };
 
-bool any_transposed(const families::ModelMap& map, std::span<const uint32_t> modules) {
-  return std::ranges::any_of(modules, [&](uint32_t index) {
-    const auto& sources = map.modules[index].recipe.sources;
-    return !sources.empty() && sources[0].order == families::RowOrder::kTransposed;
-  });
+bool any_scattered(const Checkpoint& checkpoint, const families::ModelMap& map,
+                   std::span<const uint32_t> modules) {
+  return std::ranges::any_of(
+      modules, [&](uint32_t index) { return reads_columns(checkpoint, map.modules[index]); });
 }
 
 class Job {
  public:
   Job(const Checkpoint& checkpoint, const families::ModelMap& map, Visitor& visitor,
-      const StreamOptions& options, bool transposed)
+      const StreamOptions& options, bool scattered)
       : checkpoint_(checkpoint),
         map_(map),
         visitor_(visitor),
         options_(options),
-        worker_count_(transposed ? std::min(options.workers, kTransposedWorkersMax)
-                                 : options.workers),
+        worker_count_(scattered ? std::min(options.workers, kTransposedWorkersMax)
+                                : options.workers),
         reader_count_(options.readers > 0 ? options.readers : reader_count(options.workers)),
-        unit_count_(transposed ? kTransposedUnitsMax : worker_count_ + 2 * reader_count_),
+        unit_count_(scattered ? kTransposedUnitsMax : worker_count_ + 2 * reader_count_),
         free_(unit_count_),
         ready_(unit_count_ * kUnitBlocksMax) {}
 
@@ -124,7 +125,8 @@ Status Job::describe(uint32_t index) {
       std::max<uint64_t>(1, source.grid.rows_per_block * source.row_bytes());
   // Where rows or columns are left out, what lies between is read along.
   const uint64_t unit_bytes =
-      (source.transposed ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_) : kUnitBytes) /
+      (source.is_scattered() ? std::max(kUnitBytes, kTransposedBytesMax / unit_count_)
+                             : kUnitBytes) /
       (source.has_gaps ? 2 : 1);
   const auto per_unit =
       static_cast<uint32_t>(std::clamp<uint64_t>(unit_bytes / block_bytes, 1, kUnitBlocksMax));
@@ -157,19 +159,32 @@ Status Job::read_unit(uint32_t number, Unit& unit) const {
   unit.work = static_cast<uint32_t>(work - work_.begin());
   unit.blocks.clear();
   unit.ranges.clear();
-  for (uint32_t index = first; index < end; ++index) {
-    UnitBlock part{grid.block(work->module, index), unit.ranges.size()};
-    append_block_ranges(checkpoint_, module, work->source, part.block, unit.runs, unit.ranges);
-    part.source_ranges = unit.ranges.size() - part.first_range;
-    visitor_.list_companions(module, part.block, unit.ranges);
-    part.companion_ranges = unit.ranges.size() - part.first_range - part.source_ranges;
-    unit.blocks.push_back(part);
+  for (uint32_t index = first; index < end;) {
+    Block read = grid.block(work->module, index);
+    const size_t before = unit.blocks.size();
+    unit.blocks.push_back({.block = read});
+    while (++index < end && work->source.is_scattered() &&
+           grid.expert_of(index) == grid.expert_of(read.index)) {
+      unit.blocks.push_back({.block = grid.block(work->module, index)});
+      read.rows += unit.blocks.back().block.rows;
+    }
+    const size_t first_range = unit.ranges.size();
+    append_block_ranges(checkpoint_, module, work->source, read, unit.runs, unit.ranges);
+    const size_t source_ranges = unit.ranges.size() - first_range;
+    for (UnitBlock& part : std::span(unit.blocks).subspan(before)) {
+      part.read = read;
+      part.first_range = first_range;
+      part.source_ranges = source_ranges;
+      part.first_companion = unit.ranges.size();
+      visitor_.list_companions(module, part.block, unit.ranges);
+      part.companion_ranges = unit.ranges.size() - part.first_companion;
+    }
   }
   unit.blocks_taken = 0;
   unit.blocks_left = unit.blocks.size();
-  // What lies between a transposed module's pieces is many times what is wanted.
+  // What lies between the pieces of columns is many times what is wanted.
   return unit.reader.read(unit.ranges,
-                          work->source.transposed ? kTransposedGapBytesMax : kGapBytesMax);
+                          work->source.is_scattered() ? kTransposedGapBytesMax : kGapBytesMax);
 }
 
 void Job::read_units() {
@@ -198,18 +213,21 @@ Status Job::visit_block(const Unit& unit, const UnitBlock& part, unsigned worker
                         WorkerMemory& memory) {
   const ModuleWork& work = work_[unit.work];
   const OutputModule& module = map_.modules[work.module];
-  auto source = unit.reader.bytes(part.first_range, part.source_ranges, memory.gathered);
+  std::span<const std::byte> source;
   if (needs_arranging(work.source)) {
-    arrange_block(checkpoint_, module, work.source, part.block, source, memory.runs,
+    arrange_block(checkpoint_, module, work.source, part.read, part.block,
+                  unit.reader.pieces(part.first_range, part.source_ranges), memory.runs,
                   memory.arranged);
     source = memory.arranged;
+  } else {
+    source = unit.reader.bytes(part.first_range, part.source_ranges, memory.gathered);
   }
   const bool decode = is_decodable(work.source) && visitor_.wants_values(module);
   memory.values.resize(decode ? part.block.rows * module.columns() : 0);
   if (decode) decode_block(work.source, source, part.block.rows, options_.decode, memory.values);
   memory.companions.clear();
   for (size_t i = 0; i < part.companion_ranges; ++i)
-    memory.companions.push_back(unit.reader.bytes(part.first_range + part.source_ranges + i));
+    memory.companions.push_back(unit.reader.bytes(part.first_companion + i));
   SLUICE_TRY(visitor_.visit(
       {module, work.source.grid, part.block, work.source, source, memory.values, memory.companions},
       worker));
@@ -277,7 +295,7 @@ Status stream_modules(const Checkpoint& checkpoint, const families::ModelMap& ma
                       std::span<const uint32_t> modules, Visitor& visitor,
                       const StreamOptions& options) {
   SLUICE_CHECK(options.workers > 0 && options.decode.elements != nullptr);
-  Job job(checkpoint, map, visitor, options, any_transposed(map, modules));
+  Job job(checkpoint, map, visitor, options, any_scattered(checkpoint, map, modules));
   SLUICE_TRY(job.prepare(modules));
   return job.run();
 }

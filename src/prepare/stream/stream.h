@@ -69,9 +69,10 @@ struct StreamOptions {
 
 // Blocks are read in units of several that lie together, this many bytes or one block at a time.
 inline constexpr uint64_t kUnitBytes = 1 << 20;
-// Of a transposed module a block is a few columns, which lie as short pieces all over its source:
-// more blocks together make longer pieces, and fewer requests. Of all units together, of which
-// there are fewer then, because what describes so many pieces takes memory too.
+// Of a transposed module, or one that is stored by columns, a block is a few columns, which lie as
+// short pieces all over its source: more blocks together make longer pieces, and fewer requests. Of
+// all units together, of which there are fewer then, because what describes so many pieces takes
+// memory too.
 inline constexpr uint64_t kTransposedBytesMax = 16 << 20;
 inline constexpr size_t kTransposedUnitsMax = 4;
 inline constexpr unsigned kTransposedWorkersMax = 24;

@@ -39,6 +39,7 @@ Json report_to_json(const VerifyReport& report, const Digest& output) {
           {"weight_file_bytes", report.weight_file_bytes},
           {"budget_bytes", report.budget_bytes},
           {"reencoded_modules", report.reencoded_modules},
+          {"lossless_modules", report.lossless_modules},
           {"roles", std::move(roles)}};
 }
 
@@ -77,6 +78,7 @@ Result<VerifyReport> report_from_json(const Json& json, std::string_view label) 
   SLUICE_ASSIGN(report.weight_file_bytes, count_at(json, "weight_file_bytes", label));
   SLUICE_ASSIGN(report.budget_bytes, count_at(json, "budget_bytes", label));
   SLUICE_ASSIGN(report.reencoded_modules, count_at(json, "reencoded_modules", label));
+  SLUICE_ASSIGN(report.lossless_modules, count_at(json, "lossless_modules", label));
   SLUICE_ASSIGN(const Json* roles, json_array(json, "roles", label));
   for (const Json& entry : *roles) {
     SLUICE_ASSIGN(RoleQuality role, role_from_json(entry, label));
@@ -89,6 +91,7 @@ Result<VerifyReport> report_from_json(const Json& json, std::string_view label) 
 void join(VerifyReport& whole, VerifyReport&& part) {
   whole.finding_count += part.finding_count;
   whole.reencoded_modules += part.reencoded_modules;
+  whole.lossless_modules += part.lossless_modules;
   for (Finding& finding : part.findings)
     if (whole.findings.size() < kFindingsMax) whole.findings.push_back(std::move(finding));
   std::map<std::string, RoleQuality> roles;

@@ -70,6 +70,7 @@ class VerifyVisitor : public stream::Visitor {
 
   std::vector<RoleQuality> roles() const;
   uint64_t reencoded_modules() const { return reencoded_; }
+  uint64_t lossless_modules() const { return lossless_; }
 
  private:
   struct Scratch {
@@ -105,7 +106,7 @@ class VerifyVisitor : public stream::Visitor {
 
   // finish_module only.
   std::map<std::string, RoleQuality> roles_;
-  uint64_t reencoded_ = 0;
+  uint64_t reencoded_ = 0, lossless_ = 0;
 };
 
 std::vector<uint32_t> VerifyVisitor::comparable_modules() {
@@ -301,6 +302,7 @@ Status VerifyVisitor::finish_module(uint32_t index) {
   for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
   if (mode != QuantMode::kFloat) note_quality(module, error);
   if (planned.encoder != Encoder::kBest) ++reencoded_;
+  if (planned.encoder == Encoder::kLossless && error.squared_error == 0) ++lossless_;
   return {};
 }
 
@@ -355,6 +357,7 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   report.weight_file_bytes = output.weight_file_bytes;
   report.budget_bytes = plan.budget_bytes;
   report.reencoded_modules = visitor.reencoded_modules();
+  report.lossless_modules = visitor.lossless_modules();
   report.roles = visitor.roles();
   return report;
 }

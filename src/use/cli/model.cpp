@@ -363,11 +363,14 @@ std::string verify_text(const verify::VerifyReport& report, const std::string& o
   std::string text;
   if (report.passed()) {
     text = fmt::format(
-        "verified {}: {} tensors in {} {}, {} of {} modules proved byte for byte, {} within the "
+        "verified {}: {} tensors in {} {}, {} of {} modules proved byte for byte{}, {} within the "
         "budget of {}\n",
         out, report.tensors, report.shards, report.shards == 1 ? "shard" : "shards",
-        report.reencoded_modules, report.modules, bytes_text(report.weight_file_bytes),
-        bytes_text(report.budget_bytes));
+        report.reencoded_modules, report.modules,
+        report.lossless_modules > 0
+            ? fmt::format(" ({} moved without loss)", report.lossless_modules)
+            : std::string(),
+        bytes_text(report.weight_file_bytes), bytes_text(report.budget_bytes));
     Table roles({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
     roles.add({"role", "modules", "SQNR", "worst", "in"});
     for (const verify::RoleQuality& role : report.roles)
@@ -399,6 +402,7 @@ Json verify_json(const verify::VerifyReport& report) {
           {"findings", std::move(findings)},
           {"modules", report.modules},
           {"reencoded_modules", report.reencoded_modules},
+          {"lossless_modules", report.lossless_modules},
           {"tensors", report.tensors},
           {"shards", report.shards},
           {"weight_file_bytes", report.weight_file_bytes},

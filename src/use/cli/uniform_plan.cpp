@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "io/packed_tensors.h"
 #include "stream/block_reader.h"
 #include "stream/output_layout.h"
 
@@ -27,11 +28,11 @@ double bits_per_weight(const QuantFormat& format, const OutputModule& module,
 // Folders that were converted before are whoever converts them again's own choice.
 QuantFormat unless_published(const OpenedModel& model, const OutputModule& module,
                              const QuantFormat& wanted) {
-  if (json_find(model.checkpoint->config, "quantization") != nullptr) return wanted;
+  if (io::is_mlx_folder(model.checkpoint->config)) return wanted;
   const auto source = stream::describe_source(*model.checkpoint, module);
   if (!source) return wanted;
   const std::vector<QuantFormat> lossless = lossless_formats(*source, model.map.dtype);
-  if (lossless.empty() || !always_lossless(*source, lossless[0])) return wanted;
+  if (lossless.empty() || !always_lossless(*source, model.map.dtype)) return wanted;
   const QuantFormat& stored = lossless[0];
   const bool as_good = std::ranges::find(lossless, wanted) != lossless.end();
   const bool smaller = bits_per_weight(wanted, module, model.map.dtype) <
@@ -39,10 +40,9 @@ QuantFormat unless_published(const OpenedModel& model, const OutputModule& modul
   return as_good || smaller || !can_encode(stored, module.shape) ? wanted : stored;
 }
 
-// Rows of MLX's own packing always move; of mxfp4 into affine groups all do that a model could
-// have.
+// What a plan may promise from headers alone.
 bool moves(const stream::ModuleSource& source, const QuantFormat& format, numerics::DType dtype) {
-  if (source.packing == nullptr) return false;
+  if (!always_lossless(source, dtype)) return false;
   const std::vector<QuantFormat> lossless = lossless_formats(source, dtype);
   return std::ranges::find(lossless, format) != lossless.end();
 }
