@@ -230,6 +230,14 @@ class PackedSources(support.TestCase):
 
     # ---- what is refused ----
 
+    def test_groups_that_would_have_to_be_turned(self):
+        """Half of kv_b_proj is transposed, which groups along its rows do not survive."""
+        for stored in (Gptq(), Awq(), PackedIntegers(4, 32), Nvfp4(), Mxfp4()):
+            stored.skipped = ()
+            model = self.model(stored, "deepseek_v3")
+            self.assert_refused(("quantize", model.path, "--bits", 3, "-o", model.out("refused")),
+                                ("kv_b_proj.weight", "cannot be transposed"))
+
     def refused(self, stored, change, words, **settings):
         """settings: other ones of the configuration's."""
         model = self.model(stored, change=change)

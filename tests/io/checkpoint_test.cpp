@@ -144,7 +144,7 @@ TEST(CheckpointTest, ContradictionsAreErrors) {
             "config.json"},
            {"config damaged", [](auto& f) { f.write("config.json", "{\"a\":"); },
             ErrorCode::kCorrupt, "config.json"},
-           {"config NaN", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":NaN})"); },
+           {"config nan", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":nan})"); },
             ErrorCode::kCorrupt, "config.json"},
            {"config 1e400", [](auto& f) { f.write("config.json", R"({"rms_norm_eps":1e400})"); },
             ErrorCode::kCorrupt, "config.json"},
