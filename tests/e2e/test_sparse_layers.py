@@ -116,7 +116,8 @@ class SparseLayers(support.TestCase):
             name = f"{method}-{settings.get('desc_act', '')}"
             size = write_packed(self.folder / name, "llama", method, LLAMA, bits=4, group_size=128,
                                 **settings)
-            self.measure(name, size, "--bits", 4, "--group-size", 128)
+            # Holes say that all columns are of the first group, which is no order to be moved in.
+            self.measure(name, size, "--bits", 3, "--group-size", 128)
 
     def test_experts_packed_by_rows(self):
         weights = dict(num_bits=4, type="int", symmetric=True, strategy="group", group_size=32)

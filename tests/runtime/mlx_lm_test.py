@@ -159,6 +159,18 @@ class MlxLm(support.TestCase):
                 folder = self.source(name, number)
                 self.check(folder, self.ids(folder))
 
+    def test_chunks_of_recurrences(self):
+        """Prompts and steps that end before, at and behind 64 tokens, which is stock mlx_lm's chunk."""
+        for number, name in enumerate(("qwen3_next", "qwen3_5", "qwen3_5_moe", "nemotron_h")):
+            folder = self.source(name, 200 + number)
+            model, ids = load_stock(folder), self.ids(folder) * 2
+            for count in (63, 64, 65, 129):
+                expected = support.logits(model, ids[:count])
+                for chunk in (512, 63, 64, 65):
+                    found = our_logits(folder, ids[:count], chunk)
+                    self.assertLessEqual(relative_difference(found, expected), TOLERANCE,
+                                         (name, count, chunk))
+
     def test_quantized(self):
         formats = [("llama", 4, 64, {}), ("qwen2", 8, 128, {}), ("qwen3", 3, 32, {}),
                    ("qwen3_moe", 5, 64, {}), ("mixtral", 2, 32, {}), ("qwen3", 6, 64, {}),

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Where stock mlx_lm departs from the published formulas (docs/families.md), each departure by itself:
+--compat mlx gives its logits, the default those of a stock model that is patched to the published
+formula. Argument: the logits_export program."""
+
+import os
+import sys
+import unittest.mock
+from pathlib import Path
+
+sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
+                       / "tests" / "e2e"))
+
+import numpy as np
+import support
+from mlx_lm_windows_test import EXPORT, TOLERANCE, YARN, Models, export
+from support import load_stock, relative_difference
+
+
+class Departures(Models):
+
+    def check_departure(self, folder, stock, published):
+        """Logits of stock mlx_lm, and of the published formula, from which it departs."""
+        ids = self.ids(folder)
+        self.assertGreater(relative_difference(stock, published), 20 * TOLERANCE)
+        for compat, expected in (("mlx", stock), ("transformers", published)):
+            for chunk in (512, 7):
+                found, _ = export(folder, ids, chunk, compat=compat)
+                self.assertLessEqual(relative_difference(found, expected), TOLERANCE, compat)
+
+    def test_yarn_of_parts_of_dimensions(self):
+        """truncate false, which stock mlx_lm does not read."""
+        import mlx.core as mx
+
+        yarn = dict(YARN, original_max_position_embeddings=512, truncate=False)
+        folder = self.source("gpt_oss", "gpt_oss yarn", dtype="mxfp4", rope_scaling=yarn)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        dims, base = 64, 150000.0
+        low, high = (dims * np.log(512 / (2 * np.pi * turns)) / (2 * np.log(base))
+                     for turns in (32, 1))
+        pairs = np.arange(dims // 2)
+        ramp = np.clip((pairs - low) / (high - low), 0, 1)
+        frequencies = base ** (-2 * pairs / dims) * (1 - ramp + ramp / 32)
+        for layer in model.layers:
+            layer.self_attn.rope._freqs = mx.array(1 / frequencies, dtype=mx.float32)
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_epsilon_of_rotated_heads(self):
+        """rms_norm_eps, for which stock mlx_lm has a number of its own in Llama 4."""
+        import mlx.core as mx
+
+        folder = self.converted(self.source("llama4", "llama4 epsilon", rms_norm_eps=0.3))
+        ids, model = self.ids(folder), load_stock(folder)
+        stock, rms_norm = support.logits(model, ids), mx.fast.rms_norm
+
+        def published(x, weight, eps):
+            return rms_norm(x, weight, 0.3 if weight is None else eps)
+
+        with unittest.mock.patch.object(mx.fast, "rms_norm", published):
+            expected = support.logits(model, ids)
+        self.check_departure(folder, stock, expected)
+
+    def test_magnitude_of_yarn(self):
+        """mscale counts only beside mscale_all_dim; in stock mlx_lm by itself as well."""
+        scaling = dict(YARN, factor=8.0, original_max_position_embeddings=32, mscale=0.3)
+        folder = self.source("qwen3", "qwen3 yarn", dtype="f32", rope_scaling=scaling)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        for layer in model.layers:
+            layer.self_attn.rope.mscale = 0.1 * np.log(8) + 1
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_epsilon_of_low_rank_norms(self):
+        """1e-6 whatever rms_norm_eps is, which stock mlx_lm takes in GLM-4.7-Flash."""
+        folder = self.source("glm4_moe_lite", "glm4_moe_lite epsilon", dtype="f32",
+                             rms_norm_eps=0.3)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        for layer in model.layers:
+            layer.self_attn.q_a_layernorm.eps = layer.self_attn.kv_a_layernorm.eps = 1e-6
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_experts_of_dropped_groups(self):
+        """They have no chance; in stock mlx_lm a score of 0, which beats negative ones."""
+        import mlx.core as mx
+
+        folder = self.source("deepseek_v3", "deepseek_v3 groups", dtype="f32", n_routed_experts=8,
+                             n_group=4, topk_group=1, num_experts_per_tok=2)
+        tensors = {name: (tensor.dtype, tensor.shape, tensor.data)
+                   for name, tensor in support.read_folder(folder).items()}
+        for name, (dtype, shape, data) in tensors.items():
+            if name.endswith("e_score_correction_bias"):
+                values = np.frombuffer(data, "<f4") - np.float32(1.5)
+                tensors[name] = (dtype, shape, values.tobytes())
+        support.write_safetensors(folder / "model.safetensors", tensors)
+        put, ids, model = mx.put_along_axis, self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+
+        def published(scores, indices, values, axis):
+            return put(scores, indices, mx.array(-np.inf), axis)
+
+        mx.disable_compile()  # which keeps what it traced
+        with unittest.mock.patch.object(mx, "put_along_axis", published):
+            expected = support.logits(model, ids)
+        mx.enable_compile()
+        self.check_departure(folder, stock, expected)
+
+    def test_pairs_that_latent_attention_turns(self):
+        """rope_interleave false, which stock mlx_lm does not read."""
+        folder = self.source("deepseek_v3", "deepseek_v3 halves", dtype="f32",
+                             rope_interleave=False)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        for layer in model.layers:
+            layer.self_attn.rope.traditional = False
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_pairs_that_the_indexer_turns(self):
+        """By family; stock mlx_lm goes by a key that published files do not have."""
+        folder = self.source("deepseek_v32", "deepseek_v32 pairs", dtype="f32", index_topk=6,
+                             index_n_heads=8, indexer_rope_interleave=True)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        for layer in model.layers:
+            layer.self_attn.indexer.rope.traditional = False
+            layer.self_attn.indexer.k_norm.eps = 1e-6
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+    def test_epsilon_of_the_indexer(self):
+        """1e-6, of layer norms of keys so small that it counts."""
+        folder = self.source("deepseek_v32", "deepseek_v32 epsilon", dtype="f32", index_topk=6,
+                             index_n_heads=8)
+        tensors = {name: (tensor.dtype, tensor.shape, tensor.data)
+                   for name, tensor in support.read_folder(folder).items()}
+        for name, (dtype, shape, data) in tensors.items():
+            if name.endswith("indexer.wk.weight"):
+                values = np.frombuffer(data, "<f4") * np.float32(1e-3)
+                tensors[name] = (dtype, shape, values.tobytes())
+        support.write_safetensors(folder / "model.safetensors", tensors)
+        ids, model = self.ids(folder), load_stock(folder)
+        stock = support.logits(model, ids)
+        for layer in model.layers:
+            layer.self_attn.indexer.k_norm.eps = 1e-6
+        self.check_departure(folder, stock, support.logits(model, ids))
+
+
+if __name__ == "__main__":
+    if not EXPORT or not Path(EXPORT).exists():
+        support.skip("the program logits_export is not built")
+    os.environ["SLUICE_BINARY"] = EXPORT
+    support.main(needs_mlx=True)
