@@ -152,6 +152,21 @@ numerics::ConstAffineRow affine_row(const ModuleSource& source, std::span<const 
           source.part_row(block, rows, 2, r)};
 }
 
+void reorder_columns(const families::ColumnOrder& order, uint64_t rows, std::span<float> values) {
+  const uint64_t columns = values.size() / rows;
+  SLUICE_CHECK(columns == order.outer * order.inner * order.width);
+  std::vector<float> stored(columns);
+  for (uint64_t r = 0; r < rows; ++r) {
+    const std::span<float> row = values.subspan(r * columns, columns);
+    std::ranges::copy(row, stored.begin());
+    for (uint64_t i = 0; i < order.outer; ++i)
+      for (uint64_t j = 0; j < order.inner; ++j)
+        std::copy_n(stored.begin() + static_cast<ptrdiff_t>((j * order.outer + i) * order.width),
+                    order.width,
+                    row.begin() + static_cast<ptrdiff_t>((i * order.inner + j) * order.width));
+  }
+}
+
 // The weights of all rows at once, then every row's by its scales.
 void decode_fp8_blocks(const ModuleSource& source, std::span<const std::byte> block, uint64_t rows,
                        const SourceDecoders& decoders, std::span<float> values) {
@@ -193,7 +208,8 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
                       .dtype = first.info.dtype,
                       .packing = first.packing.get(),
                       .has_gaps = has_gaps(module),
-                      .add_one = module.recipe.add_one};
+                      .step = module.recipe.step,
+                      .columns = module.recipe.columns};
   if (is_transposed(module)) {
     SLUICE_TRY(describe_transposed(checkpoint, module, first, source));
     return source;
@@ -273,7 +289,8 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
                   const SourceDecoders& decoders, std::span<float> values) {
   if (source.packing == nullptr) {
     decoders.elements(source.dtype, block, values);
-    if (source.add_one) numerics::add_one(source.dtype, values);
+    numerics::apply(source.step, source.dtype, values);
+    if (!source.columns.in_order()) reorder_columns(source.columns, rows, values);
     return;
   }
   if (source.packing->kind == PackingKind::kFp8Blocks)
@@ -292,7 +309,7 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
 
 std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
                                                     numerics::DType model_dtype) {
-  if (source.add_one) return {};
+  if (!source.as_stored()) return {};
   if (source.packing != nullptr) {
     const Packing& packing = *source.packing;
     if (packing.kind != PackingKind::kMlx) return {};

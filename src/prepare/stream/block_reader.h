@@ -48,8 +48,12 @@ struct ModuleSource {
   uint32_t part_count = 1;
   uint64_t columns_per_scale = 1;  // of a block's row, for 8-bit floats in blocks
   bool transposed = false;
-  bool has_gaps = false;  // rows of others lie between the module's
-  bool add_one = false;   // to the stored values (Recipe::add_one)
+  bool has_gaps = false;                                  // rows of others lie between the module's
+  numerics::ValueStep step = numerics::ValueStep::kNone;  // what is done to the stored values
+  families::ColumnOrder columns{};
+
+  // Whether values are what is stored, column by column.
+  bool as_stored() const { return step == numerics::ValueStep::kNone && columns.in_order(); }
 
   uint64_t row_bytes() const { return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2]; }
   // Row r of a part of a block of that many rows.
