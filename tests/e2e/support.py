@@ -65,6 +65,13 @@ def real_inputs():
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def documented_families():
+    """Those of the table in docs/families.md."""
+    text = (ROOT / "docs" / "families.md").read_text()
+    rows = text.split("| model_type | source names |")[1].split("\n\n")[0].splitlines()[2:]
+    return {name.strip() for row in rows for name in row.split("|")[1].split(",")}
+
+
 def demo_model():
     """The demo model's GGUF file, or None."""
     path = os.environ.get("SLUICE_DEMO_MODEL", "")

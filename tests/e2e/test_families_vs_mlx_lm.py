@@ -37,7 +37,13 @@ CASES = {
     "ernie4_5": ("ernie4_5", {}),
     "gemma2": ("gemma2", dict(tied=True)),
     "ernie4_5, tied": ("ernie4_5", dict(tied=True)),
+    **{family: (family, {}) for family in (
+        "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3",
+        "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "kimi_k25", "qwen3_next",
+        "qwen3_5", "qwen3_5_moe", "nemotron_h")},
 }
+# Those of test_seeing_models.py and test_gpt_oss.py, which have ways of their own.
+ELSEWHERE = ("gemma3", "gemma3_text", "gemma4", "llama4", "gpt_oss")
 
 
 class FamiliesAgainstMlxLm(support.ConversionTestCase):
@@ -59,6 +65,10 @@ class FamiliesAgainstMlxLm(support.ConversionTestCase):
             mode = list(FP_MODES)[number % len(FP_MODES)]
             with self.subTest(name, mode=mode):
                 self.compare_mode(source, mode)
+
+    def test_no_family_is_missing(self):
+        tested = {family for family, _ in CASES.values()} | set(ELSEWHERE)
+        self.assertEqual(support.documented_families() - tested, set())
 
     def test_minimax_in_8_bit_floats(self):
         """As it is published: blocks of 128 by 128, routers and biases not among them."""

@@ -76,7 +76,7 @@ const OutputModule& module_of(const ModelMap& map, const std::string& tensor) {
 std::vector<std::string> shifted(const ModelMap& map) {
   std::vector<std::string> names;
   for (const OutputModule& module : map.modules)
-    if (module.recipe.add_one) names.push_back(module.path);
+    if (module.recipe.step == numerics::ValueStep::kAddOne) names.push_back(module.path);
   return names;
 }
 

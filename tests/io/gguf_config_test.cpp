@@ -20,10 +20,10 @@ using ::testing::HasSubstr;
 using testing::little_endian;
 using testing::source_of;
 
-GgufBuilder model(const std::string& arch) {
+GgufBuilder model(const std::string& arch, uint32_t layers = 2) {
   GgufBuilder file;
   file.text("general.architecture", arch)
-      .u32(arch + ".block_count", 2)
+      .u32(arch + ".block_count", layers)
       .u32(arch + ".context_length", 2048)
       .u32(arch + ".embedding_length", 64)
       .u32(arch + ".feed_forward_length", 160)
@@ -211,10 +211,10 @@ TEST(GgufConfigTest, Refusals) {
     ASSERT_FALSE(config) << c.what;
     EXPECT_EQ(config.error().code, c.code) << c.what << ": " << config.error().message;
   }
-  const auto gemma = config_of(model("gemma3"));
+  const auto gemma = config_of(model("gemma2"));
   ASSERT_FALSE(gemma);
   EXPECT_EQ(gemma.error().code, ErrorCode::kUnsupported);
-  EXPECT_THAT(gemma.error().message, HasSubstr("gemma3"));
+  EXPECT_THAT(gemma.error().message, HasSubstr("architecture \"gemma2\" is not supported"));
   EXPECT_EQ(config_of(GgufBuilder()).error().code, ErrorCode::kCorrupt);
 }
 
@@ -267,6 +267,100 @@ GgufBuilder byte_level(const char* pre) {
       .u32("tokenizer.ggml.eos_token_id", 0)
       .text("tokenizer.chat_template", "{{ messages }}");
   return file;
+}
+
+GgufBuilder hybrid(const std::string& arch) {
+  GgufBuilder file = model(arch);
+  file.u32(arch + ".attention.key_length", 16)
+      .u32(arch + ".attention.value_length", 16)
+      .u32(arch + ".rope.dimension_count", 4)
+      .u32(arch + ".ssm.conv_kernel", 4)
+      .u32(arch + ".ssm.state_size", 8)
+      .u32(arch + ".ssm.group_count", 2)
+      .u32(arch + ".ssm.time_step_rank", 4)
+      .u32(arch + ".ssm.inner_size", 48)
+      .u32(arch + ".nextn_predict_layers", 1);
+  return file;
+}
+
+TEST(GgufConfigTest, Hybrids) {
+  const auto config = config_of(hybrid("qwen35"));
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ((*config)["model_type"], "qwen3_5");
+  const Json& text = (*config)["text_config"];
+  EXPECT_EQ(text["num_hidden_layers"], 1);  // the other one predicts
+  EXPECT_EQ(text["linear_num_key_heads"], 2);
+  EXPECT_EQ(text["linear_num_value_heads"], 4);
+  EXPECT_EQ(text["linear_key_head_dim"], 8);
+  EXPECT_EQ(text["linear_value_head_dim"], 12);
+  EXPECT_EQ(text["full_attention_interval"], 4);
+  EXPECT_EQ(text["rope_parameters"]["partial_rotary_factor"], 0.25);
+
+  GgufBuilder next = hybrid("qwen3next");
+  next.u32("qwen3next.expert_count", 6)
+      .u32("qwen3next.expert_used_count", 2)
+      .u32("qwen3next.expert_feed_forward_length", 32)
+      .u32("qwen3next.expert_shared_feed_forward_length", 24);
+  const auto sparse = config_of(next);
+  ASSERT_TRUE(sparse) << sparse.error().message;
+  EXPECT_EQ((*sparse)["model_type"], "qwen3_next");
+  EXPECT_EQ((*sparse)["num_experts"], 6);
+  EXPECT_EQ((*sparse)["shared_expert_intermediate_size"], 24);
+  EXPECT_EQ((*sparse)["norm_topk_prob"], true);
+
+  GgufBuilder odd = hybrid("qwen35");
+  odd.u32("qwen35.full_attention_interval", 2)
+      .array<uint8_t>("qwen35.attention.recurrent_layers", 7, {0, 0});
+  const auto refused = config_of(odd);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("recurrent_layers"));
+}
+
+TEST(GgufConfigTest, LayersWithWindows) {
+  GgufBuilder gemma = model("gemma3");
+  gemma.u32("gemma3.attention.key_length", 16)
+      .u32("gemma3.attention.value_length", 16)
+      .u32("gemma3.attention.sliding_window", 512)
+      .f32("gemma3.rope.freq_base", 1e6f);
+  auto config = config_of(gemma);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ((*config)["model_type"], "gemma3_text");
+  EXPECT_EQ((*config)["sliding_window"], 512);
+  EXPECT_EQ((*config)["sliding_window_pattern"], 6);
+  EXPECT_EQ((*config)["query_pre_attn_scalar"], 16);
+  config = config_of(model("gemma3", 62));  // as the largest one
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ((*config)["query_pre_attn_scalar"], 64 / 8);
+
+  GgufBuilder oss = model("gpt-oss");
+  oss.u32("gpt-oss.expert_count", 4)
+      .u32("gpt-oss.expert_used_count", 2)
+      .u32("gpt-oss.expert_feed_forward_length", 32)
+      .u32("gpt-oss.attention.sliding_window", 128)
+      .text("gpt-oss.rope.scaling.type", "yarn")
+      .f32("gpt-oss.rope.scaling.factor", 32)
+      .u32("gpt-oss.rope.scaling.original_context_length", 4096);
+  config = config_of(oss);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ((*config)["intermediate_size"], 32);
+  EXPECT_EQ((*config)["layer_types"], Json::array({"sliding_attention", "full_attention"}));
+  EXPECT_EQ((*config)["rope_scaling"]["truncate"], false);
+  EXPECT_EQ((*config)["rope_scaling"]["beta_fast"], 32);
+}
+
+TEST(GgufConfigTest, MultipliersOfGranite) {
+  GgufBuilder file = model("granite");
+  file.f32("granite.attention.scale", 0.015625f)
+      .f32("granite.embedding_scale", 12)
+      .f32("granite.residual_scale", 0.22f);
+  const auto refused = config_of(file);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("granite.logit_scale is missing"));
+  file.f32("granite.logit_scale", 8);
+  const auto config = config_of(file);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ((*config)["residual_multiplier"], 0.22);
+  EXPECT_EQ((*config)["logits_scaling"], 8);
 }
 
 TEST(GgufTokenizerTest, ByteLevel) {

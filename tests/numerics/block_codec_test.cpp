@@ -261,5 +261,20 @@ TEST(BlockCodecTest, UnalignedInput) {
   expect_same_bits(a, b);
 }
 
+TEST(BlockCodecTest, ValueSteps) {
+  const auto one = [](ValueStep step, DType dtype, float value) {
+    apply(step, dtype, {&value, 1});
+    return value;
+  };
+  EXPECT_EQ(one(ValueStep::kNone, DType::kF32, 0.3f), 0.3f);
+  EXPECT_EQ(one(ValueStep::kAddOne, DType::kF32, 0.25f), 1.25f);
+  EXPECT_EQ(one(ValueStep::kSubtractOne, DType::kF32, 1.25f), 0.25f);
+  EXPECT_FLOAT_EQ(one(ValueStep::kLogOfMinus, DType::kF32, -std::exp(1.5f)), 1.5f);
+  EXPECT_TRUE(std::isnan(one(ValueStep::kLogOfMinus, DType::kF32, 2)));
+  // 1 + 2⁻⁹ lies between two numbers of bf16, and the even one is below.
+  EXPECT_EQ(one(ValueStep::kAddOne, DType::kBF16, 0x1p-9f), 1);
+  EXPECT_EQ(one(ValueStep::kAddOne, DType::kF16, 0x1p-12f), 1);
+}
+
 }  // namespace
 }  // namespace sluice::numerics

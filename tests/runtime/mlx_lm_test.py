@@ -36,6 +36,7 @@ MODELS = {
     "llama, own head_dim": ("llama", dict(head_dim=16)),
     "llama, windows": ("llama", dict(layer_types=["sliding_attention", "full_attention"],
                                      sliding_window=16)),
+    "mistral": ("mistral", {}),
     "qwen2": ("qwen2", dict(rope_theta=1000000.0)),
     "qwen2, tied, yarn": ("qwen2", dict(tied=True, rope_scaling=YARN)),
     "qwen3": ("qwen3", {}),
@@ -158,6 +159,11 @@ class MlxLm(support.TestCase):
             with self.subTest(name):
                 folder = self.source(name, number)
                 self.check(folder, self.ids(folder))
+
+    def test_no_family_is_missing(self):
+        tested = {family for family, _ in MODELS.values()}
+        in_windows = {"gemma3", "gemma3_text", "gemma4", "gpt_oss", "llama4"}
+        self.assertEqual(support.documented_families() - tested - in_windows, set())
 
     def test_chunks_of_recurrences(self):
         """Prompts and steps that end before, at and behind 64 tokens, which is stock mlx_lm's chunk."""

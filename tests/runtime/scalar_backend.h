@@ -274,7 +274,8 @@ class ScalarBackend : public model::Backend {
           const double softplus = std::log1p(std::exp(at(a)[i][head] + bias[head]));
           const double decay = std::exp(-std::exp(a_log[head]) * softplus);
           const double beta = 1 / (1 + std::exp(-at(b)[i][head]));
-          const size_t key_head = head / (rule.value_heads / rule.key_heads);
+          const size_t key_head =
+              rule.tiled_heads ? head % rule.key_heads : head / (rule.value_heads / rule.key_heads);
           const Row key = unit(at(k)[i], key_head, rule), query = unit(at(q)[i], key_head, rule);
           for (size_t c = 0; c < rule.value_dim; ++c) {
             double* column = &state[head * rule.key_dim * rule.value_dim + c];

@@ -92,6 +92,18 @@ constexpr ModuleRule norm(std::string_view path, Dim size, When when = When::kAl
   return {.path = path, .role = Role::kNorm, .shape = {size}, .when = when};
 }
 
+// Parts of a table one after another.
+template <size_t... N>
+constexpr auto joined(const std::array<ModuleRule, N>&... parts) {
+  std::array<ModuleRule, (N + ...)> all{};
+  size_t next = 0;
+  const auto append = [&](const auto& part) {
+    for (const ModuleRule& rule : part) all[next++] = rule;
+  };
+  (append(parts), ...);
+  return all;
+}
+
 // The same module, in some models or layers only.
 constexpr ModuleRule only(When when, ModuleRule rule) {
   rule.when = when;
@@ -135,6 +147,12 @@ constexpr ModuleRule in_gguf(ModuleRule rule, std::string_view gguf) {
   rule.gguf = gguf;
   return rule;
 }
+// Experts that may come as halves of one tensor there as well.
+constexpr ModuleRule in_gguf(ModuleRule rule, std::string_view gguf, Part half) {
+  rule.gguf = gguf;
+  rule.gguf_other = {"blk.{L}.ffn_gate_up_exps.weight", half};
+  return rule;
+}
 
 // Routers whose width a uniform conversion of mlx_lm never goes below.
 constexpr int kRouterBitsFloor = 8;
@@ -154,13 +172,13 @@ inline constexpr ModuleRule kMlpExpertGate =
                             {{{"model.layers.{L}.mlp.experts.{E}.gate_proj.weight"},
                               {"model.layers.{L}.mlp.experts.gate_up_proj", Part::kFirstHalf},
                               {"model.layers.{L}.mlp.switch_mlp.gate_proj.weight"}}}),
-            "blk.{L}.ffn_gate_exps.weight");
+            "blk.{L}.ffn_gate_exps.weight", Part::kFirstHalf);
 inline constexpr ModuleRule kMlpExpertUp = in_gguf(
     stacked_experts("model.layers.{L}.mlp.switch_mlp.up_proj", Role::kExpertUp, When::kSparseMlp,
                     {{{"model.layers.{L}.mlp.experts.{E}.up_proj.weight"},
                       {"model.layers.{L}.mlp.experts.gate_up_proj", Part::kSecondHalf},
                       {"model.layers.{L}.mlp.switch_mlp.up_proj.weight"}}}),
-    "blk.{L}.ffn_up_exps.weight");
+    "blk.{L}.ffn_up_exps.weight", Part::kSecondHalf);
 inline constexpr ModuleRule kMlpExpertDown =
     in_gguf(stacked_experts("model.layers.{L}.mlp.switch_mlp.down_proj", Role::kExpertDown,
                             When::kSparseMlp,

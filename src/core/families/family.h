@@ -115,6 +115,7 @@ enum class Part : uint8_t {
   kHeadValues,  // of kv_b_proj: each head's other v_head_dim rows
   kEvenRows,    // of a tensor whose rows are those of two modules by turns
   kOddRows,
+  kQkvAndGate,  // of GGUF's attn_qkv, and of attn_gate: the rows of each key head, in_proj_qkvz's
   // Of a stack of [in, out] matrices, each to be transposed: all columns, the first or the second
   // half of them, or every other one.
   kColumns,
@@ -129,6 +130,16 @@ enum class Part : uint8_t {
 struct SourceRule {
   std::string_view name;
   Part part = Part::kAll;
+};
+
+// Where a module's rows or columns belong to value heads of linear attention, of which a key head
+// has several, and llama.cpp's converter has put the first one of every key head first, then all
+// second ones.
+enum class ValueHeads : uint8_t {
+  kInOrder,
+  kRows,
+  kRowsBehindKeys,  // of in_proj_qkv: those behind the queries' and the keys'
+  kColumns,
 };
 
 struct ModuleRule {
@@ -149,6 +160,10 @@ struct ModuleRule {
   std::array<SourceRule, 3> sources{};
   std::string_view gguf{};                   // llama.cpp's name; empty where it has none
   RowOrder gguf_order = RowOrder::kInOrder;  // q and k: heads of head_dim rows
+  SourceRule gguf_other{};                   // where the file has no tensor of that name
+  Part gguf_part = Part::kAll;
+  ValueHeads gguf_heads = ValueHeads::kInOrder;
+  numerics::ValueStep gguf_step = numerics::ValueStep::kNone;
 };
 
 // Where a family's head_dim comes from.
@@ -224,10 +239,15 @@ struct Family {
   bool linear_attention = false;  // in most layers: linear_num_key_heads and the like
   bool has_indexer = false;       // index_n_heads and index_head_dim
   bool qk_norm = false;           // where use_qk_norm is missing
+  bool layer_pattern = false;     // each layer is one of LayerKind: hybrid_override_pattern
+  // Arrangement::kAsStored of GGUF: instead of layer where it is not empty; whether ValueHeads
+  // stay.
+  std::span<const ModuleRule> gguf_stored_layer{};
+  bool gguf_tiled_heads = false;
+  bool gguf_extra_layers = false;  // blocks from num_hidden_layers on: multi-token prediction
   // Every so many layers one sees everything and the others a window, where the configuration does
   // not say which; 0: no layer sees a window then.
   uint64_t window_pattern = 0;
-  bool layer_pattern = false;  // each layer is one of LayerKind: hybrid_override_pattern
 };
 
 // The known families, by model_type; null for others.

@@ -10,8 +10,14 @@ namespace {
 
 using namespace common;
 
-constexpr ModuleRule norm(std::string_view path) {
-  return {.path = path, .role = Role::kNorm, .shape = {Dim::kHidden}};
+// llama.cpp's converter adds the one that norms are stored without.
+constexpr ModuleRule norm(ModuleRule rule, std::string_view gguf) {
+  rule.gguf = gguf;
+  rule.gguf_step = numerics::ValueStep::kSubtractOne;
+  return rule;
+}
+constexpr ModuleRule norm(std::string_view path, std::string_view gguf) {
+  return norm({.path = path, .role = Role::kNorm, .shape = {Dim::kHidden}}, gguf);
 }
 
 constexpr ModuleRule kLayer[] = {
@@ -19,16 +25,17 @@ constexpr ModuleRule kLayer[] = {
     kKProj,
     kVProj,
     kOProj,
-    kQNorm,
-    kKNorm,
+    norm(kQNorm, "blk.{L}.attn_q_norm.weight"),
+    norm(kKNorm, "blk.{L}.attn_k_norm.weight"),
     kGateProj,
     kDownProj,
     kUpProj,
-    kInputNorm,
-    kPostAttentionNorm,
-    norm("model.layers.{L}.pre_feedforward_layernorm"),
-    norm("model.layers.{L}.post_feedforward_layernorm"),
+    norm(kInputNorm, "blk.{L}.attn_norm.weight"),
+    norm(kPostAttentionNorm, "blk.{L}.post_attention_norm.weight"),
+    norm("model.layers.{L}.pre_feedforward_layernorm", "blk.{L}.ffn_norm.weight"),
+    norm("model.layers.{L}.post_feedforward_layernorm", "blk.{L}.post_ffw_norm.weight"),
 };
+constexpr ModuleRule kBehind[] = {norm(kFinalNorm, "output_norm.weight"), kLmHead};
 
 // transformers 4 and 5 name the parts in different orders.
 constexpr NamePrefix kPrefixes[] = {{"language_model.", ""}, {"model.language_model.", "model."}};
@@ -49,7 +56,7 @@ constinit const Family kGemma3Text = {.name = "gemma3_text",
                                       .head_dim = HeadDim::kRequired,
                                       .before = kBefore,
                                       .layer = kLayer,
-                                      .after = kAfter,
+                                      .after = kBehind,
                                       .dropped = kRotaryBuffers,
                                       .tied_by_default = true,
                                       .window_pattern = kWindowPattern};
@@ -57,7 +64,7 @@ constinit const Family kGemma3 = {.name = "gemma3",
                                   .head_dim = HeadDim::kRequired,
                                   .before = kBefore,
                                   .layer = kLayer,
-                                  .after = kAfter,
+                                  .after = kBehind,
                                   .dropped = kRotaryBuffers,
                                   .tied_by_default = true,
                                   .source_prefixes = kPrefixes,

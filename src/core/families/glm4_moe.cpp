@@ -10,11 +10,11 @@ using namespace common;
 
 constexpr ModuleRule kLayer[] = {
     kQProj,
-    bias_of(kQProj, "", When::kAttentionBias),
+    bias_of(kQProj, "blk.{L}.attn_q.bias", When::kAttentionBias),
     kKProj,
-    bias_of(kKProj, "", When::kAttentionBias),
+    bias_of(kKProj, "blk.{L}.attn_k.bias", When::kAttentionBias),
     kVProj,
-    bias_of(kVProj, "", When::kAttentionBias),
+    bias_of(kVProj, "blk.{L}.attn_v.bias", When::kAttentionBias),
     kOProj,
     only(When::kQkNorm, kQNorm),
     only(When::kQkNorm, kKNorm),
@@ -24,13 +24,13 @@ constexpr ModuleRule kLayer[] = {
     kMlpExpertGate,
     kMlpExpertUp,
     kMlpExpertDown,
-    kFloatRouter,
-    kRouterCorrection,
-    kSharedGateProj,
-    kSharedUpProj,
-    kSharedDownProj,
+    in_gguf(kFloatRouter, "blk.{L}.ffn_gate_inp.weight"),
+    in_gguf(kRouterCorrection, "blk.{L}.exp_probs_b.bias"),
+    in_gguf(kSharedGateProj, "blk.{L}.ffn_gate_shexp.weight"),
+    in_gguf(kSharedUpProj, "blk.{L}.ffn_up_shexp.weight"),
+    in_gguf(kSharedDownProj, "blk.{L}.ffn_down_shexp.weight"),
     kInputNorm,
-    kPostAttentionNorm,
+    in_gguf(kPostAttentionNorm, "blk.{L}.post_attention_norm.weight"),
 };
 
 }  // namespace
@@ -43,6 +43,7 @@ constinit const Family kGlm4Moe = {.name = "glm4_moe",
                                    .dropped = kRotaryBuffers,
                                    .experts = ExpertKeys::kDeepseek,
                                    .extra_layers_dropped = true,
-                                   .head_required = true};
+                                   .head_required = true,
+                                   .gguf_extra_layers = true};
 
 }  // namespace sluice::families

@@ -9,14 +9,14 @@ namespace {
 using namespace common;
 
 constexpr ModuleRule kLayer[] = {
-    kQProj,
-    bias_of(kQProj, "", When::kAttentionBias),
-    kKProj,
-    bias_of(kKProj, "", When::kAttentionBias),
+    interleaved(kQProj),
+    bias_of(interleaved(kQProj), "blk.{L}.attn_q.bias", When::kAttentionBias),
+    interleaved(kKProj),
+    bias_of(interleaved(kKProj), "blk.{L}.attn_k.bias", When::kAttentionBias),
     kVProj,
-    bias_of(kVProj, "", When::kAttentionBias),
+    bias_of(kVProj, "blk.{L}.attn_v.bias", When::kAttentionBias),
     uniform_bits(8, kOProj),
-    bias_of(kOProj, "", When::kAttentionBias),
+    bias_of(kOProj, "blk.{L}.attn_output.bias", When::kAttentionBias),
     kGateProj,
     bias_of(kGateProj, "", When::kMlpBias),
     uniform_bits(8, kDownProj),

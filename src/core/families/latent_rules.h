@@ -10,25 +10,34 @@ namespace sluice::families::latent {
 
 using namespace common;
 
-inline constexpr ModuleRule kQA = linear("model.layers.{L}.self_attn.q_a_proj", Role::kAttentionQ,
-                                         Dim::kQLoraRank, Dim::kHidden, When::kQLora);
-inline constexpr ModuleRule kKvA = linear("model.layers.{L}.self_attn.kv_a_proj_with_mqa",
-                                          Role::kAttentionK, Dim::kKvARows, Dim::kHidden);
-inline constexpr ModuleRule kO = linear("model.layers.{L}.self_attn.o_proj", Role::kAttentionO,
-                                        Dim::kHidden, Dim::kValueColumns);
+inline constexpr ModuleRule kQA =
+    in_gguf(linear("model.layers.{L}.self_attn.q_a_proj", Role::kAttentionQ, Dim::kQLoraRank,
+                   Dim::kHidden, When::kQLora),
+            "blk.{L}.attn_q_a.weight");
+inline constexpr ModuleRule kKvA = in_gguf(linear("model.layers.{L}.self_attn.kv_a_proj_with_mqa",
+                                                  Role::kAttentionK, Dim::kKvARows, Dim::kHidden),
+                                           "blk.{L}.attn_kv_a_mqa.weight");
+inline constexpr ModuleRule kO =
+    in_gguf(linear("model.layers.{L}.self_attn.o_proj", Role::kAttentionO, Dim::kHidden,
+                   Dim::kValueColumns),
+            "blk.{L}.attn_output.weight");
 
 // Queries, and the short vector of keys and values.
 inline constexpr auto kQueriesAndLatent = std::to_array<ModuleRule>({
-    linear("model.layers.{L}.self_attn.q_proj", Role::kAttentionQ, Dim::kMlaQRows, Dim::kHidden,
-           When::kFullQ),
+    in_gguf(linear("model.layers.{L}.self_attn.q_proj", Role::kAttentionQ, Dim::kMlaQRows,
+                   Dim::kHidden, When::kFullQ),
+            "blk.{L}.attn_q.weight"),
     kQA,
     bias_of(kQA, "", When::kQLoraBias),
-    norm("model.layers.{L}.self_attn.q_a_layernorm", Dim::kQLoraRank, When::kQLora),
-    linear("model.layers.{L}.self_attn.q_b_proj", Role::kAttentionQ, Dim::kMlaQRows,
-           Dim::kQLoraRank, When::kQLora),
+    in_gguf(norm("model.layers.{L}.self_attn.q_a_layernorm", Dim::kQLoraRank, When::kQLora),
+            "blk.{L}.attn_q_a_norm.weight"),
+    in_gguf(linear("model.layers.{L}.self_attn.q_b_proj", Role::kAttentionQ, Dim::kMlaQRows,
+                   Dim::kQLoraRank, When::kQLora),
+            "blk.{L}.attn_q_b.weight"),
     kKvA,
     bias_of(kKvA, "", When::kAttentionBias),
-    norm("model.layers.{L}.self_attn.kv_a_layernorm", Dim::kKvLoraRank),
+    in_gguf(norm("model.layers.{L}.self_attn.kv_a_layernorm", Dim::kKvLoraRank),
+            "blk.{L}.attn_kv_a_norm.weight"),
 });
 
 inline constexpr auto kSplitKvB = std::to_array<ModuleRule>({
@@ -37,13 +46,15 @@ inline constexpr auto kSplitKvB = std::to_array<ModuleRule>({
      .shape = {Dim::kHeads, Dim::kKvLoraRank, Dim::kQkNopeHeadDim},
      .quantizable = true,
      .sources = {{{"model.layers.{L}.self_attn.kv_b_proj.weight", Part::kHeadKeys},
-                  {"model.layers.{L}.self_attn.embed_q.weight"}}}},
+                  {"model.layers.{L}.self_attn.embed_q.weight"}}},
+     .gguf = "blk.{L}.attn_k_b.weight"},
     {.path = "model.layers.{L}.self_attn.unembed_out",
      .role = Role::kAttentionV,
      .shape = {Dim::kHeads, Dim::kVHeadDim, Dim::kKvLoraRank},
      .quantizable = true,
      .sources = {{{"model.layers.{L}.self_attn.kv_b_proj.weight", Part::kHeadValues},
-                  {"model.layers.{L}.self_attn.unembed_out.weight"}}}},
+                  {"model.layers.{L}.self_attn.unembed_out.weight"}}},
+     .gguf = "blk.{L}.attn_v_b.weight"},
 });
 
 inline constexpr auto kWholeKvB = std::to_array<ModuleRule>({
@@ -64,30 +75,19 @@ inline constexpr auto kExperts = std::to_array<ModuleRule>({
     kMlpExpertGate,
     kMlpExpertUp,
     kMlpExpertDown,
-    kFloatRouter,
+    in_gguf(kFloatRouter, "blk.{L}.ffn_gate_inp.weight"),
 });
 
-inline constexpr auto kCorrection = std::to_array<ModuleRule>({kRouterCorrection});
+inline constexpr auto kCorrection =
+    std::to_array<ModuleRule>({in_gguf(kRouterCorrection, "blk.{L}.exp_probs_b.bias")});
 
 inline constexpr auto kSharedAndNorms = std::to_array<ModuleRule>({
-    kSharedGateProj,
-    kSharedUpProj,
-    kSharedDownProj,
+    in_gguf(kSharedGateProj, "blk.{L}.ffn_gate_shexp.weight"),
+    in_gguf(kSharedUpProj, "blk.{L}.ffn_up_shexp.weight"),
+    in_gguf(kSharedDownProj, "blk.{L}.ffn_down_shexp.weight"),
     kInputNorm,
     kPostAttentionNorm,
 });
-
-// The pieces one after another.
-template <size_t... N>
-constexpr auto joined(const std::array<ModuleRule, N>&... pieces) {
-  std::array<ModuleRule, (N + ...)> all{};
-  size_t at = 0;
-  const auto append = [&](const auto& piece) {
-    for (const ModuleRule& rule : piece) all[at++] = rule;
-  };
-  (append(pieces), ...);
-  return all;
-}
 
 // DeepSeek V3's, which several families share.
 inline constexpr auto kCorrectedLayer =

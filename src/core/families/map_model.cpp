@@ -121,13 +121,14 @@ bool is_unconverted(const Checkpoint& checkpoint, const Family& family) {
 class Mapper {
  public:
   Mapper(const Checkpoint& checkpoint, const SourceNames& names, const Family& family,
-         const ModelDims& dims, bool tied)
+         const ModelDims& dims, bool tied, Arrangement arrangement)
       : checkpoint_(checkpoint),
         names_(names),
         family_(family),
         dims_(dims),
         gguf_(checkpoint.kind == SourceKind::kGguf),
         tied_(tied),
+        as_stored_(gguf_ && arrangement == Arrangement::kAsStored),
         unconverted_(is_unconverted(checkpoint, family)),
         used_(checkpoint.tensors.size(), false) {}
 
@@ -153,6 +154,8 @@ class Mapper {
   void add_head_sources(const SourceRule& source, OutputModule& module);
   void add_column_sources(const SourceRule& source, OutputModule& module);
   void add_alternating_sources(const SourceRule& source, OutputModule& module);
+  void add_value_heads(const SourceRule& source, const ModuleRule& rule, OutputModule& module);
+  void add_qkv_and_gate(OutputModule& module);
   const StoredTensor* take(const std::string& name, const OutputModule& module,
                            const Shape& expected);
   bool dropped_on_purpose(std::string_view name) const;
@@ -167,6 +170,7 @@ class Mapper {
   const ModelDims& dims_;
   const bool gguf_;
   const bool tied_;
+  const bool as_stored_;
   const bool unconverted_;
   std::vector<bool> used_;
   Problems missing_, wrong_, left_over_;
@@ -223,7 +227,11 @@ bool Mapper::exists(const ModuleRule& rule, int index) const {
 }
 
 SourceRule Mapper::choose_source(const ModuleRule& rule, int layer) const {
-  if (gguf_) return {rule.gguf};
+  if (gguf_) {
+    const bool other = !rule.gguf_other.name.empty() &&
+                       names_.find(expand(rule.gguf, static_cast<uint64_t>(layer), 0)) == nullptr;
+    return other ? rule.gguf_other : SourceRule{rule.gguf, rule.gguf_part};
+  }
   for (const SourceRule& source : rule.sources)
     if (!source.name.empty() && names_.find(expand(source.name, layer, 0)) != nullptr)
       return source;
@@ -251,7 +259,10 @@ const StoredTensor* Mapper::take(const std::string& name, const OutputModule& mo
   }
   const bool turned = unconverted_ && module.filters &&
                       tensor->info.shape == Shape{expected[0], expected[2], expected[1]};
-  if (tensor->info.shape != expected && !turned) {
+  // llama.cpp leaves out axes of one element.
+  numerics::Shape squeezed = expected;
+  if (gguf_ && expected.size() > 1) std::erase(squeezed, 1u);
+  if (tensor->info.shape != expected && tensor->info.shape != squeezed && !turned) {
     wrong_.add(fmt::format("{} should have shape {} and has {}", name,
                            numerics::shape_text(expected),
                            numerics::shape_text(tensor->info.shape)));
@@ -313,10 +324,61 @@ void Mapper::add_alternating_sources(const SourceRule& source, OutputModule& mod
        .stride = 2});
 }
 
+// Output head h, of key head h / per_key, is stored behind the heads of all keys that come before
+// it in their own key head's row.
+void Mapper::add_value_heads(const SourceRule& source, const ModuleRule& rule,
+                             OutputModule& module) {
+  module.by_element = module.shape.size() == 1;
+  const StoredTensor* tensor =
+      take(expand(source.name, static_cast<uint64_t>(module.layer), 0), module, module.shape);
+  if (tensor == nullptr) return;
+  const auto index = static_cast<uint32_t>(tensor - checkpoint_.tensors.data());
+  const uint64_t keys = dims_.linear_key_heads, heads = dims_.linear_value_heads;
+  const uint64_t per_key = heads / keys;
+  if (rule.gguf_heads == ValueHeads::kColumns) {
+    module.recipe.sources.push_back({.tensor = index, .rows = module.rows()});
+    module.recipe.columns = {keys, per_key, module.columns() / heads};
+    return;
+  }
+  const uint64_t first =
+      rule.gguf_heads == ValueHeads::kRowsBehindKeys ? 2 * keys * dims_.linear_key_head_dim : 0;
+  const uint64_t rows = (module.rows() - first) / heads;
+  if (first > 0) module.recipe.sources.push_back({.tensor = index, .rows = first});
+  for (uint64_t head = 0; head < heads; ++head)
+    module.recipe.sources.push_back(
+        {.tensor = index,
+         .first_row = first + (head % per_key * keys + head / per_key) * rows,
+         .rows = rows});
+}
+
+void Mapper::add_qkv_and_gate(OutputModule& module) {
+  const auto layer = static_cast<uint64_t>(module.layer);
+  const uint64_t keys = dims_.linear_key_heads, key = dims_.linear_key_head_dim;
+  const uint64_t values = dims_.length(Dim::kLinearValueRows) / keys;
+  const StoredTensor* qkv = take(expand("blk.{L}.attn_qkv.weight", layer, 0), module,
+                                 {dims_.length(Dim::kLinearQkvRows), dims_.hidden_size});
+  const StoredTensor* gate = take(expand("blk.{L}.attn_gate.weight", layer, 0), module,
+                                  {keys * values, dims_.hidden_size});
+  if (qkv == nullptr || gate == nullptr) return;
+  const auto add = [&](const StoredTensor* tensor, uint64_t first, uint64_t rows) {
+    module.recipe.sources.push_back(
+        {.tensor = static_cast<uint32_t>(tensor - checkpoint_.tensors.data()),
+         .first_row = first,
+         .rows = rows});
+  };
+  for (uint64_t head = 0; head < keys; ++head) {
+    add(qkv, head * key, key);
+    add(qkv, (keys + head) * key, key);
+    add(qkv, 2 * keys * key + head * values, values);
+    add(gate, head * values, values);
+  }
+}
+
 void Mapper::add_sources(const SourceRule& source, OutputModule& module, RowOrder order) {
   switch (source.part) {
     case Part::kHeadKeys:
     case Part::kHeadValues: return add_head_sources(source, module);
+    case Part::kQkvAndGate: return add_qkv_and_gate(module);
     case Part::kEvenRows:
     case Part::kOddRows: return add_alternating_sources(source, module);
     case Part::kColumns:
@@ -371,7 +433,11 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
                         .uniform_bits = rule.uniform_bits,
                         .keep_dtype = rule.keep_dtype,
                         .filters = rule.filters,
-                        .recipe = {.sources = {}, .add_one = rule.add_one && unconverted_}};
+                        .recipe = {}};
+    if (gguf_)
+      module.recipe.step = rule.gguf_step;
+    else if (rule.add_one && unconverted_)
+      module.recipe.step = numerics::ValueStep::kAddOne;
     for (const Dim dim : rule.shape)
       if (dim != Dim::kNone) module.shape.push_back(dims_.length(dim));
     const RowOrder order = gguf_ ? rule.gguf_order : RowOrder::kInOrder;
@@ -379,19 +445,24 @@ void Mapper::add_modules(std::span<const ModuleRule> rules, int layer, ModelMap&
     SourceRule source = choose_source(rule, layer);
     const std::string own_name = fmt::format("{}.{}", rule.path, rule.parameter);
     if (source.name.empty()) source.name = own_name;
-    add_sources(source, module, order);
+    const bool turns = gguf_ && rule.gguf_heads != ValueHeads::kInOrder && !as_stored_ &&
+                       dims_.linear_value_heads != dims_.linear_key_heads;
+    if (turns)
+      add_value_heads(source, rule, module);
+    else
+      add_sources(source, module, order);
     map.modules.push_back(std::move(module));
     if (too_many()) return;
   }
 }
 
-// The number in "model.layers.N.…", or nothing.
-std::optional<uint64_t> layer_number(std::string_view name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  if (!name.starts_with(kPrefix)) return std::nullopt;
+// The number in "model.layers.N.…", or behind another prefix, or nothing.
+std::optional<uint64_t> layer_number(std::string_view name,
+                                     std::string_view prefix = "model.layers.") {
+  if (!name.starts_with(prefix)) return std::nullopt;
   uint32_t layer = 0;
   const char* last = name.data() + name.size();
-  const auto [end, error] = std::from_chars(name.data() + kPrefix.size(), last, layer);
+  const auto [end, error] = std::from_chars(name.data() + prefix.size(), last, layer);
   if (error != std::errc{} || end == last || *end != '.') return std::nullopt;
   return layer;
 }
@@ -404,6 +475,8 @@ const OtherPart* Mapper::other_part(std::string_view name) const {
 
 bool Mapper::dropped_on_purpose(std::string_view name) const {
   if (tied_ && name == "lm_head.weight") return true;
+  if (gguf_ && family_.gguf_extra_layers && layer_number(name, "blk.").value_or(0) >= dims_.layers)
+    return true;
   if (family_.extra_layers_dropped && layer_number(name).value_or(0) >= dims_.layers) return true;
   for (const std::string_view pattern : gguf_ ? family_.gguf_dropped : family_.dropped)
     if (matches(pattern, name)) return true;
@@ -463,15 +536,18 @@ Status Mapper::report() const {
 }
 
 void Mapper::add_all_modules(ModelMap& map) {
+  const bool stored = as_stored_ && !family_.gguf_stored_layer.empty();
   add_modules(family_.before, -1, map);
   for (uint64_t layer = 0; layer < dims_.layers && !too_many(); ++layer)
-    add_modules(family_.layer, static_cast<int>(layer), map);
+    add_modules(stored ? family_.gguf_stored_layer : family_.layer, static_cast<int>(layer), map);
   add_modules(family_.after, -1, map);
 }
 
 Status Mapper::run(ModelMap& map) {
   map.layers = static_cast<int>(dims_.layers);
   map.prefix = family_.output_prefix;
+  map.tiled_value_heads = as_stored_ && family_.gguf_tiled_heads;
+  map.separate_projections = as_stored_ && !family_.gguf_stored_layer.empty();
   add_all_modules(map);
   account_for_the_rest(map);
   return report();
@@ -562,7 +638,8 @@ Result<std::vector<io::TensorInfo>> outlined_tensors(const Checkpoint& checkpoin
   Status status;
   const bool tied = is_tied(checkpoint, names, config_label(checkpoint), status, additions);
   SLUICE_TRY(std::move(status));
-  return Mapper(checkpoint, names, family, dims, tied && !family.head_required).outline();
+  return Mapper(checkpoint, names, family, dims, tied && !family.head_required, Arrangement::kMlx)
+      .outline();
 }
 
 const Family* find_family(std::string_view model_type) {
@@ -614,7 +691,7 @@ const Family* find_family(std::string_view model_type) {
 }
 
 Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_override,
-                           std::string_view only_layers) {
+                           std::string_view only_layers, Arrangement arrangement) {
   const std::string label = config_label(checkpoint);
   SLUICE_ASSIGN(const OutputType type, choose_dtype(checkpoint, dtype_override));
   SLUICE_ASSIGN(const std::string model_type, json_string(checkpoint.config, "model_type", label));
@@ -634,7 +711,7 @@ Result<ModelMap> map_model(const Checkpoint& checkpoint, std::string_view dtype_
           label, family->name);
     SLUICE_ASSIGN(const ModelDims dims, read_dims(checkpoint, *family, additions));
     map.family = family->name;
-    SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied).run(map));
+    SLUICE_TRY(Mapper(checkpoint, names, *family, dims, map.tied, arrangement).run(map));
     add_keys(checkpoint.config, additions, map.config_additions);
     if (model_type != family->name) map.config_additions["model_type"] = family->name;
     if (family->vocab_beside_text) map.config_additions["vocab_size"] = dims.vocab_size;

@@ -15,19 +15,21 @@ constexpr ModuleRule in_float_type_of_source(ModuleRule rule) {
 }
 
 constexpr ModuleRule kLayer[] = {
-    kConv1d,
-    linear("model.layers.{L}.linear_attn.in_proj_qkv", Role::kAttentionQ, Dim::kLinearQkvRows,
-           Dim::kHidden, When::kLinearAttention),
-    linear("model.layers.{L}.linear_attn.in_proj_z", Role::kAttentionQ, Dim::kLinearValueRows,
-           Dim::kHidden, When::kLinearAttention),
-    linear("model.layers.{L}.linear_attn.in_proj_b", Role::kOther, Dim::kLinearValueHeads,
-           Dim::kHidden, When::kLinearAttention),
-    linear("model.layers.{L}.linear_attn.in_proj_a", Role::kOther, Dim::kLinearValueHeads,
-           Dim::kHidden, When::kLinearAttention),
-    kDtBias,
-    in_float_type_of_source(kALog),
+    tiled(ValueHeads::kRowsBehindKeys, kConv1d),
+    tiled(ValueHeads::kRowsBehindKeys, kInQkv),
+    tiled(ValueHeads::kRows, kInZ),
+    tiled(ValueHeads::kRows,
+          in_gguf(linear("model.layers.{L}.linear_attn.in_proj_b", Role::kOther,
+                         Dim::kLinearValueHeads, Dim::kHidden, When::kLinearAttention),
+                  "blk.{L}.ssm_beta.weight")),
+    tiled(ValueHeads::kRows,
+          in_gguf(linear("model.layers.{L}.linear_attn.in_proj_a", Role::kOther,
+                         Dim::kLinearValueHeads, Dim::kHidden, When::kLinearAttention),
+                  "blk.{L}.ssm_alpha.weight")),
+    tiled(ValueHeads::kRows, kDtBias),
+    in_float_type_of_source(tiled(ValueHeads::kRows, kALog)),
     kLinearNorm,
-    kLinearOut,
+    tiled(ValueHeads::kColumns, kLinearOut),
     kGatedQ,
     bias_where_asked(kGatedQ),
     kFullK,
@@ -39,7 +41,7 @@ constexpr ModuleRule kLayer[] = {
     kFullQNorm,
     kFullKNorm,
     zero_centred(kInputNorm),
-    zero_centred(kPostAttentionNorm),
+    kHybridPostAttentionNorm,
     only(When::kDenseMlp, kGateProj),
     only(When::kDenseMlp, kDownProj),
     only(When::kDenseMlp, kUpProj),
@@ -66,7 +68,9 @@ constexpr Family family(std::string_view name, std::string_view text_model_type)
           .output_prefix = kTextOutputPrefix,
           .other_parts = kVisionAndPrediction,
           .unconverted = Unconverted::kConvAxis,
-          .linear_attention = true};
+          .linear_attention = true,
+          .gguf_tiled_heads = true,
+          .gguf_extra_layers = true};
 }
 
 }  // namespace

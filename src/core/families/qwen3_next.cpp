@@ -10,12 +10,22 @@ namespace {
 
 using namespace common;
 
-constexpr ModuleRule kLayer[] = {
-    kConv1d,
-    linear("model.layers.{L}.linear_attn.in_proj_qkvz", Role::kAttentionQ, Dim::kLinearQkvzRows,
-           Dim::kHidden, When::kLinearAttention),
-    linear("model.layers.{L}.linear_attn.in_proj_ba", Role::kOther, Dim::kLinearBaRows,
-           Dim::kHidden, When::kLinearAttention),
+// The rows of each key head: llama.cpp's converter takes them apart, in_proj_ba's it does not.
+constexpr ModuleRule in_proj_qkvz() {
+  ModuleRule rule = linear("model.layers.{L}.linear_attn.in_proj_qkvz", Role::kAttentionQ,
+                           Dim::kLinearQkvzRows, Dim::kHidden, When::kLinearAttention);
+  rule.gguf = "blk.{L}.attn_qkv.weight";
+  rule.gguf_part = Part::kQkvAndGate;
+  return rule;
+}
+
+constexpr auto kConvolution = std::to_array<ModuleRule>({kConv1d});
+constexpr auto kFused = std::to_array<ModuleRule>({in_proj_qkvz()});
+constexpr auto kSeparate = std::to_array<ModuleRule>({kInQkv, kInZ});
+constexpr auto kRest = std::to_array<ModuleRule>({
+    in_gguf(linear("model.layers.{L}.linear_attn.in_proj_ba", Role::kOther, Dim::kLinearBaRows,
+                   Dim::kHidden, When::kLinearAttention),
+            "blk.{L}.ssm_ba.weight"),
     kDtBias,
     kALog,
     kLinearNorm,
@@ -31,7 +41,7 @@ constexpr ModuleRule kLayer[] = {
     kFullQNorm,
     kFullKNorm,
     zero_centred(kInputNorm),
-    zero_centred(kPostAttentionNorm),
+    kHybridPostAttentionNorm,
     only(When::kDenseMlp, kGateProj),
     only(When::kDenseMlp, kDownProj),
     only(When::kDenseMlp, kUpProj),
@@ -43,7 +53,10 @@ constexpr ModuleRule kLayer[] = {
     kSharedDown,
     kSharedUp,
     kSharedExpertGate,
-};
+});
+
+constexpr auto kLayer = joined(kConvolution, kFused, kRest);
+constexpr auto kStoredLayer = joined(kConvolution, kSeparate, kRest);
 
 }  // namespace
 
@@ -56,6 +69,8 @@ constinit const Family kQwen3Next = {.name = "qwen3_next",
                                      .experts = ExpertKeys::kQwenShared,
                                      .other_parts = kVisionAndPrediction,
                                      .unconverted = Unconverted::kSeparateExperts,
-                                     .linear_attention = true};
+                                     .linear_attention = true,
+                                     .gguf_stored_layer = kStoredLayer,
+                                     .gguf_extra_layers = true};
 
 }  // namespace sluice::families

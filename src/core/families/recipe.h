@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "io/checkpoint.h"
+#include "numerics/block_codec.h"
 #include "numerics/dtype.h"
 
 namespace sluice::families {
@@ -62,10 +63,18 @@ struct RowSource {
   uint64_t first_column = 0;  // for kTransposed
 };
 
+// Columns in another order than the source's: output column (i, j, k) of [outer][inner][width] is
+// source column (j, i, k) of [inner][outer][width].
+struct ColumnOrder {
+  uint64_t outer = 0, inner = 0, width = 0;  // all 0: in order
+  bool in_order() const { return width == 0; }
+};
+
 // The output's rows are those of the sources one after another, and then what is done to values.
 struct Recipe {
   std::vector<RowSource> sources;
-  bool add_one = false;  // to every value, rounded to the source's float type
+  numerics::ValueStep step = numerics::ValueStep::kNone;  // to every value
+  ColumnOrder columns{};
 };
 
 // Every stride-th row of one source tensor, rows of them; or, transposed, as many columns of the
@@ -118,9 +127,12 @@ struct ModelMap {
   numerics::DType dtype;   // float type of the output: kBF16, kF16 or kF32
   std::string dtype_name;  // "bfloat16", "float16", "float32"
   int layers = 0;
-  std::string prefix;                 // of every path: "language_model." in models of several parts
-  std::string only_layers;            // "3-5" where modules holds no others; empty: the whole model
-  bool tied = false;                  // the head is the embedding; no lm_head is written
+  std::string prefix;       // of every path: "language_model." in models of several parts
+  std::string only_layers;  // "3-5" where modules holds no others; empty: the whole model
+  bool tied = false;        // the head is the embedding; no lm_head is written
+  // Of Arrangement::kAsStored: value heads of linear attention take turns among key heads, head h
+  // belonging to key head h mod their number; its projections are separate.
+  bool tiled_value_heads = false, separate_projections = false;
   std::vector<OutputModule> modules;  // in the order they are written
   std::vector<std::string> dropped;   // source tensors left out on purpose
   std::vector<std::string> notes;     // sentences worth showing the user
@@ -145,6 +157,9 @@ const Json& text_config(const Json& config);
 //     fc<digits>, or ends in _proj is quantizable; all other tensors are copied;
 //   - rotary inv_freq is dropped, and lm_head when tie_word_embeddings is true.
 //
+// arrangement: kMlx for what a loader of mlx_lm expects; kAsStored for a forward pass of our own,
+// which leaves what GGUF has in an order of its own where that would cost a repacking of blocks.
+//
 // only_layers: "A-B" or "A" for these layers' modules alone, "" for the whole model. The whole
 // checkpoint is held against the family all the same.
 //
@@ -154,7 +169,9 @@ const Json& text_config(const Json& config);
 // Errors: kUnsupported for families that stock mlx_lm cannot load or layouts that would have to be
 // guessed; kCorrupt for tensors that are missing, left over, or of the wrong shape or dtype;
 // kInvalidArgument for an unknown dtype_override, or layers that the model has not.
+enum class Arrangement : uint8_t { kMlx, kAsStored };
 Result<ModelMap> map_model(const io::Checkpoint& checkpoint, std::string_view dtype_override,
-                           std::string_view only_layers = {});
+                           std::string_view only_layers = {},
+                           Arrangement arrangement = Arrangement::kMlx);
 
 }  // namespace sluice::families

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "io/gguf_architectures.h"
 #include "io/gguf_fields.h"
 #include "io/names.h"
 #include "numerics/block_codec.h"
@@ -13,29 +14,7 @@
 namespace sluice::io {
 namespace {
 
-// Caps on foreign integers, well above any model known and below anything that could overflow.
-constexpr uint64_t kLayersMax = 4096;
-constexpr uint64_t kWidthMax = 1 << 24;
-constexpr uint64_t kHeadsMax = 1 << 16;
-constexpr uint64_t kExpertsMax = 1 << 16;
-constexpr uint64_t kContextMax = uint64_t{1} << 32;
 constexpr uint64_t kTokensMax = 1 << 24;
-
-enum class Experts : uint8_t { kNone, kMixtral, kQwen };
-
-struct Architecture {
-  std::string_view name;        // general.architecture
-  std::string_view model_type;  // Hugging Face's
-  std::string_view class_name;
-  Experts experts;
-};
-constexpr Architecture kArchitectures[] = {
-    {"llama", "llama", "LlamaForCausalLM", Experts::kNone},
-    {"llama", "mixtral", "MixtralForCausalLM", Experts::kMixtral},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", Experts::kNone},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", Experts::kNone},
-    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", Experts::kQwen},
-};
 
 // Parameters that change the arithmetic in a way these configurations cannot say. A value that
 // does nothing is let pass.
@@ -71,10 +50,14 @@ std::optional<double> as_number(const GgufValue& value) {
   return std::nullopt;
 }
 
-Status refuse_foreign(const GgufFields& fields) {
+bool understands(const GgufArchitecture& architecture, std::string_view key) {
+  return std::ranges::find(architecture.understood, key) != architecture.understood.end();
+}
+
+Status refuse_foreign(const GgufFields& fields, const GgufArchitecture& architecture) {
   for (const Foreign& foreign : kForeign) {
     const GgufValue* value = fields.find(foreign.key);
-    if (value == nullptr) continue;
+    if (value == nullptr || understands(architecture, foreign.key)) continue;
     const auto number = as_number(*value);
     if (number && *number == foreign.neutral) continue;
     return fail(ErrorCode::kUnsupported,
@@ -109,22 +92,32 @@ Result<uint64_t> vocabulary_size(const GgufFields& fields, uint64_t hidden_size)
 
 struct Heads {
   uint64_t attention, key_value, dim;
+  uint64_t rotated;  // dimensions of one
 };
 
-Result<Heads> read_heads(const GgufFields& fields, uint64_t hidden_size) {
+Result<Heads> read_heads(const GgufFields& fields, uint64_t hidden_size,
+                         const GgufArchitecture& architecture) {
+  const bool rotates_part = architecture.rotates_part;
   Heads heads;
-  SLUICE_ASSIGN(heads.attention, fields.required(".attention.head_count", 1, kHeadsMax));
-  SLUICE_ASSIGN(const auto key_value, fields.integer(".attention.head_count_kv", 1, kHeadsMax));
+  SLUICE_ASSIGN(heads.attention, fields.required(".attention.head_count", 1, kGgufHeadsMax));
+  SLUICE_ASSIGN(const auto key_value, fields.integer(".attention.head_count_kv", 1, kGgufHeadsMax));
   heads.key_value = key_value.value_or(heads.attention);
-  SLUICE_ASSIGN(const auto key_length, fields.integer(".attention.key_length", 1, kWidthMax));
+  SLUICE_ASSIGN(const auto key_length, fields.integer(".attention.key_length", 1, kGgufWidthMax));
   if (!key_length && hidden_size % heads.attention != 0)
     return fail(ErrorCode::kCorrupt, "{}: {} heads do not divide an embedding of {}",
                 fields.label(), heads.attention, hidden_size);
   heads.dim = key_length.value_or(hidden_size / heads.attention);
-  SLUICE_ASSIGN(const auto value_length, fields.integer(".attention.value_length", 1, kWidthMax));
-  SLUICE_ASSIGN(const auto rotated, fields.integer(".rope.dimension_count", 1, kWidthMax));
+  SLUICE_ASSIGN(const auto value_length,
+                fields.integer(".attention.value_length", 1, kGgufWidthMax));
+  SLUICE_ASSIGN(const auto rotated, fields.integer(".rope.dimension_count", 1, kGgufWidthMax));
+  heads.rotated = rotates_part ? rotated.value_or(heads.dim) : heads.dim;
+  if (heads.rotated > heads.dim)
+    return fail(ErrorCode::kCorrupt, "{}: {} is {}, but heads are {} wide", fields.label(),
+                fields.full(".rope.dimension_count"), heads.rotated, heads.dim);
+  if (architecture.latent) return heads;
   for (const auto& [key, length] :
-       {std::pair(".attention.value_length", value_length), {".rope.dimension_count", rotated}})
+       {std::pair(".attention.value_length", value_length),
+        {".rope.dimension_count", rotates_part ? std::nullopt : rotated}})
     if (length && *length != heads.dim)
       return fail(ErrorCode::kUnsupported,
                   "{}: {} is {}, but heads are {} wide; such a model "
@@ -192,54 +185,14 @@ Result<Json> rope_scaling(const GgufFields& fields, const ByteSource& source, ui
                 fields.full(".rope.scaling.factor"));
   Json scaling = {{"rope_type", *type}, {"type", *type}, {"factor", *factor}};
   SLUICE_ASSIGN(const auto context,
-                fields.integer(".rope.scaling.original_context_length", 1, kContextMax));
+                fields.integer(".rope.scaling.original_context_length", 1, kGgufContextMax));
   if (context) scaling["original_max_position_embeddings"] = *context;
   return scaling;
 }
 
-Status add_experts(const GgufFields& fields, Experts experts, Json& config) {
-  SLUICE_ASSIGN(const uint64_t count, fields.required(".expert_count", 1, kExpertsMax));
-  SLUICE_ASSIGN(const uint64_t used, fields.required(".expert_used_count", 1, count));
-  config["num_experts_per_tok"] = used;
-  config["output_router_logits"] = false;
-  if (experts == Experts::kMixtral) {
-    config["num_local_experts"] = count;
-    return {};
-  }
-  SLUICE_ASSIGN(const uint64_t width, fields.required(".expert_feed_forward_length", 1, kWidthMax));
-  SLUICE_ASSIGN(const auto normalised, fields.boolean(".expert_weights_norm"));
-  config["num_experts"] = count;
-  config["moe_intermediate_size"] = width;
-  config["norm_topk_prob"] = normalised.value_or(true);  // llama.cpp always does for this one
-  config["decoder_sparse_step"] = 1;
-  config["mlp_only_layers"] = Json::array();
-  return {};
-}
-
-Result<const Architecture*> find_architecture(const GgufHeader& header, const std::string& label) {
-  const GgufFields fields(header, label, "");
-  SLUICE_ASSIGN(const auto name, fields.text("general.architecture"));
-  if (!name) return fail(ErrorCode::kCorrupt, "{}: general.architecture is missing", label);
-  SLUICE_ASSIGN(const auto experts,
-                GgufFields(header, label, *name).integer(".expert_count", 0, kExpertsMax));
-  bool known = false;
-  for (const Architecture& architecture : kArchitectures) {
-    if (architecture.name != *name) continue;
-    if ((architecture.experts != Experts::kNone) == (experts.value_or(0) > 0)) return &architecture;
-    known = true;
-  }
-  if (known)
-    return fail(ErrorCode::kUnsupported, "{}: {} experts under the architecture {} are not known",
-                label, experts.value_or(0), *name);
-  return fail(ErrorCode::kUnsupported,
-              "{}: architecture {} is not supported from GGUF (llama, qwen2, qwen3 and qwen3moe "
-              "are); use the model's safetensors instead",
-              label, printable(*name));
-}
-
 // A window at least as long as the context never cuts anything.
 Status refuse_window(const GgufFields& fields, uint64_t context) {
-  SLUICE_ASSIGN(const auto window, fields.integer(".attention.sliding_window", 0, kContextMax));
+  SLUICE_ASSIGN(const auto window, fields.integer(".attention.sliding_window", 0, kGgufContextMax));
   if (window.value_or(0) == 0 || *window >= context) return {};
   return fail(ErrorCode::kUnsupported, "{}: a sliding window of {} tokens is not supported",
               fields.label(), *window);
@@ -325,14 +278,15 @@ std::vector<uint64_t> gguf_eos_ids(const GgufHeader& header) {
 }
 
 Result<Json> rebuild_config(const GgufHeader& header, const ByteSource& source) {
-  SLUICE_ASSIGN(const Architecture* architecture, find_architecture(header, source.label()));
+  SLUICE_ASSIGN(const GgufArchitecture* architecture,
+                find_gguf_architecture(header, source.label()));
   const GgufFields fields(header, source.label(), std::string(architecture->name));
-  SLUICE_TRY(refuse_foreign(fields));
-  SLUICE_ASSIGN(const uint64_t layers, fields.required(".block_count", 1, kLayersMax));
-  SLUICE_ASSIGN(const uint64_t hidden, fields.required(".embedding_length", 1, kWidthMax));
-  SLUICE_ASSIGN(const uint64_t context, fields.required(".context_length", 1, kContextMax));
-  SLUICE_TRY(refuse_window(fields, context));
-  SLUICE_ASSIGN(const Heads heads, read_heads(fields, hidden));
+  SLUICE_TRY(refuse_foreign(fields, *architecture));
+  SLUICE_ASSIGN(const uint64_t layers, fields.required(".block_count", 1, kGgufLayersMax));
+  SLUICE_ASSIGN(const uint64_t hidden, fields.required(".embedding_length", 1, kGgufWidthMax));
+  SLUICE_ASSIGN(const uint64_t context, fields.required(".context_length", 1, kGgufContextMax));
+  if (!architecture->windows) SLUICE_TRY(refuse_window(fields, context));
+  SLUICE_ASSIGN(const Heads heads, read_heads(fields, hidden, *architecture));
   SLUICE_ASSIGN(const uint64_t vocabulary, vocabulary_size(fields, hidden));
   SLUICE_ASSIGN(const auto theta, fields.number(".rope.freq_base"));
   SLUICE_ASSIGN(const auto epsilon, fields.number(".attention.layer_norm_rms_epsilon"));
@@ -363,21 +317,22 @@ Result<Json> rebuild_config(const GgufHeader& header, const ByteSource& source) 
       {"use_cache", true},
       {"vocab_size", vocabulary},
   };
+  if (architecture->rotates_part)
+    config["partial_rotary_factor"] =
+        static_cast<double>(heads.rotated) / static_cast<double>(heads.dim);
   if (architecture->model_type == "llama") {
     config["mlp_bias"] = header.find_tensor("blk.0.ffn_gate.bias") != nullptr;
-  } else {
+  } else if (!architecture->windows) {
     config["sliding_window"] = nullptr;
     config["use_sliding_window"] = false;
   }
-  if (architecture->experts != Experts::kNone)
-    SLUICE_TRY(add_experts(fields, architecture->experts, config));
-  // Qwen's mixtures have no dense layers here, but loaders want the key.
-  SLUICE_ASSIGN(const auto width, fields.integer(".feed_forward_length", 1, kWidthMax));
-  if (!width && architecture->experts != Experts::kQwen)
+  SLUICE_ASSIGN(const auto width, fields.integer(".feed_forward_length", 1, kGgufWidthMax));
+  if (width) config["intermediate_size"] = *width;
+  add_token_ids(header, config);
+  if (architecture->complete != nullptr) SLUICE_TRY(architecture->complete(fields, config));
+  if (!width && !config.contains("intermediate_size") && !config.contains("text_config"))
     return fail(ErrorCode::kCorrupt, "{}: metadata key {} is missing", source.label(),
                 fields.full(".feed_forward_length"));
-  config["intermediate_size"] = width ? Json(*width) : config["moe_intermediate_size"];
-  add_token_ids(header, config);
   return config;
 }
 

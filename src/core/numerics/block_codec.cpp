@@ -219,9 +219,15 @@ void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte
   }
 }
 
-void add_one(DType dtype, std::span<float> values) {
+void apply(ValueStep step, DType dtype, std::span<float> values) {
   for (float& value : values) {
-    value += 1;
+    switch (step) {
+      case ValueStep::kNone: continue;
+      case ValueStep::kAddOne: value += 1; break;
+      case ValueStep::kSubtractOne: value -= 1; break;
+      // The one correctly rounded logarithm of a float, on every machine: that of the double.
+      case ValueStep::kLogOfMinus: value = static_cast<float>(std::log(-double{value})); break;
+    }
     if (dtype == DType::kF16) value = f16_to_f32(f32_to_f16(value));
     if (dtype == DType::kBF16) value = bf16_to_f32(f32_to_bf16(value));
   }

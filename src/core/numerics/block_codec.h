@@ -18,9 +18,17 @@ void decode_elements(DType dtype, std::span<const std::byte> in, std::span<float
 // Rounds to kF32, kF16 or kBF16, to nearest even.
 void encode_elements(DType dtype, std::span<const float> in, std::span<std::byte> out);
 
-// values: as decoded from dtype. Each becomes 1 + itself as arithmetic in that type has it: rounded
-// to nearest even for kF16 and kBF16, f32 for all others.
-void add_one(DType dtype, std::span<float> values);
+// What files keep in another form than loaders expect.
+enum class ValueStep : uint8_t {
+  kNone,
+  kAddOne,       // norms that are stored less one
+  kSubtractOne,  // norms to which the one has been added
+  kLogOfMinus,   // ln(−x): decay rates that are stored as −e^x
+};
+
+// values: as decoded from dtype. Each step as arithmetic in that type has it: rounded to nearest
+// even for kF16 and kBF16, f32 for all others.
+void apply(ValueStep step, DType dtype, std::span<float> values);
 
 // The smallest affine format a block type maps onto without loss (Q4_0, Q4_1 → 4/32; Q5_0, Q5_1 →
 // 5/32; Q8_0, IQ4_NL → 8/32; TQ1_0, TQ2_0, Q1_0 → 2/128; Q2_0 → 2/64), in an f16 model; nothing for

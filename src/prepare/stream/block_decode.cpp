@@ -224,6 +224,21 @@ std::vector<numerics::QuantFormat> integer_formats(const Packing& packing,
   return formats;
 }
 
+void reorder_columns(const families::ColumnOrder& order, uint64_t rows, std::span<float> values) {
+  const uint64_t columns = values.size() / rows;
+  SLUICE_CHECK(columns == order.outer * order.inner * order.width);
+  std::vector<float> stored(columns);
+  for (uint64_t r = 0; r < rows; ++r) {
+    const std::span<float> row = values.subspan(r * columns, columns);
+    std::ranges::copy(row, stored.begin());
+    for (uint64_t i = 0; i < order.outer; ++i)
+      for (uint64_t j = 0; j < order.inner; ++j)
+        std::copy_n(stored.begin() + static_cast<ptrdiff_t>((j * order.outer + i) * order.width),
+                    order.width,
+                    row.begin() + static_cast<ptrdiff_t>((i * order.inner + j) * order.width));
+  }
+}
+
 }  // namespace
 
 std::span<const std::byte> ModuleSource::part_row(std::span<const std::byte> block, uint64_t rows,
@@ -239,7 +254,8 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
                   const SourceDecoders& decoders, std::span<float> values) {
   if (source.packing == nullptr) {
     decoders.elements(source.dtype, block, values);
-    if (source.add_one) numerics::add_one(source.dtype, values);
+    numerics::apply(source.step, source.dtype, values);
+    if (!source.columns.in_order()) reorder_columns(source.columns, rows, values);
     return;
   }
   switch (source.packing->kind) {
@@ -262,7 +278,7 @@ void decode_block(const ModuleSource& source, std::span<const std::byte> block, 
 
 std::vector<numerics::QuantFormat> lossless_formats(const ModuleSource& source,
                                                     numerics::DType model_dtype) {
-  if (source.add_one) return {};
+  if (!source.as_stored()) return {};
   if (source.packing != nullptr) {
     const Packing& packing = *source.packing;
     if (packing.kind == PackingKind::kScaledNvfp4) return {packing.format};

@@ -251,7 +251,8 @@ Result<ModuleSource> describe_source(const Checkpoint& checkpoint, const OutputM
                       .dtype = first.info.dtype,
                       .packing = first.packing.get(),
                       .has_gaps = has_gaps(module),
-                      .add_one = module.recipe.add_one};
+                      .step = module.recipe.step,
+                      .columns = module.recipe.columns};
   if (is_transposed(module)) {
     SLUICE_TRY(describe_transposed(checkpoint, module, first, source));
     return source;

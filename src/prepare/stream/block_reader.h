@@ -51,7 +51,11 @@ struct ModuleSource {
   bool by_columns = false;    // some part is stored by columns
   bool repeats_rows = false;  // a row of some part serves several
   bool has_gaps = false;      // rows of others lie between the module's
-  bool add_one = false;       // to the stored values (Recipe::add_one)
+  numerics::ValueStep step = numerics::ValueStep::kNone;  // what is done to the stored values
+  families::ColumnOrder columns{};
+
+  // Whether values are what is stored, column by column.
+  bool as_stored() const { return step == numerics::ValueStep::kNone && columns.in_order(); }
 
   uint64_t row_bytes() const {
     return part_row_bytes[0] + part_row_bytes[1] + part_row_bytes[2] + part_row_bytes[3];

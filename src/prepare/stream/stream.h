@@ -37,7 +37,7 @@ struct RowBlock {
   }
   // Whether source is rows of plain elements of that type, and these are the values.
   bool is_plain(numerics::DType dtype) const {
-    return stored.packing == nullptr && stored.dtype == dtype && !stored.add_one;
+    return stored.packing == nullptr && stored.dtype == dtype && stored.as_stored();
   }
 };
 

@@ -118,6 +118,8 @@ struct ConvolutionRule {
 struct DeltaRule {
   uint32_t layer = 0;  // among those with a recurrent state
   uint32_t key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0;
+  // Value head h belongs to key head h mod key_heads, instead of h / (value_heads / key_heads).
+  bool tiled_heads = false;
   float epsilon = 0;  // of the normalisation, added to the sum of squares
   Weight a_log{}, dt_bias{};
 };

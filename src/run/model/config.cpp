@@ -96,6 +96,8 @@ Result<ModelConfig> read_config(const io::Checkpoint& checkpoint, const families
   SLUICE_ASSIGN(config.max_position_embeddings,
                 integer_or(json, "max_position_embeddings", 1, kContextMax, 0, label));
   SLUICE_TRY(architecture->configure(json, label, config));
+  config.tiled_value_heads = map.tiled_value_heads;
+  if (map.separate_projections) config.fused_linear_projections = false;
   if (compat == Compat::kMlx)
     for (RopeConfig& rope : config.ropes) use_mlx_yarn(rope.scaling);
   uint32_t recurrent = 0;

@@ -124,7 +124,8 @@ struct ModelConfig {
   bool attention_gate = false;
   // Linear attention: in_proj_qkvz and in_proj_ba, whose rows are those of one key head after the
   // other, instead of in_proj_qkv, z, b and a.
-  bool fused_linear_projections = false;
+  bool fused_linear_projections = false, fused_linear_gates = false;
+  bool tiled_value_heads = false;                                         // DeltaRule's
   float step_min = 0, step_max = std::numeric_limits<float>::infinity();  // StateSpaceRule's
   bool gated = true;  // feed-forward parts have a gate beside up
   ActivationRule activation;

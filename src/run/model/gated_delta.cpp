@@ -14,17 +14,17 @@ class GatedDelta : public Mixer {
   explicit GatedDelta(const LayerContext& context)
       : space_(context.space.linear),
         fused_(context.config.fused_linear_projections),
+        fused_gates_(context.config.fused_linear_gates),
         norm_(context.norm("linear_attn.norm")),
         output_(context.product("linear_attn.out_proj", {})) {
     const families::ModelDims& dims = context.config.dims;
     const auto in = [&](std::string_view name, Tensor out) {
       return context.product(fmt::format("linear_attn.in_proj_{}", name), out);
     };
-    if (fused_)
-      projections_ = {in("qkvz", space_.qkv), in("ba", space_.ba)};
-    else
-      projections_ = {in("qkv", space_.qkv), in("z", space_.z), in("b", space_.b),
-                      in("a", space_.a)};
+    projections_.push_back(in(fused_ ? "qkvz" : "qkv", space_.qkv));
+    if (!fused_) projections_.push_back(in("z", space_.z));
+    projections_.push_back(fused_gates_ ? in("ba", space_.ba) : in("b", space_.b));
+    if (!fused_gates_) projections_.push_back(in("a", space_.a));
     convolution_ = {.layer = context.settings().state,
                     .weight = context.weight("linear_attn.conv1d.weight"),
                     .taps = static_cast<uint32_t>(dims.linear_conv_kernel_dim)};
@@ -33,6 +33,7 @@ class GatedDelta : public Mixer {
              .value_heads = static_cast<uint32_t>(dims.linear_value_heads),
              .key_dim = static_cast<uint32_t>(dims.linear_key_head_dim),
              .value_dim = static_cast<uint32_t>(dims.linear_value_head_dim),
+             .tiled_heads = context.config.tiled_value_heads,
              .epsilon = kL2Epsilon,
              .a_log = context.weight("linear_attn.A_log"),
              .dt_bias = context.weight("linear_attn.dt_bias")};
@@ -44,6 +45,7 @@ class GatedDelta : public Mixer {
       split_fused(backend);
     else
       split(backend);
+    if (fused_gates_) split_gates(backend);
     const uint32_t keys = rule_.key_heads * rule_.key_dim;
     convolve(backend, batch, space_.q, 0, keys);
     convolve(backend, batch, space_.k, keys, keys);
@@ -64,8 +66,7 @@ class GatedDelta : public Mixer {
     backend.take_columns(space_.qkv, 1, 2 * keys, space_.v);
   }
 
-  // Key head by key head: query, key, the values and then the gates of its value heads; b and a
-  // likewise.
+  // Key head by key head: query, key, the values and then the gates of its value heads.
   void split_fused(Backend& backend) {
     const size_t heads = rule_.key_heads, key = rule_.key_dim;
     const size_t values_of_key = rule_.value_heads / rule_.key_heads;
@@ -73,8 +74,12 @@ class GatedDelta : public Mixer {
     backend.take_columns(space_.qkv, heads, key, space_.k);
     backend.take_columns(space_.qkv, heads, 2 * key, space_.v);
     backend.take_columns(space_.qkv, heads, 2 * key + values_of_key * rule_.value_dim, space_.z);
-    backend.take_columns(space_.ba, heads, 0, space_.b);
-    backend.take_columns(space_.ba, heads, values_of_key, space_.a);
+  }
+
+  // Key head by key head: b and then a of its value heads.
+  void split_gates(Backend& backend) {
+    backend.take_columns(space_.ba, rule_.key_heads, 0, space_.b);
+    backend.take_columns(space_.ba, rule_.key_heads, rule_.value_heads / rule_.key_heads, space_.a);
   }
 
   void convolve(Backend& backend, const Batch& batch, Tensor x, uint32_t first, uint32_t channels) {
@@ -84,7 +89,7 @@ class GatedDelta : public Mixer {
   }
 
   const LinearSpace& space_;
-  const bool fused_;
+  const bool fused_, fused_gates_;
   const Norm norm_;
   std::vector<Product> projections_;
   Product output_;

@@ -68,7 +68,7 @@ void add_linear_space(const ModelConfig& config, Backend& backend, LinearSpace& 
   const size_t keys = dims.linear_key_heads * dims.linear_key_head_dim;
   const size_t values = dims.length(Dim::kLinearValueRows), heads = dims.linear_value_heads;
   space.qkv = backend.tensor(dims.length(fused ? Dim::kLinearQkvzRows : Dim::kLinearQkvRows));
-  if (fused) space.ba = backend.tensor(2 * heads);
+  if (config.fused_linear_gates) space.ba = backend.tensor(2 * heads);
   space.q = backend.tensor(keys);
   space.k = backend.tensor(keys);
   space.v = backend.tensor(values);

@@ -19,7 +19,7 @@ Status refuse_other_gates(const Json& config, const std::string& label) {
 }
 
 Status configure(const Json& config, const std::string& label, ModelConfig& out) {
-  out.fused_linear_projections = true;
+  out.fused_linear_projections = out.fused_linear_gates = true;
   SLUICE_TRY(read_hybrid(config, label, 1e4, 0.25, out));
   SLUICE_ASSIGN(out.router.renormalize, flag_or(config, "norm_topk_prob", false, label));
   return {};

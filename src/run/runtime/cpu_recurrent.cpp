@@ -99,7 +99,8 @@ void CpuBackend::delta(const model::DeltaRule& rule, Tensor q, Tensor k, Tensor 
     const Segment& segment = batch.segments[item / items];
     const size_t head = item % items / tiles, row = segment.first_row;
     const size_t column = item % tiles * kernels::kDeltaColumns;
-    const size_t key = head / group * rule.key_dim, value = head * rule.value_dim + column;
+    const size_t key_head = rule.tiled_heads ? head % rule.key_heads : head / group;
+    const size_t key = key_head * rule.key_dim, value = head * rule.value_dim + column;
     run_tile(segment, rule.layer, item % items,
              {.q = queries.row(row).data() + key,
               .k = keys.row(row).data() + key,

@@ -302,7 +302,8 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
   state->options = options;
   state->pool = &pool;
   state->checkpoint = std::move(checkpoint);
-  SLUICE_ASSIGN(const families::ModelMap map, families::map_model(*state->checkpoint, ""));
+  SLUICE_ASSIGN(const families::ModelMap map,
+                families::map_model(*state->checkpoint, "", {}, families::Arrangement::kAsStored));
   SLUICE_ASSIGN(const model::ModelConfig config,
                 model::read_config(*state->checkpoint, map, options.compat));
   SLUICE_ASSIGN(state->weights, WeightStore::plan(state->checkpoint, map));

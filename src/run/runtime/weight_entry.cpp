@@ -81,7 +81,8 @@ bool can_transpose(const StoredTensor& tensor, const RowSource& source) {
 }
 
 bool placed_for_pages(const WeightPart& part, uint64_t bytes) {
-  return bytes >= kDirectBytesMin && part.from == part.into && !part.add_one;
+  return bytes >= kDirectBytesMin && part.from == part.into &&
+         part.step == numerics::ValueStep::kNone;
 }
 
 // Cuts a transfer into pieces, at heads where rows are rearranged within heads.
@@ -149,6 +150,7 @@ std::vector<OutputModule> modules_to_keep(const io::Checkpoint& checkpoint,
 Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputModule& module) {
   const auto& tensors = checkpoint.tensors;
   const StoredTensor& first = tensors[module.recipe.sources.front().tensor];
+  SLUICE_CHECK(module.recipe.columns.in_order());  // of Arrangement::kAsStored
   SLUICE_ASSIGN(WeightFormat format, stored_format(first, checkpoint.path));
   for (const RowSource& source : module.recipe.sources) {
     SLUICE_ASSIGN(const WeightFormat other, stored_format(tensors[source.tensor], checkpoint.path));
@@ -191,7 +193,7 @@ Result<WeightEntry> make_entry(const io::Checkpoint& checkpoint, const OutputMod
     part.pieces = module.rows() / entry.rows;
     part.from = plain ? stored : DType::kU8;
     part.into = plain ? format.dtype : DType::kU8;
-    part.add_one = module.recipe.add_one;
+    part.step = module.recipe.step;
     uint64_t row = 0;
     for (const RowSource& source : module.recipe.sources) {
       const StoredTensor& tensor = tensors[source.tensor];
@@ -271,7 +273,7 @@ void append_transfers(const WeightEntry& entry, const PlacedRows& placed, std::b
                      .transposed_rows = source.transposed ? source.rows : 0,
                      .from = part.from,
                      .into = part.into,
-                     .add_one = part.add_one,
+                     .step = part.step,
                      // Else another source's rows lie in them.
                      .whole_pages = pages && from == first && to == end && source.head_rows == 0 &&
                                     !source.transposed && source.stride == 1},
@@ -326,12 +328,12 @@ Status run_transfer(const io::Checkpoint& checkpoint, const WeightTransfer& t,
                                         static_cast<size_t>(t.row_bytes));
     const std::span<std::byte> out(t.to + target * t.to_row_bytes,
                                    static_cast<size_t>(t.to_row_bytes));
-    if (t.from == t.into && !t.add_one) {
+    if (t.from == t.into && t.step == numerics::ValueStep::kNone) {
       std::ranges::copy(in, out.begin());
       continue;
     }
     numerics::decode_elements(t.from, in, buffers.values);
-    if (t.add_one) numerics::add_one(t.from, buffers.values);
+    numerics::apply(t.step, t.from, buffers.values);
     numerics::encode_elements(t.into, buffers.values, out);
   }
   return {};

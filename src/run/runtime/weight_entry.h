@@ -31,7 +31,7 @@ struct WeightPart {
   uint64_t columns = 0;  // of a row of the file
   uint64_t pieces = 1;   // rows of the file that make one: a permuted vector's elements
   numerics::DType from{}, into{};
-  bool add_one = false;           // to the values, in the source's type
+  numerics::ValueStep step{};     // what is done to the values, in the source's type
   std::vector<FileRows> sources;  // all rows in order, counted as in the file
 };
 
@@ -86,11 +86,12 @@ struct WeightTransfer {
   uint64_t to_row_bytes = 0, columns = 0, head_rows = 0, stride = 1;
   uint64_t transposed_rows = 0;  // > 0: so many rows at a time come as columns
   numerics::DType from{}, into{};
-  bool add_one = false;
+  numerics::ValueStep step{};
   bool whole_pages = false;  // the pages around it in memory may be overwritten with the file's
   uint64_t bytes() const { return ((rows - 1) * stride + 1) * row_bytes; }  // of the file
   bool staged() const {
-    return head_rows > 0 || stride > 1 || transposed_rows > 0 || from != into || add_one;
+    return head_rows > 0 || stride > 1 || transposed_rows > 0 || from != into ||
+           step != numerics::ValueStep::kNone;
   }
 };
 // All that brings placed rows to the buffer at base, in pieces.
