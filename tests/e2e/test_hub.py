@@ -42,7 +42,7 @@ class HubTestCase(support.TestCase):
         self.addCleanup(self.hub.__exit__)
 
     def run_sluice(self, *arguments, expect=0, token=None, **variables):
-        command = [support.binary(), *map(str, arguments)]
+        command = [os.path.abspath(support.binary()), *map(str, arguments)]
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=120, cwd=self.folder,
             env={**self.base, **self.hub.environment(token, **variables)})
