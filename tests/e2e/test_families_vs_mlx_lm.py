@@ -43,7 +43,8 @@ CASES = {
         "qwen3_5", "qwen3_5_moe", "nemotron_h")},
 }
 # Those of test_seeing_models.py and test_gpt_oss.py, which have ways of their own.
-ELSEWHERE = ("gemma3", "gemma3_text", "gemma4", "llama4", "gpt_oss")
+ELSEWHERE = ("gemma3", "gemma3_text", "gemma4", "llama4", "gpt_oss", "mistral3", "qwen3_vl",
+             "qwen3_vl_moe")
 
 
 class FamiliesAgainstMlxLm(support.ConversionTestCase):

@@ -66,7 +66,7 @@ class Job {
         visitor_(visitor),
         options_(options),
         worker_count_(scattered ? std::min(options.workers, kTransposedWorkersMax)
-                                 : options.workers),
+                                : options.workers),
         reader_count_(options.readers > 0 ? options.readers
                       : checkpoint.remote ? kRemoteReaders
                                           : reader_count(options.workers)),

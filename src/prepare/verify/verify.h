@@ -52,7 +52,7 @@ struct VerifyReport {
   uint64_t modules = 0, tensors = 0, shards = 0;
   uint64_t weight_file_bytes = 0, budget_bytes = 0;
   uint64_t reencoded_modules = 0;  // proved bit for bit: parity, lossless and plain ones
-  uint64_t lossless_modules = 0;   // of these, moved: every weight decodes to the source's very value
+  uint64_t lossless_modules = 0;   // of these, moved: weights decode to the source's very values
   std::vector<RoleQuality> roles;  // quantized modules
   bool source_read = true;         // false: as VerifyOptions::source_proved
   bool passed() const { return finding_count == 0; }

@@ -441,6 +441,7 @@ Json verify_json(const verify::VerifyReport& report) {
             {"findings", std::move(findings)},
             {"modules", report.modules},
             {"reencoded_modules", report.reencoded_modules},
+            {"lossless_modules", report.lossless_modules},
             {"tensors", report.tensors},
             {"shards", report.shards},
             {"weight_file_bytes", report.weight_file_bytes},
