@@ -129,7 +129,8 @@ class NginxTest(HttpTestCase):
             if gguf is not None:
                 (self.site / "demo.gguf").symlink_to(gguf)
                 remote = self.run_sluice("inspect", f"{server.url}/demo.gguf", "--json")
-                self.assertEqual(remote.stdout, self.run_sluice("inspect", gguf, "--json").stdout)
+                self.assertEqual(remote.stdout, self.run_sluice("inspect", self.site / "demo.gguf",
+                                                                "--json").stdout)
 
     def test_certificates(self):
         certificate = self.folder / "certificate.pem"
@@ -308,8 +309,9 @@ class FaultTest(HttpTestCase):
                 self.run_sluice("fit", f"{server.url}/model", *BUDGET, "-o", out)
                 rest = server.bytes_sent
             self.assert_same(out)
-            # What was analyzed is not fetched again for it, and no more is than without a kill.
-            self.assertLess(rest, whole.bytes_sent)
+            # Early, headers alone may have been fetched twice; later, what was analyzed is not fetched
+            # again.
+            self.assertLess(rest, whole.bytes_sent * (1.01 if share < 0.5 else 0.8))
             print(f"killed after {fetched} of {whole.bytes_sent} bytes, {rest} more to finish")
 
     def test_interrupt(self):

@@ -54,14 +54,6 @@ TEST(RealConfigs, KnownFamiliesMapCompletely) {
     if (family == nullptr) continue;
     ++known;
     const auto map = map_model(*complete(config, *family).build(), "");
-    const Json* packing = json_find(config, "quantization_config");
-    const std::string method = packing != nullptr ? packing->value("quant_method", "") : "";
-    constexpr std::string_view kRead[] = {"fp8", "mxfp4", "modelopt", "compressed-tensors"};
-    if (packing != nullptr && std::ranges::find(kRead, method) == std::end(kRead)) {
-      ASSERT_FALSE(map.has_value()) << path;
-      EXPECT_EQ(map.error().code, ErrorCode::kUnsupported) << map.error().message;
-      continue;
-    }
     if (const Json* indexers = json_find(config, "indexer_types");
         indexers != nullptr && std::ranges::find(*indexers, Json("shared")) != indexers->end()) {
       ASSERT_FALSE(map.has_value()) << path;

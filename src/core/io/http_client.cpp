@@ -1,6 +1,5 @@
 #include "io/http_client.h"
 
-#include <curl/curl.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <cmath>
 #include <ctime>
 
+#include "io/curl_library.h"
 #include "io/names.h"
 
 namespace sluice::io {
@@ -69,18 +69,19 @@ class PipeSignalHeld {
 
 class HeaderList {
  public:
-  HeaderList() = default;
-  ~HeaderList() { curl_slist_free_all(list_); }
+  explicit HeaderList(const CurlLibrary& curl) : curl_(curl) {}
+  ~HeaderList() { curl_.slist_free_all(list_); }
   HeaderList(const HeaderList&) = delete;
   HeaderList& operator=(const HeaderList&) = delete;
   void add(const std::string& line) {
-    curl_slist* longer = curl_slist_append(list_, line.c_str());
+    curl_slist* longer = curl_.slist_append(list_, line.c_str());
     SLUICE_CHECK(longer != nullptr);  // no memory
     list_ = longer;
   }
   curl_slist* get() const { return list_; }
 
  private:
+  const CurlLibrary& curl_;
   curl_slist* list_ = nullptr;
 };
 
@@ -93,11 +94,12 @@ HttpFailure final_failure(Error error) { return {std::move(error), false, std::n
 }  // namespace
 
 struct HttpClient::Handle {
-  CURL* curl = curl_easy_init();
-  Handle() = default;
+  const CurlLibrary& library;
+  CURL* curl = library.easy_init();
+  explicit Handle(const CurlLibrary& from) : library(from) {}
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
-  ~Handle() { curl_easy_cleanup(curl); }
+  ~Handle() { library.easy_cleanup(curl); }
 };
 
 // What libcurl's callbacks work on during one exchange with one address.
@@ -218,42 +220,45 @@ Status HttpRetry::wait(HttpFailure failure) {
   return {};
 }
 
-HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)) {
-  // Thread-safe and repeatable in every libcurl that is recent enough to be built with.
-  SLUICE_CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
-}
+HttpClient::HttpClient(HttpOptions options) : options_(std::move(options)), library_(load_curl()) {}
 
 HttpClient::~HttpClient() {
   {
     MutexLock lock(mutex_);
     idle_.clear();
   }
-  curl_global_cleanup();
+  if (library_ != nullptr) library_->global_cleanup();
 }
 
 std::unique_ptr<HttpClient::Handle> HttpClient::take_handle() {
   MutexLock lock(mutex_);
-  if (idle_.empty()) return std::make_unique<Handle>();
+  if (idle_.empty()) return std::make_unique<Handle>(*library_);
   auto handle = std::move(idle_.back());
   idle_.pop_back();
   return handle;
 }
 
 void HttpClient::give_back(std::unique_ptr<Handle> handle) {
-  curl_easy_reset(handle->curl);  // options only: connections stay
+  library_->easy_reset(handle->curl);  // options only: connections stay
   MutexLock lock(mutex_);
   idle_.push_back(std::move(handle));
 }
 
 HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
                               const HttpHeaders* first) {
+  if (library_ == nullptr)
+    return std::unexpected(
+        final_failure({ErrorCode::kUnsupported,
+                       fmt::format("{}: libcurl, which reads addresses, is not installed "
+                                   "or does not start",
+                                   url.label())}));
   std::unique_ptr<Handle> handle = take_handle();
   CURL* curl = handle->curl;
   if (curl == nullptr)
     return std::unexpected(final_failure({ErrorCode::kExhausted, "no memory for a connection"}));
   Transfer transfer{request, options_, first};
   transfer.reply.url = url;
-  HeaderList headers;
+  HeaderList headers(*library_);
   for (const std::string& header : request.headers) headers.add(header);
   headers.add("Accept-Encoding: identity");
   headers.add("Expect:");  // no waiting for 100 Continue
@@ -261,8 +266,8 @@ HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
     headers.add("Authorization: Bearer " + options_.token);
 
   const std::string address = url.text();
-  const auto set = [curl](CURLoption option, auto value) {
-    SLUICE_CHECK(curl_easy_setopt(curl, option, value) == CURLE_OK);
+  const auto set = [this, curl](CURLoption option, auto value) {
+    SLUICE_CHECK(library_->easy_setopt(curl, option, value) == CURLE_OK);
   };
   set(CURLOPT_URL, address.c_str());
   set(CURLOPT_PROTOCOLS_STR, "http,https");
@@ -303,7 +308,7 @@ HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
   CURLcode code;
   {
     const PipeSignalHeld held;
-    code = curl_easy_perform(curl);
+    code = library_->easy_perform(curl);
   }
   if (code == CURLE_OK) transfer.begin();  // of a reply without a body
   give_back(std::move(handle));
@@ -312,8 +317,8 @@ HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
   if (transfer.error) return std::unexpected(final_failure(std::move(*transfer.error)));
   if (code != CURLE_OK)
     return std::unexpected(HttpFailure{
-        {ErrorCode::kIo,
-         fmt::format("{}: {}", url.label(), detail[0] != '\0' ? detail : curl_easy_strerror(code))},
+        {ErrorCode::kIo, fmt::format("{}: {}", url.label(),
+                                     detail[0] != '\0' ? detail : library_->easy_strerror(code))},
         is_transient(code),
         std::nullopt});
   return std::move(transfer.reply);

@@ -94,6 +94,8 @@ class HttpRetry {
 };
 
 // Thread-safe. Each thread that asks has a connection for itself while it lasts.
+struct CurlLibrary;
+
 class HttpClient {
  public:
   explicit HttpClient(HttpOptions options);
@@ -119,6 +121,7 @@ class HttpClient {
   void give_back(std::unique_ptr<Handle> handle) EXCLUDES(mutex_);
 
   const HttpOptions options_;
+  const std::unique_ptr<const CurlLibrary> library_;  // null: not there
   Mutex mutex_;
   std::vector<std::unique_ptr<Handle>> idle_ GUARDED_BY(mutex_);
 };

@@ -1,9 +1,8 @@
 #include "io/http_headers.h"
 
-#include <curl/curl.h>
-
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 
 namespace sluice::io {
 namespace {
@@ -82,12 +81,39 @@ std::optional<uint64_t> parse_unsatisfied_range(std::string_view value) {
   return parse_decimal(range->substr(2));
 }
 
+namespace {
+
+// "Sun, 06 Nov 1994 08:49:37 GMT", as seconds since 1970. Not by strptime, which follows the
+// locale.
+std::optional<int64_t> parse_date(std::string_view value) {
+  static constexpr std::string_view kMonths = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  if (value.size() != 29 || value.substr(3, 2) != ", " || value.substr(25) != " GMT")
+    return std::nullopt;
+  const auto number = [&](size_t at, size_t count) {
+    return parse_decimal(value.substr(at, count));
+  };
+  const size_t month = kMonths.find(value.substr(8, 3));
+  const auto day = number(5, 2), year = number(12, 4), hour = number(17, 2), minute = number(20, 2),
+             second = number(23, 2);
+  if (month == std::string_view::npos || month % 3 != 0 || !day || !year || !hour || !minute ||
+      !second || *year < 1970 || *day < 1 || *day > 31 || *hour > 23 || *minute > 59 ||
+      *second > 60)
+    return std::nullopt;
+  const std::chrono::sys_days date{std::chrono::year(static_cast<int>(*year)) /
+                                   std::chrono::month(static_cast<unsigned>(month / 3 + 1)) /
+                                   std::chrono::day(static_cast<unsigned>(*day))};
+  return date.time_since_epoch().count() * 86400 +
+         static_cast<int64_t>(*hour * 3600 + *minute * 60 + *second);
+}
+
+}  // namespace
+
 std::optional<double> parse_retry_after(std::string_view value, int64_t now_s) {
   value = trimmed(value);
   if (const auto seconds = parse_decimal(value)) return static_cast<double>(*seconds);
-  const time_t when = curl_getdate(std::string(value).c_str(), nullptr);
-  if (when == -1) return std::nullopt;
-  return static_cast<double>(std::max<int64_t>(0, static_cast<int64_t>(when) - now_s));
+  const std::optional<int64_t> when = parse_date(value);
+  if (!when) return std::nullopt;
+  return static_cast<double>(std::max<int64_t>(0, *when - now_s));
 }
 
 std::string parse_etag(std::string_view value) {

@@ -106,8 +106,10 @@ void add_stored(Inspection& result) {
 
 // What of it products cannot read as it is stored; empty: nothing.
 std::string cannot_be_loaded(const Inspection& result) {
-  for (const families::OutputModule& module :
-       runtime::modules_to_keep(*result.checkpoint, result.map))
+  const auto map = families::map_model(*result.checkpoint, "", result.map.only_layers,
+                                       families::Arrangement::kAsStored);
+  if (!map) return map.error().message;
+  for (const families::OutputModule& module : runtime::modules_to_keep(*result.checkpoint, *map))
     if (const auto entry = runtime::make_entry(*result.checkpoint, module); !entry)
       return entry.error().message;
   return {};
