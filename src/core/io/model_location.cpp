@@ -68,7 +68,7 @@ std::optional<std::string> find_in_hub_cache(const std::string& cache, std::stri
   const std::string commit =
       clean_token(read_small_file(fmt::format("{}/refs/{}", model, revision), kRefBytesMax));
   for (const std::string& wanted : {commit, std::string(revision)}) {
-    const std::string snapshot = fmt::format("{}/snapshots/{}", model, wanted);
+    std::string snapshot = fmt::format("{}/snapshots/{}", model, wanted);
     if (!wanted.empty() && is_bare_file_name(wanted) && exists(snapshot)) return snapshot;
   }
   return std::nullopt;
