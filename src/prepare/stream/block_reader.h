@@ -48,9 +48,9 @@ struct ModuleSource {
   uint32_t part_count = 1;
   uint64_t columns_per_scale = 1;  // of a block's row, for elements with scales
   bool transposed = false;
-  bool by_columns = false;    // some part is stored by columns
-  bool repeats_rows = false;  // a row of some part serves several
-  bool has_gaps = false;      // rows of others lie between the module's
+  bool by_columns = false;                                // some part is stored by columns
+  bool repeats_rows = false;                              // a row of some part serves several
+  bool has_gaps = false;                                  // rows of others lie between the module's
   numerics::ValueStep step = numerics::ValueStep::kNone;  // what is done to the stored values
   families::ColumnOrder columns{};
 
