@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import unittest
 from pathlib import Path
 
 import support
+from disk_watch import DiskWatch
 
 SCRATCH_BYTES_MAX = 1_000_000
 
@@ -25,38 +24,6 @@ def mount(*arguments):
 def digests(folder):
     return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
             for path in sorted(folder.iterdir())}
-
-
-class Watch:
-    """The most bytes that some folders held at a time."""
-
-    def __init__(self, *folders):
-        self.folders, self.most, self.done = folders, 0, threading.Event()
-        self.thread = threading.Thread(target=self.work)
-
-    def held(self):
-        total = 0
-        for folder in self.folders:
-            for path in folder.rglob("*"):
-                try:
-                    total += path.stat().st_size if path.is_file() else 0
-                except FileNotFoundError:
-                    pass
-        return total
-
-    def work(self):
-        while not self.done.is_set():
-            self.most = max(self.most, self.held())
-            time.sleep(0.01)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.thread.join()
-        self.most = max(self.most, self.held())
 
 
 class ReadOnlySource(unittest.TestCase):
@@ -93,7 +60,7 @@ class ReadOnlySource(unittest.TestCase):
              work / "fitted"],
         ]
         for command in commands:
-            with self.subTest(command=command[0]), Watch(scratch, home) as watch:
+            with self.subTest(command=command[0]), DiskWatch(scratch, home) as watch:
                 result = subprocess.run([support.binary(), *map(str, command), "--quiet"],
                                         env=environment, cwd=scratch, capture_output=True,
                                         text=True)

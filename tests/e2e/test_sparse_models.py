@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import support
+from sparse_files import write_sparse
 
 FABRICATE = sys.argv.pop(2) if len(sys.argv) > 3 else ""
 PEAK_BYTES_MAX = int(sys.argv.pop(2).removesuffix("MB")) * 10**6 if len(sys.argv) > 2 else 0
 WHOLE = len(sys.argv) > 2 and sys.argv.pop(2) == "whole"
 WHOLE_DISK_BYTES = 15_000_000_000
-SHARD_BYTES = 5_000_000_000
 # The type they are published in, a budget, and two layers, one of each kind where there are two.
 MODELS = {
     "Qwen--Qwen3-30B-A3B": ("bf16", "12GB", "0-1"),
@@ -33,28 +33,6 @@ MODELS = {
 # gpt-oss is in test_sparse_layers.py: groups of nothing but zeros are checked row by row there.
 QUICK = {"Qwen--Qwen3-30B-A3B": "0", "deepseek-ai--DeepSeek-V3": "0"}
 
-tool = support.load_tool("make_checkpoint")
-
-
-def write_sparse(folder, config, dtype):
-    """Headers in full, weights as holes. Returns how many tensors, and their bytes."""
-    folder.mkdir()
-    tensors = tool.typed_tensors(config, dtype)
-    total = sum(tool.stored_bytes(shape, kind) for _, shape, kind in tensors)
-    files = tool.assign_shards(tensors, -(-total // SHARD_BYTES))
-    weight_map = {}
-    for number, members in enumerate(files, 1):
-        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        header = tool.header_bytes(members)
-        size = sum(tool.stored_bytes(shape, kind) for _, shape, kind in members)
-        with open(folder / name, "wb") as out:
-            out.write(header)
-            out.truncate(len(header) + size)
-        weight_map.update({tensor: name for tensor, _, _ in members})
-    tool.write_json(folder / "model.safetensors.index.json",
-                    dict(metadata=dict(total_size=total), weight_map=weight_map))
-    tool.write_json(folder / "config.json", config)
-    return len(tensors), total
 
 
 class SparseModels(support.TestCase):

@@ -17,15 +17,14 @@ import time
 from pathlib import Path
 
 import support
+from sparse_files import write_sparse
 
 PEAK_BYTES_MAX = 256_000_000
 LIMIT_BYTES = 300_000_000
 DISK_BYTES = 12_000_000_000
-SHARD_BYTES = 5_000_000_000
 CONFIG = "configs/hf/moonshotai--Kimi-K2-Instruct_config.json"
 CGROUP = Path("/sys/fs/cgroup/memory")
 
-tool = support.load_tool("make_checkpoint")
 
 # A process starts its peak at its parent's resident memory, so the parent must be a small one. It
 # joins the group itself, so that everything the program does counts.
@@ -40,27 +39,6 @@ process = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, file_actions=nul
 _, status, usage = os.wait4(process, 0)
 print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 """
-
-
-def write_sparse(folder, config):
-    """Headers in full, weights as holes. Returns the bytes of all weights."""
-    folder.mkdir()
-    tensors = tool.typed_tensors(config, "fp8")
-    total = sum(tool.stored_bytes(shape, dtype) for _, shape, dtype in tensors)
-    files = tool.assign_shards(tensors, -(-total // SHARD_BYTES))
-    weight_map = {}
-    for number, members in enumerate(files, 1):
-        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        header = tool.header_bytes(members)
-        size = sum(tool.stored_bytes(shape, dtype) for _, shape, dtype in members)
-        with open(folder / name, "wb") as out:
-            out.write(header)
-            out.truncate(len(header) + size)
-        weight_map.update({tensor: name for tensor, _, _ in members})
-    tool.write_json(folder / "model.safetensors.index.json",
-                    dict(metadata=dict(total_size=total), weight_map=weight_map))
-    tool.write_json(folder / "config.json", config)
-    return total
 
 
 def make_group():
@@ -96,7 +74,7 @@ class Bench:
 def measure(folder, config, fabricate, group):
     bench = Bench(group)
     model, analysis, whole = folder / "model", folder / "analysis", folder / "whole"
-    total = write_sparse(model, config)
+    _, total = write_sparse(model, config, "fp8")
     print(f"source: {total / 1e9:.1f} GB in {len(list(model.glob('*.safetensors')))} shards")
     for limited in (False, True) if group else (False,):
         for path in (analysis, whole):
