@@ -15,6 +15,10 @@ import support
 from support import convert_stock, load_stock, make_checkpoint, read_json, relative_difference
 
 TOLERANCE = 1e-4
+# Where a model is so badly conditioned that a difference above the tolerance says nothing: as a
+# multiple of what stock mlx_lm's own logits move by when its weights do by one unit in the last place;
+# and what no conditioning excuses.
+MOVES, MOST = 4, 1e-3
 SEED = support.fresh_seed()
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
@@ -134,14 +138,22 @@ def our_logits(folder, ids, chunk, activations="f32", compat="mlx"):
 
 
 class MlxLm(support.TestCase):
+    def assert_near(self, found, expected, folder, ids, what):
+        difference = relative_difference(found, expected)
+        print(f"{folder.name}, {what}: {difference:.2e}", flush=True)
+        if TOLERANCE < difference <= MOST:
+            moved = support.conditioning(load_stock(folder), ids)
+            print(f"{folder.name}: badly conditioned, {moved:.2e} by one unit in the last place")
+            self.assertLessEqual(difference, MOVES * moved, f"{folder.name}, {what}")
+        else:
+            self.assertLessEqual(difference, TOLERANCE, f"{folder.name}, {what}")
+
     def check(self, folder, ids):
         expected = support.logits(load_stock(folder), ids)
         for chunk in (512, 1, 7, 64):
             found = our_logits(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
-            difference = relative_difference(found, expected)
-            print(f"{folder.name}, chunks of {chunk}: {difference:.2e}", flush=True)
-            self.assertLessEqual(difference, TOLERANCE)
+            self.assert_near(found, expected, folder, ids, f"chunks of {chunk}")
 
     def source(self, name, number, dtype="f32"):
         family, settings = (MODELS | TURNED)[name]
@@ -174,8 +186,8 @@ class MlxLm(support.TestCase):
                 expected = support.logits(model, ids[:count])
                 for chunk in (512, 63, 64, 65):
                     found = our_logits(folder, ids[:count], chunk)
-                    self.assertLessEqual(relative_difference(found, expected), TOLERANCE,
-                                         (name, count, chunk))
+                    self.assert_near(found, expected, folder, ids[:count],
+                                     f"{count} tokens in chunks of {chunk}")
 
     def test_quantized(self):
         formats = [("llama", 4, 64, {}), ("qwen2", 8, 128, {}), ("qwen3", 3, 32, {}),
