@@ -122,7 +122,7 @@ TEST(Perturbation, MatricesOfHeads) {
     test::ModelBuilder changed = model;
     change_tensor(changed, "model.layers.1.self_attn.kv_b_proj.weight", 0,
                   [&](float value, uint64_t row, size_t) {
-                    return row % (kNope + kValue) < kNope == keys ? 1.25f * value : value;
+                    return (row % (kNope + kValue) < kNope) == keys ? 1.25f * value : value;
                   });
     expect_as_stored(
         model, fmt::format("model.layers.1.self_attn.{}.weight", keys ? "embed_q" : "unembed_out"),
