@@ -103,10 +103,32 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
   }
   if (options.min_safe) return allocate::MinSafeTarget{};
   if (options.error_max != 0) return allocate::MaxErrorTarget{options.error_max};
+  if (options.kl_max != 0) return allocate::MaxCostTarget{options.kl_max};
   return allocate::BitsTarget{options.bits_per_weight};
 }
 
+// A cost is a divergence only under the right table and power.
+Status check_kl_target(const PlanOptions& options, const allocate::SensitivityTable& table) {
+  if (options.kl_max == 0) return {};
+  if (!table.in_nats)
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "--max-kl takes measured sensitivities; {} has none. Make them with `sluice analyze "
+        "MODEL -o FILE --sensitivity data-free` and give them with --sensitivity",
+        table.id());
+  if (options.objective != "nrmse-squared")
+    return fail(ErrorCode::kInvalidArgument,
+                "--max-kl goes with --objective nrmse-squared, which predicts it; {} does not",
+                options.objective);
+  return {};
+}
+
 }  // namespace
+
+std::string predicted_kl_text(const allocate::Plan& plan) {
+  const auto& kl = plan.data().predicted_kl;
+  return kl ? fmt::format("{:.4g} nats per token", *kl) : "";
+}
 
 io::ModelPlaces places_of(Context& context) {
   io::ModelPlaces places = io::model_places(context.environment);
@@ -247,6 +269,11 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budg
       ->add_option("--max-error", options.error_max,
                    "the smallest plan in which no module's NRMSE exceeds this")
       ->check(positive_check());
+  targets
+      ->add_option("--max-kl", options.kl_max,
+                   "the smallest plan whose predicted KL divergence from the original, in nats per "
+                   "token, is at most this; takes measured sensitivities")
+      ->check(positive_check());
   command.add_option("--context", options.context_tokens, "context length for --device")
       ->capture_default_str();
   command.add_option("--objective", options.objective, "what to minimise, summed over modules")
@@ -260,8 +287,10 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budg
   command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")
       ->capture_default_str();
   command
-      .add_option("--sensitivity", options.sensitivity,
-                  "a file of weights by role, depth or module instead of the built-in table")
+      .add_option(
+          "--sensitivity", options.sensitivity,
+          "a file of weights by role, depth or module instead of the built-in table, such as "
+          "`sluice analyze --sensitivity` measures")
       ->type_name("FILE");
   command.add_option("--parity", options.parity, "rounding rule of MLX to reproduce: cpu or gpu")
       ->check(CLI::IsMember({"cpu", "gpu"}))
@@ -274,8 +303,8 @@ Status check_plan_options(Context& context, const PlanOptions& options) {
     SLUICE_ASSIGN(const auto devices, known_devices(context));
     SLUICE_TRY(allocate::find_device(devices, options.device));
   }
-  SLUICE_TRY(load_sensitivity(context, options.sensitivity));
-  return {};
+  SLUICE_ASSIGN(const auto table, load_sensitivity(context, options.sensitivity));
+  return check_kl_target(options, table);
 }
 
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
@@ -286,6 +315,7 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
   SLUICE_ASSIGN(request.settings.configs, allocate::parse_configs(options.configs));
   request.settings.sqnr_floor_db = options.sqnr_floor_db;
   SLUICE_ASSIGN(request.sensitivity, load_sensitivity(context, options.sensitivity));
+  SLUICE_TRY(check_kl_target(options, request.sensitivity));
   request.origin = {analysis.header.source, analysis.digest, analysis.header.family,
                     analysis.header.dtype,  options.parity,  analysis.header.only_layers};
   if (!analysis.header.only_layers.empty())
@@ -382,15 +412,17 @@ Json plan_summary_json(const allocate::Plan& plan) {
                      {"bytes", role.bytes},
                      {"sqnr_db", std::isfinite(role.sqnr_db) ? Json(role.sqnr_db) : Json()},
                      {"worst_tensor", role.worst_tensor}});
-  return {{"budget_bytes", data.budget_bytes},
-          {"weight_file_bytes", data.exact_bytes},
-          {"bits_per_weight", allocate::bits_per_weight(plan)},
-          {"objective", data.objective},
-          {"cost", data.cost},
-          {"bound", data.bound},
-          {"gap", data.gap()},
-          {"formats", std::move(formats)},
-          {"roles", std::move(roles)}};
+  Json summary{{"budget_bytes", data.budget_bytes},
+               {"weight_file_bytes", data.exact_bytes},
+               {"bits_per_weight", allocate::bits_per_weight(plan)},
+               {"objective", data.objective},
+               {"cost", data.cost},
+               {"bound", data.bound},
+               {"gap", data.gap()},
+               {"formats", std::move(formats)},
+               {"roles", std::move(roles)}};
+  if (data.predicted_kl) summary["predicted_kl"] = *data.predicted_kl;
+  return summary;
 }
 
 std::string verify_text(const verify::VerifyReport& report, const std::string& out) {

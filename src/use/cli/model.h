@@ -69,6 +69,7 @@ struct PlanOptions {
   double bits_per_weight = 0;
   bool min_safe = false;
   double error_max = 0;
+  double kl_max = 0;
   std::string objective = "nrmse-squared";
   std::string configs = "all";
   double sqnr_floor_db = 9;
@@ -105,6 +106,8 @@ std::string format_and_encoder(const numerics::QuantFormat& format, numerics::En
 // "21.83 dB", "exact".
 std::string db_text(double db);
 
+// "0.0123 nats per token"; empty where nothing predicts it.
+std::string predicted_kl_text(const allocate::Plan& plan);
 // Shares of each format, and modules by role, as tables.
 std::string plan_tables(const allocate::Plan& plan);
 Json plan_summary_json(const allocate::Plan& plan);

@@ -114,6 +114,7 @@ void add_plan_facts(const allocate::Plan& plan, const std::string& source, Repor
   if (data.method != "uniform") {  // which solves nothing and predicts no error
     add("weighted error",
         fmt::format("{:.6g}, no plan within the budget below {:.6g}", data.cost, data.bound));
+    add("predicted KL divergence", predicted_kl_text(plan));
     add("formats allowed", data.configs);
     add("least SQNR allowed",
         std::isinf(data.sqnr_floor_db) ? "any" : fmt::format("{:g} dB", data.sqnr_floor_db));
@@ -169,8 +170,9 @@ Status add_run(Context& context, const std::string& path, ReportInput& input) {
     return value != nullptr && value->is_string() ? value->get<std::string>() : std::string();
   };
   for (const auto& [key, name, reads_source] :
-       {std::tuple{"analyze_s", "analyze", true}, std::tuple{"plan_s", "plan", false},
-        std::tuple{"quantize_s", "quantize", true}, std::tuple{"verify_s", "verify", true}})
+       {std::tuple{"measure_s", "measure", false}, std::tuple{"analyze_s", "analyze", true},
+        std::tuple{"plan_s", "plan", false}, std::tuple{"quantize_s", "quantize", true},
+        std::tuple{"verify_s", "verify", true}})
     if (number(key) > 0)
       input.stages.push_back({name, number(key), reads_source ? input.source_bytes : 0});
   const auto add = [&](std::string label, std::string value) {
