@@ -37,13 +37,14 @@ std::string_view encoder_name(Encoder encoder) {
     case Encoder::kParity: return "parity";
     case Encoder::kBest: return "best";
     case Encoder::kLossless: return "lossless";
+    case Encoder::kFeedback: return "feedback";
   }
   return "unknown";
 }
 
 std::optional<Encoder> encoder_from_name(std::string_view name) {
   for (const Encoder encoder :
-       {Encoder::kCast, Encoder::kParity, Encoder::kBest, Encoder::kLossless})
+       {Encoder::kCast, Encoder::kParity, Encoder::kBest, Encoder::kLossless, Encoder::kFeedback})
     if (name == encoder_name(encoder)) return encoder;
   return std::nullopt;
 }

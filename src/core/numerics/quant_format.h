@@ -38,6 +38,7 @@ enum class Encoder : uint8_t {
   kParity,    // bit-identical to MLX's own quantizer
   kBest,      // codes, scale and bias searched against the stored scale and bias
   kLossless,  // the source's own codes and scales, moved
+  kFeedback,  // affine: columns make good the errors of those before, by recorded inputs
 };
 
 // Each fp mode has one width and one group.
@@ -52,7 +53,7 @@ inline constexpr uint16_t kAffineGroups[] = {32, 64, 128};
 bool is_fp(const QuantFormat& format);
 
 std::string_view quant_mode_name(QuantMode mode);  // "float", "affine", "mxfp4", …
-std::string_view encoder_name(Encoder encoder);    // "cast", "parity", "best", "lossless"
+std::string_view encoder_name(Encoder encoder);    // "cast", "parity", "best", "lossless", …
 std::optional<Encoder> encoder_from_name(std::string_view name);
 
 // "4/64" for affine, "16-bit" for float, "mxfp4"; for tables and messages.

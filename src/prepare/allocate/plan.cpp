@@ -69,6 +69,11 @@ Status check_tensor(const PlannedTensor& tensor, const PlanData& data) {
                 tensor.format.group_size);
   if (tensor.encoder == Encoder::kCast) return bad("a quantized tensor needs an encoder");
   if (!tensor.quantizable) return bad("is not quantizable but has a quantized format");
+  if (tensor.encoder == Encoder::kFeedback) {
+    if (tensor.format.mode != QuantMode::kAffine)
+      return bad("error feedback is for affine formats");
+    if (data.activations == Digest{}) return bad("error feedback needs recorded activations");
+  }
   const auto expected = quantized_bytes(tensor, float_bytes(data.dtype));
   if (!expected || *expected != tensor.bytes)
     return fail(ErrorCode::kInvalidArgument,
@@ -196,6 +201,18 @@ Result<Plan> Plan::create(PlanData data) {
   state->digest = digest_of(dump_json(plan_content_to_json(data)));
   state->data = std::move(data);
   return Plan(std::move(state));
+}
+
+Result<Plan> with_feedback(const Plan& plan, const Digest& activations,
+                           const std::function<bool(const std::string& tensor_name)>& recorded) {
+  PlanData data = plan.data();
+  data.activations = activations;
+  for (PlannedTensor& tensor : data.tensors) {
+    const bool encoded = tensor.encoder == Encoder::kParity || tensor.encoder == Encoder::kBest;
+    if (encoded && tensor.format.mode == QuantMode::kAffine && recorded(tensor.tensor_name()))
+      tensor.encoder = Encoder::kFeedback;
+  }
+  return Plan::create(std::move(data));
 }
 
 const PlannedTensor* Plan::find(std::string_view tensor_name) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -77,6 +78,9 @@ struct PlanData {
   std::string dtype;        // of the model: "bfloat16", "float16", "float32"
   std::string parity;       // rule of the parity encoder: "cpu", "gpu"
   std::string only_layers;  // "3-5" for a part of a model; empty: the whole
+  // io::Activations::digest of the inputs that the feedback encoder goes by; zero: it is not used.
+  // Predicted errors are then still those of the encoder that analysis priced.
+  Digest activations;
 
   std::vector<PlannedTensor> tensors;  // in module order
   std::vector<UniformPlan> uniform;    // every uniform plan, whatever its size
@@ -112,6 +116,11 @@ class Plan {
   explicit Plan(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
 };
+
+// The same plan with the feedback encoder for every affine tensor that is encoded anew and whose
+// input was recorded. activations: digest of the record.
+Result<Plan> with_feedback(const Plan& plan, const Digest& activations,
+                           const std::function<bool(const std::string& tensor_name)>& recorded);
 
 // Indented JSON that ends in a newline; the same plan gives the same text.
 std::string plan_to_json(const Plan& plan);

@@ -161,7 +161,7 @@ Result<PlanData> content_from_json(const Json& json, std::string_view label) {
       json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes", "tensor_bytes",
              "elements", "objective", "method",  "configs",      "sensitivity", "sqnr_floor_db",
              "cost",     "bound",     "source",  "analysis",     "family",      "dtype",
-             "parity",   "tensors",   "uniform", "only_layers",  "predicted_kl"},
+             "parity",   "tensors",   "uniform", "only_layers",  "predicted_kl", "activations"},
       label));
   PlanData data;
   SLUICE_ASSIGN(data.budget_bytes, size_at(json, "budget_bytes", label));
@@ -185,6 +185,9 @@ Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   }
   if (json.contains("predicted_kl")) {
     SLUICE_ASSIGN(data.predicted_kl, json_number(json, "predicted_kl", label));
+  }
+  if (json.contains("activations")) {
+    SLUICE_ASSIGN(data.activations, digest_at(json, "activations", label));
   }
   SLUICE_ASSIGN(const Json* tensors, json_array(json, "tensors", label));
   data.tensors.reserve(tensors->size());
@@ -231,10 +234,11 @@ Json plan_content_to_json(const PlanData& data) {
             {"parity", data.parity},
             {"tensors", std::move(tensors)},
             {"uniform", std::move(uniform)}};
-  // Written for parts alone, so that plans of whole models stay as they were.
+  // Written where they say something, so that other plans stay as they were.
   if (!data.only_layers.empty()) json["only_layers"] = data.only_layers;
   // Under measured sensitivities alone, likewise.
   if (data.predicted_kl) json["predicted_kl"] = *data.predicted_kl;
+  if (data.activations != Digest{}) json["activations"] = data.activations.hex();
   return json;
 }
 

@@ -83,7 +83,9 @@ Status check_item(const Item& item) {
       return fail(ErrorCode::kCorrupt, "{}: error of candidate {} is negative or not finite", name,
                   numerics::format_text(candidate.format));
     const bool is_float = candidate.format.mode == QuantMode::kFloat;
-    if (is_float != (candidate.encoder == Encoder::kCast))
+    // What feedback makes good is known only with recorded inputs, which no analysis has.
+    if (is_float != (candidate.encoder == Encoder::kCast) ||
+        candidate.encoder == Encoder::kFeedback)
       return fail(ErrorCode::kCorrupt, "{}: candidate {} cannot come from encoder {}", name,
                   numerics::format_text(candidate.format),
                   numerics::encoder_name(candidate.encoder));

@@ -14,6 +14,7 @@
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "sluice_version.h"
+#include "stream/feedback_factors.h"
 #include "stream/stream.h"
 
 namespace sluice::convert {
@@ -189,6 +190,7 @@ class Conversion {
  private:
   Status run_part();
   Status plan_layout();
+  Status check_feedback() const;
   Status open_journal();
   Status take_record(const Json& record, const stream::Part& part, const std::string& path);
   Status take_parts(uint32_t parts);
@@ -236,6 +238,24 @@ Status Conversion::plan_layout() {
                 layout_.file_bytes, plan_.data().budget_bytes);
   summary_.weight_file_bytes = layout_.file_bytes;
   summary_.shards = layout_.shards.size();
+  return {};
+}
+
+Status Conversion::check_feedback() const {
+  if (std::ranges::none_of(planned_, [](const PlannedTensor* tensor) {
+        return tensor->encoder == numerics::Encoder::kFeedback;
+      }))
+    return {};
+  if (options_.feedback == nullptr)
+    return fail(ErrorCode::kInvalidArgument,
+                "the plan's error feedback goes by recorded activations (digest {}); name their "
+                "folder",
+                plan_.data().activations.hex());
+  const io::Activations& activations = options_.feedback->activations();
+  if (activations.digest() != plan_.data().activations)
+    return fail(ErrorCode::kInvalidArgument,
+                "{} holds other activations (digest {}) than the plan goes by ({})",
+                activations.folder(), activations.digest().hex(), plan_.data().activations.hex());
   return {};
 }
 
@@ -498,6 +518,7 @@ Status Conversion::run_part() {
 
 Result<ConvertSummary> Conversion::run() {
   SLUICE_TRY(plan_layout());
+  SLUICE_TRY(check_feedback());
   if (!options_.part.whole()) {
     SLUICE_TRY(run_part());
     return summary_;

@@ -21,7 +21,8 @@
 
 namespace sluice::stream {
 struct RowBlock;
-}
+class FeedbackFactors;
+}  // namespace sluice::stream
 
 namespace sluice::convert {
 
@@ -41,6 +42,8 @@ struct ConvertOptions {
   // Finished modules are made durable and journalled together after this many bytes of output, so
   // that a killed run repeats little and syncs seldom. Tests make it small.
   uint64_t bytes_per_checkpoint = 256ull << 20;
+  // What the plan's feedback encoder goes by; required where it has that, and of the plan's digest.
+  stream::FeedbackFactors* feedback = nullptr;
   // Of out, for a caller that works there before converting; null: convert takes one itself.
   OutputClaim* claim = nullptr;
   // Sees every block beside what was made of it, before that is written. Called concurrently, as

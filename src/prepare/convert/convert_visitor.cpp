@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "numerics/block_codec.h"
+#include "stream/feedback_factors.h"
 #include "stream/values.h"
 
 namespace sluice::convert {
@@ -66,6 +67,31 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
       stats.merge(kernels_.encode_affine_parity(row, planned.format, map_.dtype, rule_, out));
     }
   }
+  return stats;
+}
+
+Result<ErrorStats> ConvertVisitor::encode_feedback(const RowBlock& block,
+                                                   const PlannedTensor& planned,
+                                                   Scratch& scratch) const {
+  const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
+  const uint64_t rows = block.block.rows;
+  scratch.weight.resize(rows * bytes.weight);
+  scratch.scales.resize(rows * bytes.scales);
+  scratch.biases.resize(rows * bytes.biases);
+  const std::span<const float> values = stream::values_in_dtype(block, map_.dtype, scratch.decoded);
+  SLUICE_ASSIGN(const auto factor,
+                options_.feedback->get(block.module, block.grid.expert_of(block.block.index)));
+  numerics::encode_affine_feedback(values, *factor, planned.format, map_.dtype,
+                                   {scratch.weight, scratch.scales, scratch.biases});
+  const uint64_t columns = block.module.columns();
+  ErrorStats stats;
+  for (uint64_t r = 0; r < rows; ++r)
+    stats.merge(kernels_.affine_row_error(
+        values.subspan(r * columns, columns),
+        {std::span<const std::byte>(scratch.weight).subspan(r * bytes.weight, bytes.weight),
+         std::span<const std::byte>(scratch.scales).subspan(r * bytes.scales, bytes.scales),
+         std::span<const std::byte>(scratch.biases).subspan(r * bytes.biases, bytes.biases)},
+        planned.format, map_.dtype));
   return stats;
 }
 
@@ -137,6 +163,7 @@ Result<ErrorStats> ConvertVisitor::encode(const RowBlock& block, Scratch& scratc
       return kernels_.find_unencodable(row);
     }));
   if (numerics::is_fp(planned.format)) return encode_fp(block, planned, scratch);
+  if (planned.encoder == Encoder::kFeedback) return encode_feedback(block, planned, scratch);
   if (quantized) return encode_affine(block, planned, scratch);
   return encode_plain(block, scratch);
 }

@@ -71,6 +71,9 @@ class ConvertVisitor : public stream::Visitor {
   Result<numerics::ErrorStats> encode_affine(const stream::RowBlock& block,
                                              const allocate::PlannedTensor& planned,
                                              Scratch& scratch) const;
+  Result<numerics::ErrorStats> encode_feedback(const stream::RowBlock& block,
+                                               const allocate::PlannedTensor& planned,
+                                               Scratch& scratch) const;
   Result<numerics::ErrorStats> encode_fp(const stream::RowBlock& block,
                                          const allocate::PlannedTensor& planned,
                                          Scratch& scratch) const;

@@ -77,6 +77,7 @@ bool acquits(Encoder encoder, const GroupFigures& group) {
     case Encoder::kParity: return group.same;
     case Encoder::kBest: return group.squared_error <= group.parity_error;
     case Encoder::kLossless: return group.squared_error == 0;
+    case Encoder::kFeedback: return true;
     default: return false;
   }
 }
@@ -124,7 +125,8 @@ ErrorStats AffineProof::check(const AffineBlock& block, Findings& findings) {
 void AffineProof::check_row(const AffineBlock& block, uint64_t row, Findings& findings) {
   decoded_.resize(block.block.module.columns());
   numerics::decode_affine(block.row_found(row), block.planned.format, block.dtype, decoded_);
-  if (block.planned.encoder == Encoder::kParity) check_reencoding(block, row, findings);
+  if (block.planned.encoder == Encoder::kParity)
+    compare_row(block, row, encode_row(block, row), findings);
   if (block.planned.encoder == Encoder::kBest) check_not_worse(block, row, findings);
   if (block.planned.encoder == Encoder::kLossless) check_lossless(block, row, findings);
 }
@@ -139,19 +141,30 @@ ConstAffineRow AffineProof::encode_row(const AffineBlock& block, uint64_t row) {
   return {weight_, scales_, biases_};
 }
 
-void AffineProof::check_reencoding(const AffineBlock& block, uint64_t row, Findings& findings) {
-  const ConstAffineRow expected = encode_row(block, row), found = block.row_found(row);
+void AffineProof::compare(const AffineBlock& block, const ConstAffineRow& expected,
+                          Findings& findings) const {
+  const uint64_t rows = block.block.block.rows;
+  for (uint64_t row = 0; row < rows; ++row)
+    compare_row(block, row,
+                {row_of(expected.weight, row, rows), row_of(expected.scales, row, rows),
+                 row_of(expected.biases, row, rows)},
+                findings);
+}
+
+void AffineProof::compare_row(const AffineBlock& block, uint64_t row,
+                              const ConstAffineRow& expected, Findings& findings) const {
+  const ConstAffineRow found = block.row_found(row);
   const families::OutputModule& module = block.block.module;
-  const auto compare = [&](std::string_view part, std::span<const std::byte> wanted,
-                           std::span<const std::byte> actual) {
+  const auto compare_part = [&](std::string_view part, std::span<const std::byte> wanted,
+                                std::span<const std::byte> actual) {
     if (!equal_bytes(wanted, actual))
       findings.add(
           module.path + "." + std::string(part),
           fmt::format("{} differs from the source encoded anew", place_text(block.block, row)));
   };
-  compare(module.parameter, expected.weight, found.weight);
-  compare("scales", expected.scales, found.scales);
-  compare("biases", expected.biases, found.biases);
+  compare_part(module.parameter, expected.weight, found.weight);
+  compare_part("scales", expected.scales, found.scales);
+  compare_part("biases", expected.biases, found.biases);
 }
 
 // Every group of a searched encoding must be at least as close as MLX's own.

@@ -1,6 +1,7 @@
 // Proves the affine rows of one block against their source: what MLX's rule gives byte for byte
 // (`parity`), no group worse than under it (`best`), or a decoded value equal to the source's
-// (lossless); and measures the error. The group check acquits at the disk's rate; whatever it does
+// (lossless); and measures the error, which is all that can be said of `feedback` without the
+// inputs that it went by. The group check acquits at the disk's rate; whatever it does
 // not acquit is decided by the scalar reference, row by row.
 #pragma once
 
@@ -37,10 +38,14 @@ class AffineProof {
   // The block's error, as numerics::affine_row_error gives it for its rows one after another. What
   // is wrong is added to findings.
   numerics::ErrorStats check(const AffineBlock& block, Findings& findings);
+  // Adds a finding for each of its rows that is not byte for byte as expected.
+  void compare(const AffineBlock& block, const numerics::ConstAffineRow& expected,
+               Findings& findings) const;
 
  private:
   void check_row(const AffineBlock& block, uint64_t row, Findings& findings);
-  void check_reencoding(const AffineBlock& block, uint64_t row, Findings& findings);
+  void compare_row(const AffineBlock& block, uint64_t row, const numerics::ConstAffineRow& expected,
+                   Findings& findings) const;
   void check_not_worse(const AffineBlock& block, uint64_t row, Findings& findings);
   void check_lossless(const AffineBlock& block, uint64_t row, Findings& findings);
   numerics::ConstAffineRow encode_row(const AffineBlock& block, uint64_t row);

@@ -15,22 +15,36 @@ using numerics::QuantMode;
 using stream::RowBlock;
 
 BlockProver::BlockProver(const io::Checkpoint& checkpoint, const families::ModelMap& map,
-                         const allocate::Plan& plan, unsigned workers, SimdLevel simd)
+                         const allocate::Plan& plan, unsigned workers, SimdLevel simd,
+                         std::shared_ptr<const io::Activations> activations)
     : checkpoint_(checkpoint), map_(map), plan_(plan) {
+  if (activations != nullptr)
+    feedback_ = std::make_unique<stream::FeedbackFactors>(std::move(activations));
   for (unsigned i = 0; i < workers; ++i) scratch_.emplace_back(simd);
 }
 
-ErrorStats BlockProver::check_affine(const RowBlock& block, const PlannedTensor& planned,
-                                     const MadeBlock& made, Scratch& scratch, Findings& findings) {
+Result<ErrorStats> BlockProver::check_affine(const RowBlock& block, const PlannedTensor& planned,
+                                             const MadeBlock& made, Scratch& scratch,
+                                             Findings& findings) {
   const std::span<const float> values =
       planned.encoder == Encoder::kLossless
           ? block.values
           : stream::values_in_dtype(block, map_.dtype, scratch.rounded);
   const auto rule =
       plan_.data().parity == "gpu" ? numerics::ParityRule::kGpu : numerics::ParityRule::kCpu;
-  return scratch.affine.check(
-      {block, planned, map_.dtype, rule, values, {made.weight, made.scales, made.biases}},
-      findings);
+  const AffineBlock found{block, planned, map_.dtype,
+                          rule,  values,  {made.weight, made.scales, made.biases}};
+  if (planned.encoder == Encoder::kFeedback && feedback_ != nullptr) {
+    SLUICE_ASSIGN(const auto factor,
+                  feedback_->get(block.module, block.grid.expert_of(block.block.index)));
+    scratch.weight.resize(made.weight.size());
+    scratch.scales.resize(made.scales.size());
+    scratch.biases.resize(made.biases.size());
+    numerics::encode_affine_feedback(values, *factor, planned.format, map_.dtype,
+                                     {scratch.weight, scratch.scales, scratch.biases});
+    scratch.affine.compare(found, {scratch.weight, scratch.scales, scratch.biases}, findings);
+  }
+  return scratch.affine.check(found, findings);
 }
 
 ErrorStats BlockProver::check_fp(const RowBlock& block, const PlannedTensor& planned,
@@ -65,8 +79,8 @@ ErrorStats BlockProver::check_plain(const RowBlock& block, const MadeBlock& made
   return numerics::error_between(block.values, decoded);
 }
 
-ErrorStats BlockProver::check(const RowBlock& block, const MadeBlock& made, unsigned worker,
-                              Findings& findings) {
+Result<ErrorStats> BlockProver::check(const RowBlock& block, const MadeBlock& made, unsigned worker,
+                                      Findings& findings) {
   Scratch& scratch = scratch_[worker];
   const PlannedTensor& planned = *plan_.find(block.module.tensor_name());
   if (numerics::is_fp(planned.format)) return check_fp(block, planned, made, scratch, findings);
@@ -77,7 +91,7 @@ ErrorStats BlockProver::check(const RowBlock& block, const MadeBlock& made, unsi
 
 Status BlockProver::prove(const RowBlock& block, const MadeBlock& made, unsigned worker) {
   Findings findings;
-  check(block, made, worker, findings);
+  SLUICE_TRY(check(block, made, worker, findings));
   uint64_t count = 0;
   const std::vector<Finding> found = findings.take(&count);
   if (count == 0) return {};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "base/cpu.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
+#include "stream/feedback_factors.h"
 #include "stream/stream.h"
 #include "verify/affine_proof.h"
 #include "verify/fp_proof.h"
@@ -26,12 +28,15 @@ struct MadeBlock {
 // check() may run concurrently for different workers. checkpoint, map and plan outlive it.
 class BlockProver {
  public:
+  // activations: what the plan's feedback encoder went by; null: what it made is measured alone.
   BlockProver(const io::Checkpoint& checkpoint, const families::ModelMap& map,
-              const allocate::Plan& plan, unsigned workers, SimdLevel simd);
+              const allocate::Plan& plan, unsigned workers, SimdLevel simd,
+              std::shared_ptr<const io::Activations> activations = nullptr);
 
-  // The block's error, measured on what was made. What is wrong is added to findings.
-  numerics::ErrorStats check(const stream::RowBlock& block, const MadeBlock& made, unsigned worker,
-                             Findings& findings);
+  // The block's error, measured on what was made. What is wrong is added to findings. Errors: the
+  // activations'.
+  Result<numerics::ErrorStats> check(const stream::RowBlock& block, const MadeBlock& made,
+                                     unsigned worker, Findings& findings);
   // kCorrupt with the first thing that is wrong.
   Status prove(const stream::RowBlock& block, const MadeBlock& made, unsigned worker);
 
@@ -42,11 +47,13 @@ class BlockProver {
     std::vector<float> decoded, rounded;
     AffineProof affine;
     FpProof fp;
+    std::vector<std::byte> weight, scales, biases;  // encoded anew, with feedback
   };
 
-  numerics::ErrorStats check_affine(const stream::RowBlock& block,
-                                    const allocate::PlannedTensor& planned, const MadeBlock& made,
-                                    Scratch& scratch, Findings& findings);
+  Result<numerics::ErrorStats> check_affine(const stream::RowBlock& block,
+                                            const allocate::PlannedTensor& planned,
+                                            const MadeBlock& made, Scratch& scratch,
+                                            Findings& findings);
   numerics::ErrorStats check_fp(const stream::RowBlock& block,
                                 const allocate::PlannedTensor& planned, const MadeBlock& made,
                                 Scratch& scratch, Findings& findings);
@@ -56,6 +63,7 @@ class BlockProver {
   const io::Checkpoint& checkpoint_;
   const families::ModelMap& map_;
   const allocate::Plan& plan_;
+  std::unique_ptr<stream::FeedbackFactors> feedback_;
   std::vector<Scratch> scratch_;  // one for each worker
 };
 

@@ -30,6 +30,8 @@ using stream::RowBlock;
 constexpr double kPredictionToleranceDb = 0.1;
 constexpr double kSmallPredictionToleranceDb = 0.5;
 constexpr uint64_t kSmallElements = 65536;
+// What feedback may cost in closeness of the weights themselves.
+constexpr double kFeedbackLossDb = 6;
 
 // One module's tensors in the output; scales and biases where there are any.
 struct OutputPlace {
@@ -54,7 +56,7 @@ class VerifyVisitor : public stream::Visitor {
         output_(output),
         findings_(findings),
         options_(options),
-        prover_(checkpoint, map, plan, options.workers, options.simd),
+        prover_(checkpoint, map, plan, options.workers, options.simd, options.activations),
         scratch_(options.workers),
         states_(map.modules.size()) {}
 
@@ -161,8 +163,8 @@ Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   Scratch& scratch = scratch_[worker];
   take_output(block, scratch);
   BlockResult result;
-  result.error = prover_.check(block, {scratch.weight, scratch.scales, scratch.biases}, worker,
-                               result.findings);
+  SLUICE_ASSIGN(result.error, prover_.check(block, {scratch.weight, scratch.scales, scratch.biases},
+                                            worker, result.findings));
   result.source = digest_of(block.source);
   result.weight = digest_of(scratch.weight);
   result.scales = digest_of(scratch.scales);
@@ -288,7 +290,12 @@ void VerifyVisitor::check_error(const OutputModule& module, const PlannedTensor&
   const bool both_exact = std::isinf(predicted) && std::isinf(found);
   const double tolerance =
       module.elements() < kSmallElements ? kSmallPredictionToleranceDb : kPredictionToleranceDb;
-  if (!both_exact && !(std::fabs(predicted - found) <= tolerance))
+  // Feedback lets weights err so that products do not; the plan's figure is that of a search for
+  // close weights.
+  const bool expected = planned.encoder == Encoder::kFeedback
+                            ? predicted - found <= kFeedbackLossDb
+                            : std::fabs(predicted - found) <= tolerance;
+  if (!both_exact && !expected)
     findings_.add(module.tensor_name(), fmt::format("its SQNR is {:.2f} dB, the plan predicted "
                                                     "{:.2f} dB",
                                                     found, predicted));
@@ -326,7 +333,9 @@ Status VerifyVisitor::finish_module(uint32_t index) {
   check_error(module, planned, error);
   for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
   if (mode != QuantMode::kFloat) note_quality(module, error);
-  if (planned.encoder != Encoder::kBest) ++reencoded_;
+  const bool unproved_feedback =
+      planned.encoder == Encoder::kFeedback && options_.activations == nullptr;
+  if (planned.encoder != Encoder::kBest && !unproved_feedback) ++reencoded_;
   if (planned.encoder == Encoder::kLossless && error.squared_error == 0) ++lossless_;
   return {};
 }
@@ -353,6 +362,11 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
     return fail(ErrorCode::kInvalidArgument,
                 "{} was made from another source than {} (identity {}, recorded {})", out,
                 checkpoint.path, checkpoint.identity_digest().hex(), plan.source.hex());
+  if (options.activations != nullptr && options.activations->digest() != plan.activations)
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was not made with the activations in {} (digest {}, recorded {})", out,
+                options.activations->folder(), options.activations->digest().hex(),
+                plan.activations.hex());
   SLUICE_ASSIGN(const ModelMap map, families::map_model(checkpoint, plan.dtype, plan.only_layers));
 
   Findings findings;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "families/recipe.h"
+#include "io/activations.h"
 #include "io/checkpoint.h"
 #include "io/storage.h"
 #include "stream/part.h"
@@ -26,6 +28,9 @@ struct VerifyOptions {
   // Every block was proved against the source while it was converted (block_prover.h): the output
   // is held against the digests of what was proved, and no weight of the source is read again.
   bool source_proved = false;
+  // With the record that the feedback encoder went by, what it made is proved by encoding anew;
+  // without, by its error alone. kInvalidArgument when it is another record.
+  std::shared_ptr<const io::Activations> activations;
 };
 
 // Something that is not as it should be: where, and what was expected and found.
@@ -51,7 +56,8 @@ struct VerifyReport {
   uint64_t finding_count = 0;
   uint64_t modules = 0, tensors = 0, shards = 0;
   uint64_t weight_file_bytes = 0, budget_bytes = 0;
-  uint64_t reencoded_modules = 0;  // proved bit for bit: parity, lossless and plain ones
+  // Proved bit for bit: parity, lossless and plain ones, feedback where its record is given.
+  uint64_t reencoded_modules = 0;
   uint64_t lossless_modules = 0;   // of these, moved: weights decode to the source's very values
   std::vector<RoleQuality> roles;  // quantized modules
   bool source_read = true;         // false: as VerifyOptions::source_proved

@@ -118,6 +118,9 @@ class CpuBackend : public model::Backend {
   std::span<const float> read(model::Tensor x) override;
   bool all_finite(model::Tensor x) override;
 
+  // Engine::observe_inputs().
+  void observe_inputs(OnInput on_input) { on_input_ = std::move(on_input); }
+
   // What reading weights ran into since begin(); what was computed then means nothing.
   const Status& status() const { return status_; }
 
@@ -195,6 +198,11 @@ class CpuBackend : public model::Backend {
   void run_tile(const model::Segment& segment, uint32_t layer, size_t item, kernels::DeltaRows rows,
                 Run&& run);
   void multiply_windows(const model::Product& product, const Buffer& from);
+  void multiply_experts(model::Tensor x, bool x_by_row, const model::ExpertPlan& plan,
+                        std::span<const model::ExpertGroup> groups,
+                        std::span<const model::Product> products);
+  void show_input(const Buffer& x, size_t first, size_t rows,
+                  std::span<const model::Product> products, std::optional<uint32_t> expert);
   void run_tasks();
   void run_item(const Task& task, size_t item, size_t worker);
   void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile,
@@ -256,6 +264,8 @@ class CpuBackend : public model::Backend {
   // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.
   std::optional<uint32_t> slots_prepared_for_;
   size_t slot_bytes_ = 0;
+  OnInput on_input_;
+  bool shown_ = false;  // what all experts of the last request take their rows of
 };
 
 }  // namespace sluice::runtime

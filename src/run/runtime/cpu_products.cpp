@@ -2,6 +2,7 @@
 // all products of one call, and all experts of a layer, go to the pool as one list of items.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "runtime/cpu_backend.h"
 #include "runtime/cpu_rows.h"
@@ -21,6 +22,7 @@ constexpr size_t kItemsPerThread = 6;
 // Weights below which an item is not worth handing out: products read an item's rows as eight
 // streams, which are short already.
 constexpr size_t kItemBytesMin = 64 << 10;
+constexpr size_t kProductsMax = 8;  // of one input
 
 }  // namespace
 
@@ -114,10 +116,22 @@ void CpuBackend::multiply_windows(const Product& product, const Buffer& from) {
   }
 }
 
+void CpuBackend::show_input(const Buffer& x, size_t first, size_t rows,
+                            std::span<const Product> products, std::optional<uint32_t> expert) {
+  std::string_view names[kProductsMax];
+  SLUICE_CHECK(products.size() <= kProductsMax);
+  for (size_t i = 0; i < products.size(); ++i)
+    names[i] = weights_.entries()[static_cast<uint32_t>(products[i].weight)].name;
+  on_input_({.weights = {names, products.size()},
+             .values = x.values.subspan(first * x.columns, rows * x.columns),
+             .columns = x.columns,
+             .expert = expert});
+}
+
 void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
   const Buffer& from = buffer(x);
-  constexpr size_t kProductsMax = 8;
   SLUICE_CHECK(products.size() <= kProductsMax);
+  if (on_input_) show_input(from, 0, from.rows, products, std::nullopt);
   bool done[kProductsMax] = {};
   for (size_t i = 0; i < products.size(); ++i)
     if (!weights_.stays(static_cast<uint32_t>(products[i].weight))) {
@@ -247,6 +261,7 @@ void CpuBackend::head_matmul(Tensor x, const model::HeadProduct& product, Tensor
 void CpuBackend::request(std::span<const Weight> weights, std::span<const ExpertGroup> experts) {
   weights_.request(static_cast<uint32_t>(weights[0]), experts);
   slots_prepared_for_.reset();
+  shown_ = false;
 }
 
 void CpuBackend::guess(std::span<const Weight> weights, std::span<const model::Choice> choices) {
@@ -268,11 +283,23 @@ const float* CpuBackend::expert_bias(Weight bias, uint32_t expert) const {
   return reinterpret_cast<const float*>(rows.weight) + expert * rows.columns;
 }
 
-// The rows of a group lie together in out; x's prepared rows are brought together first where they
-// belong to rows of the step, for all experts of the request at once.
+// Experts may come in any order: what they share is shown once, before the first of them.
 void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
                                std::span<const ExpertGroup> groups,
                                std::span<const Product> products) {
+  if (on_input_ && !x_by_row)
+    for (const ExpertGroup& group : groups)
+      show_input(buffer(x), group.first_slot, group.slots, products, group.expert);
+  if (on_input_ && x_by_row && !std::exchange(shown_, true))
+    show_input(buffer(x), 0, buffer(x).rows, products, std::nullopt);
+  multiply_experts(x, x_by_row, plan, groups, products);
+}
+
+// The rows of a group lie together in out; x's prepared rows are brought together first where they
+// belong to rows of the step, for all experts of the request at once.
+void CpuBackend::multiply_experts(Tensor x, bool x_by_row, const ExpertPlan& plan,
+                                  std::span<const ExpertGroup> groups,
+                                  std::span<const Product> products) {
   const Buffer& from = buffer(x);
   const auto leader = static_cast<uint32_t>(products[0].weight);
   size_t bytes = 0;
@@ -295,7 +322,7 @@ void CpuBackend::expert_matmul(Tensor x, bool x_by_row, const ExpertPlan& plan,
       const auto done = static_cast<size_t>(&product - products.data());
       run_tasks();
       add_perturbed_experts(from, x_by_row, plan, groups, products.first(done));
-      return expert_matmul(x, x_by_row, plan, groups, products.subspan(done));
+      return multiply_experts(x, x_by_row, plan, groups, products.subspan(done));
     }
     Buffer& to = buffer(product.out);
     to.rows = plan.slot_row.size();

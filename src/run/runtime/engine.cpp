@@ -63,6 +63,9 @@ bool Engine::reads_by_ring() const { return state_->weights->reads_by_ring(); }
 ExpertShares Engine::expert_shares() const { return state_->weights->expert_shares(); }
 Status Engine::start_from(const ExpertShares& shares) { return state_->weights->learn(shares); }
 void Engine::record_experts(ExpertTrace* trace) { state_->weights->record_experts(trace); }
+void Engine::observe_inputs(OnInput on_input) {
+  state_->backend->observe_inputs(std::move(on_input));
+}
 void Engine::record_reads() {
   state_->reads = {};
   state_->weights->record_reads(&state_->reads);

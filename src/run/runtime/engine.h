@@ -140,6 +140,18 @@ struct ModelInfo {
   std::vector<std::string> notes;  // sentences worth showing: tensors decoded at load, …
 };
 
+// What is about to be multiplied by some weights: rows · columns values, the same for all of them.
+// Valid during the call.
+struct ProductInput {
+  std::span<const std::string_view> weights;  // their tensors' names
+  std::span<const float> values;
+  size_t columns = 0;
+  // Of stacked experts, whose rows these are alone; none where every expert takes its rows of them.
+  std::optional<uint32_t> expert;
+};
+// Called on the stepping thread. Inputs come in the order of rows, each once.
+using OnInput = std::function<void(const ProductInput& input)>;
+
 class Engine;
 
 // One timeline: tokens, and their keys and values. Move-only; fork() copies. Used by one thread at
@@ -263,6 +275,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // ---- for measuring ----
   // Records what steps choose until null, which must come before the trace goes.
   void record_experts(ExpertTrace* trace);
+  // Shows what enters products with matrices, from the next step on until null. Embeddings are no
+  // products; those of single heads (HeadProduct) are not shown.
+  void observe_inputs(OnInput on_input);
   // Between the first two, what is read ahead is noted: some hundred bytes for each read. The third
   // reads the same again, without computing: what the disk would have allowed. Errors: the
   // source's.

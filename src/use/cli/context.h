@@ -66,6 +66,7 @@ using Action = std::function<Result<int>(Context&)>;
 void add_inspect(CLI::App& app, Action& action);
 void add_analyze(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
+void add_calibrate(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);

@@ -80,6 +80,7 @@ void add_commands(CLI::App& app, Action& action) {
   add_inspect(app, action);
   add_analyze(app, action);
   add_plan(app, action);
+  add_calibrate(app, action);
   add_quantize(app, action);
   add_verify(app, action);
   add_merge(app, action);

@@ -8,6 +8,7 @@
 #include "base/units.h"
 #include "cli/user_devices.h"
 #include "kernels/kernel_table.h"
+#include "stream/feedback_factors.h"
 #include "stream/stream.h"
 #include "verify/block_prover.h"
 
@@ -326,11 +327,31 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
   });
 }
 
+Result<std::shared_ptr<const io::Activations>> open_activations(Context& context,
+                                                                const io::Checkpoint& checkpoint,
+                                                                const std::string& folder) {
+  SLUICE_ASSIGN(auto activations, io::Activations::open(*context.storage, folder));
+  if (activations->manifest().model != checkpoint.identity_digest())
+    return fail(ErrorCode::kInvalidArgument,
+                "{} was recorded from another model than {} (identity {}, recorded {})", folder,
+                checkpoint.path, checkpoint.identity_digest().hex(),
+                activations->manifest().model.hex());
+  return activations;
+}
+
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part,
-    convert::OutputClaim* claim, bool prove) {
+    convert::OutputClaim* claim, bool prove, std::shared_ptr<const io::Activations> activations) {
   convert::ConvertOptions options;
+  std::unique_ptr<stream::FeedbackFactors> feedback;
+  if (activations != nullptr) {
+    context.console->info(
+        fmt::format("error feedback takes up to {} of memory",
+                    bytes_text(stream::feedback_bytes(*activations, context.workers))));
+    feedback = std::make_unique<stream::FeedbackFactors>(std::move(activations));
+    options.feedback = feedback.get();
+  }
   std::unique_ptr<verify::BlockProver> prover;
   if (prove) {
     prover = std::make_unique<verify::BlockProver>(*model.checkpoint, model.map, plan,
@@ -353,9 +374,11 @@ Result<convert::ConvertSummary> run_convert(
 
 Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
                                         const std::string& out, const stream::Part& part,
-                                        bool source_proved) {
+                                        bool source_proved,
+                                        std::shared_ptr<const io::Activations> activations) {
   verify::VerifyOptions options;
   options.source_proved = source_proved;
+  options.activations = std::move(activations);
   options.part = part;
   options.workers = context.workers;
   options.simd = context.simd;

@@ -10,6 +10,7 @@
 #include "analyze/analyze.h"
 #include "cli/context.h"
 #include "convert/convert.h"
+#include "io/activations.h"
 #include "io/model_location.h"
 #include "verify/verify.h"
 
@@ -90,16 +91,25 @@ Status check_plan_options(Context& context, const PlanOptions& options);
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
                                 const PlanOptions& options);
 
+// Of a folder that `sluice calibrate` made for this source. Errors: Activations::open's;
+// kInvalidArgument when it is another model's.
+Result<std::shared_ptr<const io::Activations>> open_activations(Context& context,
+                                                                const io::Checkpoint& checkpoint,
+                                                                const std::string& folder);
+
+// activations: what the plan's feedback encoder goes by; may be null where it has none.
 // prove: every block is held against its source before it is written, so that verification need not
 // read the source again (run_verify's source_proved).
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing,
-    const stream::Part& part = {}, convert::OutputClaim* claim = nullptr, bool prove = false);
+    const stream::Part& part = {}, convert::OutputClaim* claim = nullptr, bool prove = false,
+    std::shared_ptr<const io::Activations> activations = nullptr);
 
-Result<verify::VerifyReport> run_verify(Context& context, const io::Checkpoint& checkpoint,
-                                        const std::string& out, const stream::Part& part = {},
-                                        bool source_proved = false);
+Result<verify::VerifyReport> run_verify(
+    Context& context, const io::Checkpoint& checkpoint, const std::string& out,
+    const stream::Part& part = {}, bool source_proved = false,
+    std::shared_ptr<const io::Activations> activations = nullptr);
 
 // "4/64 best".
 std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder);

@@ -12,8 +12,8 @@ namespace {
 constexpr uint64_t kPlanBytesMax = 256ull << 20;
 
 struct Options {
-  std::string model, out, plan, recipe, dtype, layers, mode = "affine", encoder = "parity",
-                                                       parity = "cpu", part;
+  std::string model, out, plan, activations, recipe, dtype, layers,
+      mode = "affine", encoder = "parity", parity = "cpu", part;
   unsigned bits = 0, group_size = 64;
 };
 
@@ -88,8 +88,17 @@ Result<int> run(Context& context, const Options& options) {
   if (!plan) {
     SLUICE_ASSIGN(plan, plan_without_analysis(context, model, options));
   }
-  SLUICE_ASSIGN(const convert::ConvertSummary summary,
-                run_convert(context, model, *plan, options.out, {}, part));
+  std::shared_ptr<const io::Activations> activations;
+  if (!options.activations.empty()) {
+    SLUICE_ASSIGN(activations, open_activations(context, *model.checkpoint, options.activations));
+    SLUICE_ASSIGN(
+        plan, allocate::with_feedback(*plan, activations->digest(), [&](const std::string& tensor) {
+          return activations->find(tensor).has_value();
+        }));
+  }
+  SLUICE_ASSIGN(
+      const convert::ConvertSummary summary,
+      run_convert(context, model, *plan, options.out, {}, part, nullptr, false, activations));
   context.console->end();
   if (!part.whole()) return report_part(context, options, part);
   if (context.options.json) {
@@ -156,12 +165,17 @@ void add_quantize(CLI::App& app, Action& action) {
   command->add_option("--parity", options->parity, "rounding rule of MLX to reproduce")
       ->check(CLI::IsMember({"cpu", "gpu"}))
       ->capture_default_str();
+  command
+      ->add_option("--activations", options->activations,
+                   "what `sluice calibrate` recorded: columns make good each other's errors")
+      ->type_name("FOLDER");
   add_dtype_option(*command, options->dtype);
   add_part_option(*command, options->part);
   add_layers_option(*command, options->layers)->excludes(plan);
   command->footer(
       "Examples:\n"
       "  sluice quantize ./Qwen3-8B --plan plan.json -o Qwen3-8B-6GB\n"
+      "  sluice quantize ./Qwen3-8B --plan plan.json --activations recorded -o Qwen3-8B-6GB\n"
       "  sluice quantize ./Qwen3-8B --bits 4 --group-size 64 -o Qwen3-8B-4bit\n"
       "  sluice quantize ./Qwen3-8B --mode mxfp4 -o Qwen3-8B-mxfp4\n"
       "  sluice quantize ./Qwen3-8B --recipe mixed_3_6 -o Qwen3-8B-mixed");

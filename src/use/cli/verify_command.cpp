@@ -9,7 +9,7 @@ namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, out, part;
+  std::string model, out, part, activations;
   bool record = false;
 };
 
@@ -20,8 +20,12 @@ Result<int> run(Context& context, const Options& options) {
     context.console->error("--record takes the verdict on the whole output, not on a part");
     return kExitUsage;
   }
+  std::shared_ptr<const io::Activations> activations;
+  if (!options.activations.empty()) {
+    SLUICE_ASSIGN(activations, open_activations(context, *checkpoint, options.activations));
+  }
   SLUICE_ASSIGN(const verify::VerifyReport report,
-                run_verify(context, *checkpoint, options.out, part));
+                run_verify(context, *checkpoint, options.out, part, false, activations));
   context.console->end();
   if (options.record) SLUICE_TRY(write_verify_record(context, options.out, report));
   if (context.options.json) {
@@ -49,6 +53,10 @@ void add_verify(CLI::App& app, Action& action) {
       ->required();
   command->add_option("OUT", options->out, "the output folder")->type_name("FOLDER")->required();
   add_part_option(*command, options->part);
+  command
+      ->add_option("--activations", options->activations,
+                   "what error feedback went by, to prove that as well byte for byte")
+      ->type_name("FOLDER");
   command->add_flag("--record", options->record,
                     "keep the result in OUT/verify.json, where `sluice report` finds it");
   command->footer(
