@@ -14,6 +14,8 @@ namespace sluice::verify {
 namespace {
 
 using numerics::Encoder;
+using test::Job;
+using Size = std::pair<uint64_t, uint64_t>;  // rows, columns
 
 std::vector<float> noise(uint64_t rows, uint64_t columns, unsigned seed) {
   std::mt19937 random(seed);
@@ -34,7 +36,7 @@ void add_direction(std::vector<float>& matrix, uint64_t columns, double energy, 
 
 TEST(LeadingShare, OfNoiseIsNotAboveItsBound) {
   for (const auto& [rows, columns] :
-       {std::pair<uint64_t, uint64_t>{64, 64}, {64, 2048}, {1024, 256}, {256, 1000}}) {
+       {Size{64, 64}, Size{64, 2048}, Size{1024, 256}, Size{256, 1000}}) {
     const double share = leading_share(noise(rows, columns, 1), columns);
     EXPECT_LT(share, 1.05 * white_share(rows, columns));
     EXPECT_GT(share, 0.4 * white_share(rows, columns));
@@ -74,17 +76,17 @@ TEST(LeadingShare, DoesNotDependOnTheScale) {
 }
 
 TEST(RowSample, TakesOneRowOfEveryStretch) {
-  for (const auto& [rows, columns] : {std::pair<uint64_t, uint64_t>{64, 256},
-                                      {4096, 4096},
-                                      {248'320, 2048},
-                                      {1000, 53'248}}) {
+  for (const auto& [rows, columns] :
+       {Size{64, 256}, Size{4096, 4096}, Size{248'320, 2048}, Size{1000, 53'248}}) {
     const RowSample sample(rows, columns);
     ASSERT_GE(sample.count(), 64u);
     EXPECT_LE(sample.count(), rows);
     EXPECT_LE(sample.count() * columns, 4u << 20);
     for (uint64_t i = 0; i < sample.count(); ++i) {
       EXPECT_LE(sample.row(i) * sample.count() / rows, i);
-      if (i > 0) EXPECT_GT(sample.row(i), sample.row(i - 1));
+      if (i > 0) {
+        EXPECT_GT(sample.row(i), sample.row(i - 1));
+      }
     }
     EXPECT_LT(sample.row(sample.count() - 1), rows);
   }

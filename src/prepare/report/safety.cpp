@@ -1,6 +1,8 @@
 #include "report/safety.h"
 
 #include <algorithm>
+#include <functional>
+#include <iterator>
 
 #include "allocate/safety.h"
 #include "report/html.h"
