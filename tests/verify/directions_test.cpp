@@ -136,8 +136,7 @@ TEST(Directions, OneModuleIsWarnedOf) {
   for (const families::OutputModule& module : sizes.modules)
     if (module.tensor_name() == name) wanted = &module;
   ASSERT_NE(wanted, nullptr);
-  const auto checkpoint =
-      model_with_a_direction(name, wanted->rows(), wanted->columns()).build();
+  const auto checkpoint = model_with_a_direction(name, wanted->rows(), wanted->columns()).build();
   const auto map = test::map_of(*checkpoint);
   const Job job{checkpoint, map,
                 test::plan_of(*checkpoint, map, [](const families::OutputModule&, size_t) {
@@ -153,8 +152,7 @@ TEST(Directions, OneModuleIsWarnedOf) {
     ASSERT_EQ(report->concentrated.size(), 1u);
     EXPECT_EQ(report->concentrated[0].tensor, name);
     EXPECT_FALSE(report->concentrated[0].has_experts);
-    EXPECT_GT(report->concentrated[0].share,
-              kConcentration * report->concentrated[0].white_share);
+    EXPECT_GT(report->concentrated[0].share, kConcentration * report->concentrated[0].white_share);
     if (first.empty()) first = report->concentrated;
     EXPECT_EQ(report->concentrated, first);
   }

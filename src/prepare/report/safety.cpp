@@ -30,7 +30,8 @@ void add(std::span<const Entry> entries, size_t each, std::string_view what, Sen
 std::vector<Warning> plan_warnings(const allocate::Plan& plan, size_t each) {
   const allocate::SafetyReport safety = allocate::safety_report(plan);
   std::vector<Warning> warnings;
-  add(std::span<const NearFloor>(safety.near_floor), each, "modules near the floor",
+  add(
+      std::span<const NearFloor>(safety.near_floor), each, "modules near the floor",
       [&](const NearFloor& module) {
         const double above = module.sqnr_db - safety.floor_db;
         return above < 0 ? fmt::format("{}, below the floor of {:g} dB", db_text(module.sqnr_db),
@@ -39,7 +40,8 @@ std::vector<Warning> plan_warnings(const allocate::Plan& plan, size_t each) {
                                        db_text(module.sqnr_db), above, safety.floor_db);
       },
       warnings);
-  add(std::span<const WeakExpert>(safety.weak_experts), each, "stacks with such an expert",
+  add(
+      std::span<const WeakExpert>(safety.weak_experts), each, "stacks with such an expert",
       [](const WeakExpert& expert) {
         return fmt::format("expert {} at {}, {:.2f} dB below its stack", expert.expert,
                            db_text(expert.sqnr_db), expert.stack_sqnr_db - expert.sqnr_db);
@@ -54,7 +56,8 @@ std::vector<Warning> error_warnings(std::span<const ConcentratedError> errors, s
     return error.share / error.white_share;
   });
   std::vector<Warning> warnings;
-  add(std::span<const ConcentratedError>(sorted), each, "modules with such errors",
+  add(
+      std::span<const ConcentratedError>(sorted), each, "modules with such errors",
       [](const ConcentratedError& error) {
         return fmt::format("{}{:.1f} % of the error in 8 directions, of noise {:.1f} %",
                            error.expert ? fmt::format("expert {}: ", *error.expert) : std::string(),

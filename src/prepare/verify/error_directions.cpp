@@ -126,8 +126,8 @@ void ErrorDirections::finish_module(uint32_t index) {
   const double white = white_share(state->sample.count(), module.columns());
   if (state->share <= kConcentration * white) return;
   const PlannedTensor& planned = *plan_.find(module.tensor_name());
-  concentrated_.push_back({module.tensor_name(), module.experts() > 1, planned.worst_expert,
-                           state->share, white});
+  concentrated_.push_back(
+      {module.tensor_name(), module.experts() > 1, planned.worst_expert, state->share, white});
 }
 
 }  // namespace sluice::verify

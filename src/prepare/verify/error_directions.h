@@ -1,6 +1,6 @@
-// Looks for modules whose quantization error is no noise but lies in a few directions, where it adds
-// up instead of averaging out: a warning, not a finding. Of each quantized module some rows are
-// kept while they pass by, as many as a megabyte of weights, and their errors' spectrum is held
+// Looks for modules whose quantization error is no noise but lies in a few directions, where it
+// adds up instead of averaging out: a warning, not a finding. Of each quantized module some rows
+// are kept while they pass by, as many as a megabyte of weights, and their errors' spectrum is held
 // against that of white noise.
 #pragma once
 

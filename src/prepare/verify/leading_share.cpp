@@ -75,8 +75,7 @@ Square gram(const std::vector<float>& m) {
   Square sums{};
   for (size_t start = 0; start < m.size(); start += kWidth)
     for (size_t i = 0; i < kWidth; ++i)
-      for (size_t j = 0; j <= i; ++j)
-        sums[i][j] += double{m[start + i]} * double{m[start + j]};
+      for (size_t j = 0; j <= i; ++j) sums[i][j] += double{m[start + i]} * double{m[start + j]};
   for (size_t i = 0; i < kWidth; ++i)
     for (size_t j = 0; j < i; ++j) sums[j][i] = sums[i][j];
   return sums;

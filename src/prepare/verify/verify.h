@@ -72,7 +72,7 @@ struct VerifyReport {
   // false, nor in matrices too small to tell.
   uint64_t directions_measured = 0;
   std::vector<ConcentratedError> concentrated;  // in module order
-  bool source_read = true;         // false: as VerifyOptions::source_proved
+  bool source_read = true;                      // false: as VerifyOptions::source_proved
   bool passed() const { return finding_count == 0; }
 };
 

@@ -19,7 +19,7 @@ namespace {
 // Leaves room for the sizes in a window of 100 columns.
 constexpr size_t kBudgetLineWidth = 80;
 constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
-constexpr size_t kWarningsEach = 4;     // of a kind, on a terminal
+constexpr size_t kWarningsEach = 4;      // of a kind, on a terminal
 constexpr size_t kJsonEntriesMax = 100;  // of a list that may be as long as the model
 
 uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMap& map,
@@ -113,9 +113,8 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
 std::vector<report::ConcentratedError> concentrated_errors(const verify::VerifyReport& report) {
   std::vector<report::ConcentratedError> errors;
   for (const verify::ConcentratedError& error : report.concentrated)
-    errors.push_back({error.tensor,
-                      error.has_experts ? std::optional(error.expert) : std::nullopt, error.share,
-                      error.white_share});
+    errors.push_back({error.tensor, error.has_experts ? std::optional(error.expert) : std::nullopt,
+                      error.share, error.white_share});
   return errors;
 }
 
@@ -131,16 +130,15 @@ std::string warnings_text(const std::vector<report::Warning>& warnings) {
 Json safety_json(const allocate::SafetyReport& safety) {
   Json near_floor = Json::array(), weak_experts = Json::array();
   for (size_t i = 0; i < std::min(safety.near_floor.size(), kJsonEntriesMax); ++i)
-    near_floor.push_back({{"tensor", safety.near_floor[i].tensor},
-                          {"sqnr_db", safety.near_floor[i].sqnr_db}});
+    near_floor.push_back(
+        {{"tensor", safety.near_floor[i].tensor}, {"sqnr_db", safety.near_floor[i].sqnr_db}});
   for (size_t i = 0; i < std::min(safety.weak_experts.size(), kJsonEntriesMax); ++i) {
     const allocate::WeakExpert& weak = safety.weak_experts[i];
-    weak_experts.push_back({{"tensor", weak.tensor},
-                            {"expert", weak.expert},
-                            {"sqnr_db", weak.sqnr_db},
-                            {"stack_sqnr_db", std::isfinite(weak.stack_sqnr_db)
-                                                  ? Json(weak.stack_sqnr_db)
-                                                  : Json()}});
+    weak_experts.push_back(
+        {{"tensor", weak.tensor},
+         {"expert", weak.expert},
+         {"sqnr_db", weak.sqnr_db},
+         {"stack_sqnr_db", std::isfinite(weak.stack_sqnr_db) ? Json(weak.stack_sqnr_db) : Json()}});
   }
   return {{"floor_db", safety.floor_db},
           {"near_floor_count", safety.near_floor.size()},
@@ -491,9 +489,8 @@ Json verify_json(const verify::VerifyReport& report) {
   }
   Json concentrated = Json::array();
   for (const verify::ConcentratedError& error : report.concentrated) {
-    Json entry{{"tensor", error.tensor},
-               {"share", error.share},
-               {"white_noise_share", error.white_share}};
+    Json entry{
+        {"tensor", error.tensor}, {"share", error.share}, {"white_noise_share", error.white_share}};
     if (error.has_experts) entry["expert"] = error.expert;
     concentrated.push_back(std::move(entry));
   }
