@@ -9,6 +9,7 @@
 #include "report/heat_map.h"
 #include "report/html.h"
 #include "report/panels.h"
+#include "report/safety.h"
 #include "report/tables.h"
 
 namespace sluice::report {
@@ -233,6 +234,10 @@ std::string report_page(const ReportInput& input) {
               "Each stack of experts as a whole (solid) and its worst expert (hollow). An expert "
               "far below its stack is one that rounding hurts most.",
               experts.empty() ? experts : experts + experts_table(views));
+  put_section(out, "safety", "What to watch",
+              "Where a model this small is most likely to fail. The first two are the plan's "
+              "prediction; directions are measured on the output.",
+              safety_section(input));
   put_section(out, "roles", "Roles", "", roles_table(views));
   put_section(out, "verification", "Verification", "", verification_section(input));
   put_section(out, "run", "Time and memory", "", run_section(input));

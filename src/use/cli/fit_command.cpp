@@ -126,8 +126,9 @@ std::string summary_text(const Output& output) {
                                  duration_text(timings.analyze), duration_text(timings.plan),
                                  duration_text(timings.quantize), duration_text(timings.verify))});
   table.add({"peak memory", bytes_text(peak_resident_bytes())});
-  return fmt::format("\n{}\n\n{}\n{}\nnext: sluice chat {}\n", output.out, table.text("  "),
-                     plan_tables(output.plan), shell_word(output.out));
+  return fmt::format("\n{}\n\n{}\n{}\nWhat to watch:\n{}\nnext: sluice chat {}\n", output.out,
+                     table.text("  "), plan_tables(output.plan),
+                     safety_text(output.plan, &output.report), shell_word(output.out));
 }
 
 // Converts, verifies and publishes what is claimed. An output that fails verification stays

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <set>
 
+#include "allocate/safety.h"
 #include "base/units.h"
 #include "cli/user_devices.h"
 #include "kernels/kernel_table.h"
+#include "report/safety.h"
 #include "stream/feedback_factors.h"
 #include "stream/stream.h"
 #include "verify/block_prover.h"
@@ -18,6 +20,8 @@ namespace {
 // Leaves room for the sizes in a window of 100 columns.
 constexpr size_t kBudgetLineWidth = 80;
 constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
+constexpr size_t kWarningsEach = 4;      // of a kind, on a terminal
+constexpr size_t kJsonEntriesMax = 100;  // of a list that may be as long as the model
 
 uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                        const stream::Part& part) {
@@ -122,6 +126,43 @@ Status check_kl_target(const PlanOptions& options, const allocate::SensitivityTa
                 "--max-kl goes with --objective nrmse-squared, which predicts it; {} does not",
                 options.objective);
   return {};
+}
+
+std::vector<report::ConcentratedError> concentrated_errors(const verify::VerifyReport& report) {
+  std::vector<report::ConcentratedError> errors;
+  for (const verify::ConcentratedError& error : report.concentrated)
+    errors.push_back({error.tensor, error.has_experts ? std::optional(error.expert) : std::nullopt,
+                      error.share, error.white_share});
+  return errors;
+}
+
+std::string warnings_text(const std::vector<report::Warning>& warnings) {
+  std::string text;
+  for (const report::Warning& warning : warnings)
+    text += warning.subject.empty()
+                ? fmt::format("  … {}\n", warning.message)
+                : fmt::format("  warning: {}: {}\n", warning.subject, warning.message);
+  return text;
+}
+
+Json safety_json(const allocate::SafetyReport& safety) {
+  Json near_floor = Json::array(), weak_experts = Json::array();
+  for (size_t i = 0; i < std::min(safety.near_floor.size(), kJsonEntriesMax); ++i)
+    near_floor.push_back(
+        {{"tensor", safety.near_floor[i].tensor}, {"sqnr_db", safety.near_floor[i].sqnr_db}});
+  for (size_t i = 0; i < std::min(safety.weak_experts.size(), kJsonEntriesMax); ++i) {
+    const allocate::WeakExpert& weak = safety.weak_experts[i];
+    weak_experts.push_back(
+        {{"tensor", weak.tensor},
+         {"expert", weak.expert},
+         {"sqnr_db", weak.sqnr_db},
+         {"stack_sqnr_db", std::isfinite(weak.stack_sqnr_db) ? Json(weak.stack_sqnr_db) : Json()}});
+  }
+  return {{"floor_db", safety.floor_db},
+          {"near_floor_count", safety.near_floor.size()},
+          {"near_floor", std::move(near_floor)},
+          {"weak_expert_count", safety.weak_experts.size()},
+          {"weak_experts", std::move(weak_experts)}};
 }
 
 }  // namespace
@@ -443,9 +484,18 @@ Json plan_summary_json(const allocate::Plan& plan) {
                {"bound", data.bound},
                {"gap", data.gap()},
                {"formats", std::move(formats)},
-               {"roles", std::move(roles)}};
+               {"roles", std::move(roles)},
+               {"safety", safety_json(allocate::safety_report(plan))}};
   if (data.predicted_kl) summary["predicted_kl"] = *data.predicted_kl;
   return summary;
+}
+
+std::string safety_text(const allocate::Plan& plan, const verify::VerifyReport* report) {
+  std::string text = warnings_text(report::plan_warnings(plan, kWarningsEach));
+  const bool directions = report != nullptr && report->directions_measured > 0;
+  if (directions)
+    text += warnings_text(report::error_warnings(concentrated_errors(*report), kWarningsEach));
+  return text.empty() ? fmt::format("  {}\n", report::safe_text(plan, directions)) : text;
 }
 
 std::string verify_text(const verify::VerifyReport& report, const std::string& out) {
@@ -466,6 +516,7 @@ std::string verify_text(const verify::VerifyReport& report, const std::string& o
       roles.add({role.role, fmt::format("{}", role.modules), db_text(sqnr_db(role.error)),
                  db_text(role.worst_sqnr_db), role.worst_tensor});
     text += roles.text("  ");
+    text += warnings_text(report::error_warnings(concentrated_errors(report), kWarningsEach));
     if (!report.source_read)
       text +=
           "Every block was proved against its source while it was converted; what lies on disk was "
@@ -491,6 +542,13 @@ Json verify_json(const verify::VerifyReport& report) {
                      {"sqnr_db", std::isfinite(db) ? Json(db) : Json()},
                      {"worst_tensor", role.worst_tensor}});
   }
+  Json concentrated = Json::array();
+  for (const verify::ConcentratedError& error : report.concentrated) {
+    Json entry{
+        {"tensor", error.tensor}, {"share", error.share}, {"white_noise_share", error.white_share}};
+    if (error.has_experts) entry["expert"] = error.expert;
+    concentrated.push_back(std::move(entry));
+  }
   Json json{{"passed", report.passed()},
             {"finding_count", report.finding_count},
             {"findings", std::move(findings)},
@@ -501,7 +559,9 @@ Json verify_json(const verify::VerifyReport& report) {
             {"shards", report.shards},
             {"weight_file_bytes", report.weight_file_bytes},
             {"budget_bytes", report.budget_bytes},
-            {"roles", std::move(roles)}};
+            {"roles", std::move(roles)},
+            {"directions_measured", report.directions_measured},
+            {"concentrated", std::move(concentrated)}};
   if (!report.source_read) json["proved_while_converting"] = true;
   return json;
 }

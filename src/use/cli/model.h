@@ -121,6 +121,8 @@ std::string predicted_kl_text(const allocate::Plan& plan);
 // Shares of each format, and modules by role, as tables.
 std::string plan_tables(const allocate::Plan& plan);
 Json plan_summary_json(const allocate::Plan& plan);
+// What to know before trusting it; report: of its output, nullptr where there is none yet.
+std::string safety_text(const allocate::Plan& plan, const verify::VerifyReport* report);
 
 std::string verify_text(const verify::VerifyReport& report, const std::string& out);
 Json verify_json(const verify::VerifyReport& report);

@@ -103,7 +103,8 @@ std::string text_of(const allocate::Plan& plan) {
     if (other.exact_bytes <= data.budget_bytes && other.admissible)
       uniform.add({format_and_encoder(other.format, other.encoder), bytes_text(other.exact_bytes),
                    fmt::format("{:.6g}", other.cost)});
-  return text + "\nUniform plans of no more bytes, under the same measure:\n" + uniform.text("  ");
+  return text + "\nUniform plans of no more bytes, under the same measure:\n" + uniform.text("  ") +
+         "\nWhat to watch:\n" + safety_text(plan, nullptr);
 }
 
 Result<int> run(Context& context, const Options& options) {
