@@ -52,8 +52,8 @@ TEST(Sensitivity, MeasuredModulesReplaceThePrior) {
 TEST(Sensitivity, OnlyNatsPredictDivergence) {
   EXPECT_FALSE(builtin_sensitivity().in_nats);
   const auto in = [](std::string_view unit) {
-    return parse_sensitivity(
-        fmt::format(R"({{"version": 1, "name": "x", "unit": {}}})", unit), "user.json");
+    return parse_sensitivity(fmt::format(R"({{"version": 1, "name": "x", "unit": {}}})", unit),
+                             "user.json");
   };
   ASSERT_TRUE(in("\"nats\"").has_value());
   EXPECT_TRUE(in("\"nats\"")->in_nats);

@@ -35,9 +35,9 @@ std::vector<SensitivityModule> modules_of(int layers) {
   std::vector<SensitivityModule> modules = {{"model.embed_tokens.weight", "embedding", -1},
                                             {"lm_head.weight", "head", -1}};
   for (int layer = 0; layer < layers; ++layer)
-    for (const auto& [name, role] : {std::pair{"self_attn.q_proj", "attention_q"},
-                                     std::pair{"self_attn.v_proj", "attention_v"},
-                                     std::pair{"mlp.down_proj", "mlp_down"}})
+    for (const auto& [name, role] :
+         {std::pair{"self_attn.q_proj", "attention_q"},
+          std::pair{"self_attn.v_proj", "attention_v"}, std::pair{"mlp.down_proj", "mlp_down"}})
       modules.push_back({fmt::format("model.layers.{}.{}.weight", layer, name), role, layer});
   return modules;
 }
@@ -144,8 +144,7 @@ TEST(Sensitivity, GoesOnWhereItStopped) {
     ASSERT_TRUE(finished.has_value());
     ASSERT_EQ(finished->pieces().size(), pieces);
     auto part = FinishedWork::open(again.storage, "work/journal", kHeader);
-    for (size_t i = 0; i < kept; ++i)
-      ASSERT_TRUE(part->add(finished->pieces()[i]).has_value());
+    for (size_t i = 0; i < kept; ++i) ASSERT_TRUE(part->add(finished->pieces()[i]).has_value());
     const auto found = again.go_on(*part);
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->modules, expected->modules) << kept;
@@ -197,8 +196,8 @@ TEST(Sensitivity, StopsWhenCancelled) {
 
 TEST(Sensitivity, UnknownModulesAreLeftOut) {
   const Opened opened = open_model();
-  const std::vector<SensitivityModule> modules = {
-      {"lm_head.weight", "head", -1}, {"vision.proj.weight", "other", -1}};
+  const std::vector<SensitivityModule> modules = {{"lm_head.weight", "head", -1},
+                                                  {"vision.proj.weight", "other", -1}};
   const auto known = measurable(*opened.engine, modules);
   ASSERT_EQ(known.size(), 1u);
   EXPECT_EQ(known[0].name, "lm_head.weight");

@@ -57,8 +57,7 @@ void expect_near(const Logits& found, const Logits& expected) {
   ASSERT_EQ(found.size(), expected.size());
   float largest = 0;
   for (const float value : expected) largest = std::max(largest, std::abs(value));
-  for (size_t i = 0; i < found.size(); ++i)
-    ASSERT_NEAR(found[i], expected[i], 2e-5 * largest) << i;
+  for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 2e-5 * largest) << i;
 }
 
 // The weight `name` perturbed, against a model whose tensors were changed.
@@ -104,10 +103,9 @@ TEST(Perturbation, RowsOfStackedExpertsAreCountedOn) {
     for (uint64_t expert = 0; expert < 4; ++expert) {
       const std::string name =
           fmt::format("model.layers.1.mlp.experts.{}.{}.weight", expert, projection);
-      change_tensor(changed, name, expert * changed.shape(name).front(),
-                    [](float value, uint64_t row, size_t column) {
-                      return value + addition(row, column);
-                    });
+      change_tensor(
+          changed, name, expert * changed.shape(name).front(),
+          [](float value, uint64_t row, size_t column) { return value + addition(row, column); });
     }
     expect_as_stored(model, fmt::format("model.layers.1.mlp.switch_mlp.{}.weight", projection),
                      add_by_element, changed);

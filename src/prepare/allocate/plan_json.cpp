@@ -158,9 +158,9 @@ Result<UniformPlan> uniform_from_json(const Json& json, std::string_view label) 
 
 Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   SLUICE_TRY(only_keys(
-      json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes", "tensor_bytes",
-             "elements", "objective", "method",  "configs",      "sensitivity", "sqnr_floor_db",
-             "cost",     "bound",     "source",  "analysis",     "family",      "dtype",
+      json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes",  "tensor_bytes",
+             "elements", "objective", "method",  "configs",      "sensitivity",  "sqnr_floor_db",
+             "cost",     "bound",     "source",  "analysis",     "family",       "dtype",
              "parity",   "tensors",   "uniform", "only_layers",  "predicted_kl", "activations"},
       label));
   PlanData data;

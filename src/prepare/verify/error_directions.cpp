@@ -27,9 +27,11 @@ uint64_t scattered(uint64_t i, uint64_t span) {
   return (x ^ (x >> 31)) % span;
 }
 
+// Error feedback moves errors into the directions in which the inputs are small, on purpose.
 bool is_looked_at(const PlannedTensor& planned) {
   return planned.format.mode != numerics::QuantMode::kFloat &&
-         planned.encoder != numerics::Encoder::kLossless;
+         planned.encoder != numerics::Encoder::kLossless &&
+         planned.encoder != numerics::Encoder::kFeedback;
 }
 
 void decode_row(const MadeBlock& made, uint64_t row, uint64_t rows, const PlannedTensor& planned,

@@ -5,6 +5,7 @@
 #include "base/machine.h"
 #include "base/sealed_json.h"
 #include "base/units.h"
+#include "cli/calibration.h"
 #include "cli/measuring.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
@@ -40,6 +41,9 @@ struct Output {
   bool done_before = false;  // an earlier run of the same list finished it
 };
 
+// Where the inputs of products are recorded for what is made under that name.
+std::string record_path(const std::string& name) { return name + ".activations"; }
+
 constexpr std::string_view kPlaceholder = "{budget}";
 constexpr uint64_t kRecordBytesMax = 256ull << 20;
 
@@ -56,11 +60,13 @@ std::string pattern_of(std::string out) {
   return fmt::format("{}-{}", out, kPlaceholder);
 }
 
+using Recorded = std::shared_ptr<const io::Activations>;
+
 Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
-                     verify::VerifyReport& report) {
+                     const Recorded& recorded, verify::VerifyReport& report) {
   // A source over a network has been read twice by now, and every block was proved in passing.
-  SLUICE_ASSIGN(report,
-                run_verify(context, *model.checkpoint, folder, {}, model.checkpoint->remote));
+  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder, {}, model.checkpoint->remote,
+                                   recorded));
   SLUICE_TRY(write_verify_record(context, folder, report));
   if (report.passed()) return {};
   const verify::Finding& first = report.findings.front();
@@ -134,22 +140,23 @@ std::string summary_text(const Output& output) {
 // Converts, verifies and publishes what is claimed. An output that fails verification stays
 // unpublished, with the findings in its report.
 Status make_output(Context& context, const OpenedModel& model, const analyze::Analysis& analysis,
-                   convert::OutputClaim& claim, Output& output) {
+                   const Recorded& recorded, convert::OutputClaim& claim, Output& output) {
   Stopwatch watch;
   const auto verify_and_record = [&](const std::string& partial) -> Status {
     context.console->end();
     output.timings.quantize = watch.seconds();
-    SLUICE_TRY(verify_folder(context, model, partial, output.report));
+    SLUICE_TRY(verify_folder(context, model, partial, recorded, output.report));
     output.timings.verify = watch.seconds() - output.timings.quantize;
     SLUICE_TRY(write_report(context, partial, analysis));
     return io::write_file_atomically(
         *context.storage, partial + "/run.json",
         dump_json(sealed(run_record(output.timings, context)), 1) + "\n");
   };
-  if (claim.published()) SLUICE_TRY(verify_folder(context, model, output.out, output.report));
+  if (claim.published())
+    SLUICE_TRY(verify_folder(context, model, output.out, recorded, output.report));
   SLUICE_ASSIGN(output.summary,
                 run_convert(context, model, output.plan, output.out, verify_and_record, {}, &claim,
-                            model.checkpoint->remote));
+                            model.checkpoint->remote, recorded));
   return {};
 }
 
@@ -182,6 +189,28 @@ Result<PlanOptions> measured_options(Context& context, const Options& options,
   return plan;
 }
 
+// With --effort best, columns make good each other's errors by what enters the products, recorded
+// in that folder. Null otherwise.
+Result<Recorded> recorded_inputs(Context& context, const Options& options, const OpenedModel& model,
+                                 const std::string& folder) {
+  if (options.effort != "best") return nullptr;
+  CalibrationArguments arguments;
+  arguments.engine.memory = options.memory;
+  return record_inputs(context, options.model, model, arguments, folder);
+}
+
+Result<allocate::Plan> plan_with(const Recorded& recorded, Result<allocate::Plan> plan) {
+  if (!plan || recorded == nullptr) return plan;
+  return allocate::with_feedback(*plan, recorded->digest(), [&](const std::string& tensor) {
+    return recorded->find(tensor).has_value();
+  });
+}
+
+// Gigabytes that verification needed last.
+Status forget(Context& context, const Recorded& recorded) {
+  return recorded == nullptr ? Status() : remove_record(context, recorded->folder());
+}
+
 Result<int> fit_one(Context& context, const Options& options) {
   io::Storage& storage = *context.storage;
   const std::string out = with_budget(options.out, split_budgets(options.plan.budget).at(0));
@@ -199,7 +228,9 @@ Result<int> fit_one(Context& context, const Options& options) {
                 measured_options(context, options, model,
                                  options.analysis.empty() ? folder + "/sensitivity.json"
                                                           : sensitivity_path(options.analysis)));
-  if (options.measures()) timings.measure = measure_watch.seconds();
+  SLUICE_ASSIGN(const Recorded recorded,
+                recorded_inputs(context, options, model, record_path(out)));
+  if (options.effort == "best") timings.measure = measure_watch.seconds();
   Stopwatch analyze_watch;
   // The analysis lies in the output folder, unless the user named a file to reuse.
   SLUICE_ASSIGN(
@@ -209,12 +240,14 @@ Result<int> fit_one(Context& context, const Options& options) {
                    best_formats(options)));
   timings.analyze = analyze_watch.seconds();
   Stopwatch plan_watch;
-  SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, plan_options));
+  SLUICE_ASSIGN(allocate::Plan plan,
+                plan_with(recorded, run_plan(context, analysis, plan_options)));
   timings.plan = plan_watch.seconds();
 
   Output output{out, std::move(plan), timings};
-  if (auto made = make_output(context, model, analysis, *claim, output); !made)
+  if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
     return failed(context, output, std::move(made).error());
+  SLUICE_TRY(forget(context, recorded));
   if (context.options.json)
     context.print_json(output_json(output, context));
   else
@@ -263,13 +296,14 @@ Status check_outputs(Context& context, const Options& options,
 Result<std::vector<Output>> plan_outputs(Context& context, const Options& options,
                                          const PlanOptions& plan_options,
                                          const analyze::Analysis& analysis,
+                                         const Recorded& recorded,
                                          const std::vector<std::string>& budgets) {
   std::vector<Output> outputs;
   for (const std::string& budget : budgets) {
     PlanOptions wanted = plan_options;
     wanted.budget = budget;
     Stopwatch watch;
-    SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, wanted));
+    SLUICE_ASSIGN(allocate::Plan plan, plan_with(recorded, run_plan(context, analysis, wanted)));
     Timings timings;
     timings.plan = watch.seconds();
     Output output{with_budget(pattern_of(options.out), budget), std::move(plan), timings};
@@ -311,19 +345,22 @@ Result<int> fit_several(Context& context, const Options& options,
                                : options.analysis;
   SLUICE_ASSIGN(const PlanOptions plan_options,
                 measured_options(context, options, model, sensitivity_path(path)));
+  SLUICE_ASSIGN(const Recorded recorded,
+                recorded_inputs(context, options, model, record_path(path)));
   SLUICE_ASSIGN(const analyze::Analysis analysis,
                 run_analysis(context, model, path, best_formats(options)));
   SLUICE_ASSIGN(std::vector<Output> outputs,
-                plan_outputs(context, options, plan_options, analysis, budgets));
+                plan_outputs(context, options, plan_options, analysis, recorded, budgets));
   for (Output& output : outputs) {
     if (output.done_before) continue;
     context.console->info(output.out);
     SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(*context.storage, output.out));
     if (!claim->published())
       SLUICE_TRY(convert::begin_unfinished(*context.storage, *model.checkpoint, output.out));
-    if (auto made = make_output(context, model, analysis, *claim, output); !made)
+    if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
       return failed(context, output, std::move(made).error());
   }
+  SLUICE_TRY(forget(context, recorded));
   if (context.options.json) {
     Json list = Json::array();
     for (const Output& output : outputs) {
@@ -368,8 +405,9 @@ void add_fit(CLI::App& app, Action& action) {
   command
       ->add_option("--effort", options->effort,
                    "fast: encoders as MLX's alone; normal: also the searching one for 2 to 4 bits; "
-                   "best: for all formats, and a plan by sensitivities measured on text that the "
-                   "model writes itself, which says what time and memory it takes before it starts")
+                   "best: for all formats, a plan by sensitivities measured on text that the model "
+                   "writes itself, and codes that make good each other's errors on it; says what "
+                   "time, memory and disk that takes before it starts")
       ->check(CLI::IsMember({"fast", "normal", "best"}))
       ->capture_default_str();
   command->add_option("--memory", options->memory,
