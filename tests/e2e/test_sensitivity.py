@@ -119,7 +119,10 @@ class Measuring(support.TestCase):
             result = sluice_json(*arguments)
             plan = json.loads((out / "sluice.json").read_text())["plan"]
             encoders = {t["encoder"] for t in plan["tensors"] if t["quantizable"]}
-            self.assertEqual("best" in encoders, effort != "fast")
+            self.assertEqual("best" in encoders, effort == "normal")
+            self.assertEqual("feedback" in encoders, effort == "best")
+            # What products were recorded with is as large as the model, and not kept.
+            self.assertFalse(Path(f"{out}.activations").exists())
             self.assertEqual("predicted_kl" in plan, effort == "best")
             self.assertEqual((out / "sensitivity.json").exists(), effort == "best")
             self.assertEqual(result["run"]["measure_s"] > 0, effort == "best")

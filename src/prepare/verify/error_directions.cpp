@@ -13,9 +13,10 @@ namespace {
 using allocate::PlannedTensor;
 using numerics::DType;
 
-// Looking at a matrix takes some 600 operations for each element of its sample: 0.03 s on one
-// thread, less than what a disk takes to deliver the matrix of a large model.
-constexpr uint64_t kSampleElements = 1 << 20;
+// Looking at a matrix takes some 600 operations for each element of its sample. An eighth of the
+// matrix, up to where chance tells little more: less time than a disk takes to deliver the matrix.
+constexpr uint64_t kSampleShare = 8;
+constexpr uint64_t kSampleElementsEnough = 1 << 18, kSampleElementsUsual = 1 << 20;
 // Fewer rows would not tell a direction from chance; longer ones take too much memory.
 constexpr uint64_t kSampleRowsMin = 64;
 constexpr uint64_t kSampleElementsMax = 4 << 20;
@@ -57,7 +58,9 @@ void subtract_source(std::span<const float> row, DType dtype, std::span<float> o
 
 RowSample::RowSample(uint64_t rows, uint64_t columns) : rows_(rows) {
   if (rows < kFollowedDirections || columns < kFollowedDirections) return;
-  const uint64_t count = std::min(rows, std::max(kSampleElements / columns, kSampleRowsMin));
+  const uint64_t elements =
+      std::clamp(rows * columns / kSampleShare, kSampleElementsEnough, kSampleElementsUsual);
+  const uint64_t count = std::min(rows, std::max(elements / columns, kSampleRowsMin));
   if (count * columns > kSampleElementsMax) return;
   if (white_share(count, columns) * kConcentration < 1) count_ = count;
 }

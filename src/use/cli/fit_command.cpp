@@ -44,6 +44,10 @@ struct Output {
 // Where the inputs of products are recorded for what is made under that name.
 std::string record_path(const std::string& name) { return name + ".activations"; }
 
+// Modules of one role and depth are measured together where one by one would take longer; `analyze`
+// has no such limit.
+constexpr double kMeasuringMinutes = 30;
+
 constexpr std::string_view kPlaceholder = "{budget}";
 constexpr uint64_t kRecordBytesMax = 256ull << 20;
 
@@ -183,7 +187,10 @@ Result<PlanOptions> measured_options(Context& context, const Options& options,
                                      const OpenedModel& model, const std::string& table) {
   PlanOptions plan = options.plan;
   if (!options.measures()) return plan;
-  const SensitivityArguments arguments{.text = std::string(kDataFree), .memory = options.memory};
+  SensitivityArguments arguments;
+  arguments.text = kDataFree;
+  arguments.minutes = kMeasuringMinutes;
+  arguments.memory = options.memory;
   SLUICE_TRY(measure_to_file(context, options.model, model, arguments, table));
   plan.sensitivity = table;
   return plan;
@@ -206,9 +213,10 @@ Result<allocate::Plan> plan_with(const Recorded& recorded, Result<allocate::Plan
   });
 }
 
-// Gigabytes that verification needed last.
-Status forget(Context& context, const Recorded& recorded) {
-  return recorded == nullptr ? Status() : remove_record(context, recorded->folder());
+// Gigabytes that verification needed last, unless they lie beside an analysis to be used again.
+Status forget(Context& context, const Options& options, const Recorded& recorded) {
+  if (recorded == nullptr || !options.analysis.empty()) return {};
+  return remove_record(context, recorded->folder());
 }
 
 Result<int> fit_one(Context& context, const Options& options) {
@@ -229,7 +237,8 @@ Result<int> fit_one(Context& context, const Options& options) {
                                  options.analysis.empty() ? folder + "/sensitivity.json"
                                                           : sensitivity_path(options.analysis)));
   SLUICE_ASSIGN(const Recorded recorded,
-                recorded_inputs(context, options, model, record_path(out)));
+                recorded_inputs(context, options, model,
+                                record_path(options.analysis.empty() ? out : options.analysis)));
   if (options.effort == "best") timings.measure = measure_watch.seconds();
   Stopwatch analyze_watch;
   // The analysis lies in the output folder, unless the user named a file to reuse.
@@ -247,7 +256,7 @@ Result<int> fit_one(Context& context, const Options& options) {
   Output output{out, std::move(plan), timings};
   if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
     return failed(context, output, std::move(made).error());
-  SLUICE_TRY(forget(context, recorded));
+  SLUICE_TRY(forget(context, options, recorded));
   if (context.options.json)
     context.print_json(output_json(output, context));
   else
@@ -360,7 +369,7 @@ Result<int> fit_several(Context& context, const Options& options,
     if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
       return failed(context, output, std::move(made).error());
   }
-  SLUICE_TRY(forget(context, recorded));
+  SLUICE_TRY(forget(context, options, recorded));
   if (context.options.json) {
     Json list = Json::array();
     for (const Output& output : outputs) {
