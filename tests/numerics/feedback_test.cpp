@@ -117,7 +117,7 @@ TEST(Weighted, LowersTheWeightedErrorBelowThatOfBest) {
 // Rows x of inputs that are mixtures of a few, and their moments.
 struct Inputs {
   size_t columns = 0;
-  std::vector<float> rows, moments;
+  std::vector<float> rows = {}, moments = {};
 };
 
 Inputs mixed_inputs(size_t columns, size_t sources, size_t count, std::mt19937& random) {
