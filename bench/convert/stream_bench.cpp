@@ -142,8 +142,8 @@ Status write_copy(const Job& job, const Output& output, const std::string& copy)
   stream::OutputLayout layout;
   layout.shards.resize(files.size());
   for (const auto& tensors : output.tensors) layout.places.push_back({tensors[0].file});
-  SLUICE_ASSIGN(const auto journal, stream::Journal::open(*job.storage, copy + "/journal",
-                                                          [](const Json&) { return Status(); }));
+  SLUICE_ASSIGN(const auto journal, io::Journal::open(*job.storage, copy + "/journal",
+                                                      [](const Json&) { return Status(); }));
   std::vector<std::optional<convert::ModuleResult>> results(job.modules.size());
   convert::Checkpointer checkpointer(layout, files, *journal, results,
                                      convert::ConvertOptions().bytes_per_checkpoint);

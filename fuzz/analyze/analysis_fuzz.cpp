@@ -8,7 +8,7 @@
 #include "allocation_bound.h"
 #include "analyze/analysis.h"
 #include "base/json.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const sluice::fuzz::AllocationBound bound(size);
@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t end = std::min(text.find('\n'), text.size());
     const auto record = parse_json(text.substr(0, end), "fuzz");
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (record) file += stream::journal_line(*record);
+    if (record) file += io::journal_line(*record);
   }
   const auto bytes = std::as_bytes(std::span(file));
   const auto analysis =

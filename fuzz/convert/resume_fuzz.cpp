@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "convert/conversions.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace {
 
@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t end = std::min(text.find('\n'), text.size());
     const auto record = parse_json(text.substr(0, end), "fuzz");
     text.remove_prefix(std::min(end + 1, text.size()));
-    if (record) journal += stream::journal_line(*record);
+    if (record) journal += io::journal_line(*record);
   }
   io::MemoryStorage storage;
   test::make_work_folder(storage);

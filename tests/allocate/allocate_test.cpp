@@ -190,6 +190,20 @@ TEST_P(MakePlan, MaxCostBoundsTheObjective) {
   EXPECT_FALSE(make_plan(items_, request_for(MaxCostTarget{-1}), size_.function()).has_value());
 }
 
+TEST_P(MakePlan, MeasuredSensitivitiesPredictTheDivergence) {
+  PlanRequest request = request_for(BitsTarget{5});
+  EXPECT_FALSE(make_plan(items_, request, size_.function())->data().predicted_kl.has_value());
+  request.sensitivity.in_nats = true;
+  const Plan plan = *make_plan(items_, request, size_.function());
+  ASSERT_TRUE(plan.data().predicted_kl.has_value());
+  EXPECT_DOUBLE_EQ(*plan.data().predicted_kl, plan.data().cost);
+  request.settings.objective = Objective::kNrmseLinear;
+  const Plan linear = *make_plan(items_, request, size_.function());
+  ASSERT_TRUE(linear.data().predicted_kl.has_value());
+  EXPECT_GE(*linear.data().predicted_kl, *plan.data().predicted_kl * (1 - 1e-9));
+  EXPECT_NE(*linear.data().predicted_kl, linear.data().cost);
+}
+
 TEST_P(MakePlan, SameInputSameFile) {
   const auto text = [&] {
     return plan_to_json(*make_plan(items_, request_for(BitsTarget{4.5}), size_.function()));

@@ -79,6 +79,7 @@ TEST(Plan, JsonRoundTrip) {
   PlanData data = example();
   for (const double floor : {9.0, -kInfinity}) {
     data.sqnr_floor_db = floor;
+    if (floor != 9) data.predicted_kl = data.cost;
     const Plan plan = *Plan::create(data);
     const std::string text = plan_to_json(plan);
     const auto read = plan_from_json(text, "plan.json");
@@ -169,6 +170,8 @@ TEST(Plan, CannotContradictItself) {
       {"negative or not finite", [](PlanData& d) { d.tensors[1].error.squared_error = -1; }},
       {"negative or not finite", [](PlanData& d) { d.tensors[1].alpha = std::nan(""); }},
       {"weighted error", [](PlanData& d) { d.tensors[1].alpha = 3; }},
+      {"predicted divergence", [](PlanData& d) { d.predicted_kl = d.cost * 1.01; }},
+      {"predicted divergence", [](PlanData& d) { d.predicted_kl = std::nan(""); }},
       {"bound", [](PlanData& d) { d.bound = d.cost * 1.5; }},
       {"finite", [](PlanData& d) { d.cost = kInfinity; }},
       {"objective", [](PlanData& d) { d.objective = "perplexity"; }},

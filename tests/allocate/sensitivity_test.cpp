@@ -49,6 +49,20 @@ TEST(Sensitivity, MeasuredModulesReplaceThePrior) {
   EXPECT_NE(table->id(), builtin_sensitivity().id());
 }
 
+TEST(Sensitivity, OnlyNatsPredictDivergence) {
+  EXPECT_FALSE(builtin_sensitivity().in_nats);
+  const auto in = [](std::string_view unit) {
+    return parse_sensitivity(fmt::format(R"({{"version": 1, "name": "x", "unit": {}}})", unit),
+                             "user.json");
+  };
+  ASSERT_TRUE(in("\"nats\"").has_value());
+  EXPECT_TRUE(in("\"nats\"")->in_nats);
+  ASSERT_FALSE(in("\"bits\"").has_value());
+  EXPECT_EQ(in("\"bits\"").error().code, ErrorCode::kUnsupported);
+  ASSERT_FALSE(in("3").has_value());
+  EXPECT_EQ(in("3").error().code, ErrorCode::kCorrupt);
+}
+
 TEST(Sensitivity, DamagedTablesAreRefused) {
   for (const char* text : {
            "",

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "analyze/analyses.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace sluice::analyze {
 namespace {
@@ -62,7 +62,7 @@ Result<Analysis> load(std::string_view text) {
 
 std::string file_of(const std::vector<Json>& records) {
   std::string text;
-  for (const Json& record : records) text += stream::journal_line(record);
+  for (const Json& record : records) text += io::journal_line(record);
   return text;
 }
 

@@ -9,8 +9,8 @@
 #include "analyze/analysis.h"
 #include "families/recipe.h"
 #include "io/checkpoint.h"
+#include "io/journal.h"
 #include "io/storage.h"
-#include "stream/journal.h"
 
 namespace sluice {
 namespace {
@@ -64,7 +64,7 @@ Status fabricate(const std::string& model, const std::string& out) {
   SLUICE_ASSIGN(const auto checkpoint, io::open_checkpoint(model));
   SLUICE_ASSIGN(const families::ModelMap map, families::map_model(*checkpoint, ""));
   const auto storage = io::local_storage();
-  SLUICE_ASSIGN(const auto journal, stream::Journal::open(*storage, out, [](const Json&) -> Status {
+  SLUICE_ASSIGN(const auto journal, io::Journal::open(*storage, out, [](const Json&) -> Status {
                   return fail(ErrorCode::kInvalidArgument, "the output exists already");
                 }));
   analyze::AnalysisHeader header;

@@ -183,6 +183,23 @@ class Report(unittest.TestCase):
         shutil.copy(self.out / "verify.json", out / "verify.json")
         self.assertIn("out of date", self.report(out).text)
 
+    def test_what_to_watch(self):
+        analysis = self.out / "analysis.jsonl"
+        # Six bits come to about 36 dB.
+        for floor, warned in (("9", False), ("35", True)):
+            plan = ("plan", analysis, "--min-safe", "--configs", "6/64,16-bit",
+                    "--sqnr-floor", floor)
+            safety = json.loads(sluice(*plan, "--json").stdout)["summary"]["safety"]
+            self.assertEqual(safety["floor_db"], float(floor))
+            self.assertEqual(safety["near_floor_count"] > 0, warned)
+            self.assertEqual(safety["weak_experts"], [])
+            text = sluice(*plan).stdout
+            self.assertEqual("  warning: model." in text, warned)
+            self.assertEqual("No module within 3 dB of the floor" in text, not warned)
+        record = json.loads((self.out / "verify.json").read_text())
+        self.assertGreater(record["directions_measured"], 0)
+        self.assertIn("safety", self.report(self.out).ids)
+
     def test_sweep(self):
         analysis = self.out / "analysis.jsonl"
         sweep = json.loads(sluice("plan", analysis, "--sweep", "--json").stdout)

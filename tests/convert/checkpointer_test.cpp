@@ -105,7 +105,7 @@ class CheckpointerTest : public ::testing::Test {
     results_.resize(4);
     for (const char* name : {"a", "b"})
       files_.push_back(*storage_.open(name, io::OpenMode::kCreateNew));
-    journal_ = *stream::Journal::open(storage_, "journal", [](const Json&) { return Status(); });
+    journal_ = *io::Journal::open(storage_, "journal", [](const Json&) { return Status(); });
   }
   Checkpointer make() { return {layout_, files_, *journal_, results_, 20}; }
 
@@ -115,7 +115,7 @@ class CheckpointerTest : public ::testing::Test {
   stream::OutputLayout layout_;
   std::vector<std::optional<ModuleResult>> results_;
   std::vector<std::unique_ptr<io::WritableFile>> files_;
-  std::unique_ptr<stream::Journal> journal_;
+  std::unique_ptr<io::Journal> journal_;
 };
 
 TEST_F(CheckpointerTest, SyncsBeforeItJournals) {

@@ -37,6 +37,29 @@ TEST(Scores, DivergenceIsZeroOfEqualsAndKnownOfTwo) {
   EXPECT_NEAR(kl_divergence(certain, q), std::log(4.0), 1e-7);
 }
 
+TEST(Scores, RoundedReferencesHideNoSmallDivergence) {
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 2);
+  std::uniform_real_distribution<float> step(-1.5e-4f, 1.5e-4f);
+  double exact = 0, rounded = 0;
+  for (int row = 0; row < 50; ++row) {
+    std::vector<float> p(300), q(300), stored(300);
+    for (size_t i = 0; i < p.size(); ++i) {
+      p[i] = normal(random);
+      q[i] = p[i] + 0.002f * normal(random);
+    }
+    log_softmax(p);
+    log_softmax(q);
+    for (size_t i = 0; i < p.size(); ++i) stored[i] = p[i] + step(random);
+    exact += kl_divergence(p, q);
+    rounded += kl_divergence(stored, q);
+  }
+  EXPECT_NEAR(exact / 50, 8e-6, 4e-6);  // far below the steps
+  EXPECT_NEAR(rounded / exact, 1, 0.02);
+}
+
 TEST(Scores, TheFirstOfEqualsIsLargest) { EXPECT_EQ(largest(std::vector<float>{1, 5, 5, 2}), 1u); }
 
 TEST(Summaries, PerplexityOfEqualWindows) {

@@ -10,6 +10,7 @@
 #include "report/html.h"
 #include "report/inputs.h"
 #include "report/panels.h"
+#include "report/safety.h"
 #include "report/scale.h"
 #include "report/tables.h"
 
@@ -78,8 +79,8 @@ TEST(Page, HasEverySectionOfADensePlan) {
   input.stages = {{"analyze", 2.0, 1'000'000'000}, {"plan", 0.1, 0}};
   input.run = {{"peak memory", "30.0 MB"}};
   const std::string page = report_page(input);
-  for (const char* id : {"curve", "map", "formats", "error", "weakest", "roles", "verification",
-                         "run", "origin", "modules"})
+  for (const char* id : {"curve", "map", "formats", "error", "weakest", "safety", "roles",
+                         "verification", "run", "origin", "modules"})
     EXPECT_EQ(count(page, fmt::format("<section id=\"{}\">", id)), 1u) << id;
   EXPECT_EQ(count(page, "<section id=\"experts\">"), 0u);
   // One cell for each of 7 roles in 30 layers, one for the embedding and one for the norms.
@@ -97,6 +98,35 @@ TEST(Page, NamesTheWorstExperts) {
   EXPECT_EQ(count(expert_panels(views), "<figure"), 3u);
   EXPECT_EQ(count(experts_table(views), "<tr>"), 1u + 12);
   EXPECT_NE(experts_table(views).find("1.00 dB</td>"), std::string::npos);  // as synthesised
+}
+
+TEST(Page, WarnsOfWhatMayFail) {
+  ReportInput input = test::dense_input();
+  allocate::PlanData data = input.plan->data();
+  data.sqnr_floor_db = 20;  // at which modules of four bits are near it
+  input.plan = allocate::Plan::create(std::move(data)).value();
+  const auto warnings = plan_warnings(*input.plan, 4);
+  ASSERT_EQ(warnings.size(), 5u);
+  EXPECT_NE(warnings.front().message.find("dB above the floor of 20 dB"), std::string::npos);
+  EXPECT_TRUE(warnings.back().subject.empty());
+  EXPECT_NE(warnings.back().message.find("more modules near the floor"), std::string::npos);
+  input.verification->directions_measured = 3;
+  input.verification->concentrated = {{"a.weight", {}, 0.1, 0.05}, {"b.weight", 7, 0.2, 0.05}};
+  const std::string section = safety_section(input);
+  EXPECT_NE(section.find(warnings.front().subject), std::string::npos);
+  EXPECT_LT(section.find("expert 7: 20.0 % of the error in 8 directions, of noise 5.0 %"),
+            section.find("10.0 % of the error in 8 directions, of noise 5.0 %"));
+}
+
+TEST(Page, SaysThatThereIsNothingToWatch) {
+  ReportInput input = test::dense_input();
+  EXPECT_TRUE(plan_warnings(*input.plan, 4).empty());
+  EXPECT_NE(safety_section(input).find("No module within 3 dB"), std::string::npos);
+  EXPECT_EQ(safety_section(input).find("directions"), std::string::npos);
+  input.verification->directions_measured = 3;
+  EXPECT_NE(safety_section(input).find("directions"), std::string::npos);
+  input.plan.reset();
+  EXPECT_TRUE(safety_section(input).empty());
 }
 
 TEST(Page, LeavesOutWhatItHasNoFiguresFor) {
@@ -158,6 +188,8 @@ TEST(Page, StringsFromFilesStayText) {
   input.verification->passed = false;
   input.verification->finding_count = 1;
   input.verification->findings = {{evil, evil}};
+  input.verification->directions_measured = 1;
+  input.verification->concentrated = {{evil, 1, 0.5, 0.1}};
   input.stages = {{evil, 1, 1000}};
   input.run = input.origin = {{evil, evil}};
   const std::string page = report_page(input);

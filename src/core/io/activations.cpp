@@ -128,6 +128,12 @@ uint64_t moment_file_bytes(const ActivationInput& input) {
   return input.experts * section_bytes(input.columns);
 }
 
+uint64_t record_bytes(const ActivationManifest& manifest) {
+  uint64_t bytes = 0;
+  for (const ActivationInput& input : manifest.inputs) bytes += moment_file_bytes(input);
+  return bytes;
+}
+
 Status begin_activations(Storage& storage, const std::string& folder,
                          const ActivationManifest& manifest) {
   if (!storage.exists(folder)) SLUICE_TRY(storage.create_directory(folder));

@@ -20,9 +20,9 @@ namespace sluice::io {
 
 // One input: what the products with these weights have in common.
 struct ActivationInput {
-  std::vector<std::string> weights;  // tensor names of output modules
-  uint64_t columns = 0;              // a multiple of 32
-  uint64_t experts = 1;              // > 1: each expert of the weights has moments of its own
+  std::vector<std::string> weights = {};  // tensor names of output modules
+  uint64_t columns = 0;                   // a multiple of 32
+  uint64_t experts = 1;                   // > 1: each expert of the weights has moments of its own
   bool operator==(const ActivationInput&) const = default;
 };
 
@@ -43,6 +43,7 @@ struct Moments {
 
 // What one input takes in its file, digests included.
 uint64_t moment_file_bytes(const ActivationInput& input);
+uint64_t record_bytes(const ActivationManifest& manifest);  // of all its moments
 
 // Makes the folder, or checks that what is there belongs to the same record. kInvalidArgument for
 // another model's or text's.

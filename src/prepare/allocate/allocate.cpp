@@ -272,6 +272,7 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
                             candidate.worst_expert, item.source});
   }
   for (const PricedUniform& plan : chosen.uniform) data.uniform.push_back(plan.row);
+  if (!mint && request.sensitivity.in_nats) data.predicted_kl = squared_cost(data.tensors);
   return Plan::create(std::move(data));
 }
 

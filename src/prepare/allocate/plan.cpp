@@ -136,17 +136,24 @@ Status check_settings(const PlanData& data) {
 
 // Requires tensors that have been checked.
 Status check_cost(const PlanData& data) {
-  const bool linear = data.objective == "nrmse-linear";
-  double cost = 0;
-  for (const PlannedTensor& tensor : data.tensors) {
-    if (tensor.alpha == 0) continue;
-    const double squared = nrmse_squared(tensor.error);
-    cost += tensor.alpha * (linear ? std::sqrt(squared) : squared);
+  const auto differ = [](double a, double b) {
+    constexpr double kTolerance = 1e-9;
+    return !(std::abs(a - b) <= kTolerance * std::max(a, b));
+  };
+  const double squared = squared_cost(data.tensors);
+  double cost = squared;
+  if (data.objective == "nrmse-linear") {
+    cost = 0;
+    for (const PlannedTensor& tensor : data.tensors)
+      if (tensor.alpha != 0) cost += tensor.alpha * std::sqrt(nrmse_squared(tensor.error));
   }
-  constexpr double kTolerance = 1e-9;
-  if (!(std::abs(cost - data.cost) <= kTolerance * std::max(cost, data.cost)))
+  if (differ(cost, data.cost))
     return fail(ErrorCode::kInvalidArgument,
                 "plan: tensors add up to a weighted error of {}, not {}", cost, data.cost);
+  if (data.predicted_kl && differ(squared, *data.predicted_kl))
+    return fail(ErrorCode::kInvalidArgument,
+                "plan: tensors add up to a predicted divergence of {}, not {}", squared,
+                *data.predicted_kl);
   return {};
 }
 
@@ -211,6 +218,13 @@ Result<Plan> with_feedback(const Plan& plan, const Digest& activations,
 const PlannedTensor* Plan::find(std::string_view tensor_name) const {
   const auto found = state_->by_name.find(std::string(tensor_name));
   return found == state_->by_name.end() ? nullptr : &state_->data.tensors[found->second];
+}
+
+double squared_cost(std::span<const PlannedTensor> tensors) {
+  double cost = 0;
+  for (const PlannedTensor& tensor : tensors)
+    if (tensor.alpha != 0) cost += tensor.alpha * nrmse_squared(tensor.error);
+  return cost;
 }
 
 double bits_per_weight(const Plan& plan) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -66,6 +67,9 @@ struct PlanData {
   double sqnr_floor_db = 0;  // −infinity: none
   double cost = 0;           // Σ αᵢ·NRMSEᵢ² of the plan
   double bound = 0;          // no plan within the budget costs less; ≤ cost
+  // The divergence from the original that measured sensitivities predict, Σ αᵢ·NRMSEᵢ² in nats per
+  // token; nothing under other tables.
+  std::optional<double> predicted_kl = {};
   double gap() const { return cost > bound ? (cost - bound) / cost : 0; }
 
   Digest source;    // Checkpoint::identity_digest
@@ -125,6 +129,9 @@ std::string plan_to_json(const Plan& plan);
 Result<Plan> plan_from_json(std::string_view text, std::string_view label);
 
 // ---- Summaries ----
+
+// Σ αᵢ·NRMSEᵢ².
+double squared_cost(std::span<const PlannedTensor> tensors);
 
 double bits_per_weight(
     const Plan& plan);  // of all tensors, headers not counted; 0 without elements

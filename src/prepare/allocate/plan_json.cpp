@@ -158,10 +158,10 @@ Result<UniformPlan> uniform_from_json(const Json& json, std::string_view label) 
 
 Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   SLUICE_TRY(only_keys(
-      json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes", "tensor_bytes",
-             "elements", "objective", "method",  "configs",      "sensitivity", "sqnr_floor_db",
-             "cost",     "bound",     "source",  "analysis",     "family",      "dtype",
-             "parity",   "tensors",   "uniform", "only_layers",  "activations"},
+      json, {"kind",     "version",   "digest",  "budget_bytes", "exact_bytes",  "tensor_bytes",
+             "elements", "objective", "method",  "configs",      "sensitivity",  "sqnr_floor_db",
+             "cost",     "bound",     "source",  "analysis",     "family",       "dtype",
+             "parity",   "tensors",   "uniform", "only_layers",  "predicted_kl", "activations"},
       label));
   PlanData data;
   SLUICE_ASSIGN(data.budget_bytes, size_at(json, "budget_bytes", label));
@@ -182,6 +182,9 @@ Result<PlanData> content_from_json(const Json& json, std::string_view label) {
   SLUICE_ASSIGN(data.parity, json_string(json, "parity", label));
   if (json.contains("only_layers")) {
     SLUICE_ASSIGN(data.only_layers, json_string(json, "only_layers", label));
+  }
+  if (json.contains("predicted_kl")) {
+    SLUICE_ASSIGN(data.predicted_kl, json_number(json, "predicted_kl", label));
   }
   if (json.contains("activations")) {
     SLUICE_ASSIGN(data.activations, digest_at(json, "activations", label));
@@ -233,6 +236,8 @@ Json plan_content_to_json(const PlanData& data) {
             {"uniform", std::move(uniform)}};
   // Written where they say something, so that other plans stay as they were.
   if (!data.only_layers.empty()) json["only_layers"] = data.only_layers;
+  // Under measured sensitivities alone, likewise.
+  if (data.predicted_kl) json["predicted_kl"] = *data.predicted_kl;
   if (data.activations != Digest{}) json["activations"] = data.activations.hex();
   return json;
 }

@@ -52,6 +52,15 @@ Result<SensitivityTable> parse_sensitivity(std::string_view text, std::string_vi
   SensitivityTable table;
   SLUICE_ASSIGN(table.name, json_string(json, "name", label));
   table.digest = digest_of(dump_json(json));
+  if (json_find(json, "unit") != nullptr) {
+    SLUICE_ASSIGN(const std::string unit, json_string(json, "unit", label));
+    if (unit != "nats")
+      return fail(
+          ErrorCode::kUnsupported,
+          "{}: weights are in \"{}\"; this program knows \"nats\" and tables without a unit", label,
+          unit);
+    table.in_nats = true;
+  }
 
   if (json_find(json, "default") != nullptr) {
     SLUICE_ASSIGN(const Json* object, json_object(json, "default", label));

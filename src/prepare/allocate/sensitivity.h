@@ -30,6 +30,9 @@ struct SensitivityTable {
   double last_layer_factor = 1;
   // Item::tensor_name → α, used as it is: measured sensitivities.
   std::map<std::string, double, std::less<>> modules;
+  // Whether weights are nats of KL divergence for each unit of NRMSE², so that a plan's cost
+  // predicts its divergence from the original; else their unit means nothing.
+  bool in_nats = false;
   Digest digest;  // of the table's content
 
   std::string id() const;  // "prior-1@0123456789abcdef"

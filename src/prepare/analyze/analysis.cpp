@@ -5,7 +5,7 @@
 #include <limits>
 #include <span>
 
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace sluice::analyze {
 namespace {
@@ -228,7 +228,7 @@ Result<Analysis> load_analysis(const io::ByteSource& source) {
   bool complete = false;
   uint64_t count = 0;
   Hasher hasher;
-  const auto end = stream::read_journal(source, [&](const Json& record) -> Status {
+  const auto end = io::read_journal(source, [&](const Json& record) -> Status {
     hasher.update(dump_json(record));
     if (count++ == 0) {
       SLUICE_ASSIGN(analysis.header, header_from_json(record, source.label()));

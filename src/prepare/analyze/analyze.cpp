@@ -5,11 +5,11 @@
 #include <memory>
 #include <unordered_map>
 
+#include "io/journal.h"
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "numerics/block_codec.h"
 #include "numerics/squared_sum.h"
-#include "stream/journal.h"
 #include "stream/output_layout.h"
 #include "stream/stream.h"
 #include "stream/values.h"
@@ -79,7 +79,7 @@ struct ModuleState {
 class AnalyzeVisitor : public stream::Visitor {
  public:
   AnalyzeVisitor(const io::Checkpoint& checkpoint, const families::ModelMap& map,
-                 const AnalyzeOptions& options, stream::Journal& journal)
+                 const AnalyzeOptions& options, io::Journal& journal)
       : checkpoint_(checkpoint),
         map_(map),
         options_(options),
@@ -113,7 +113,7 @@ class AnalyzeVisitor : public stream::Visitor {
   const families::ModelMap& map_;
   const AnalyzeOptions& options_;
   const kernels::KernelTable& kernels_;
-  stream::Journal& journal_;
+  io::Journal& journal_;
   std::vector<Scratch> scratch_;
   Mutex mutex_;
   // Exists from a module's first block to its last, so that memory does not grow with the model.
@@ -417,7 +417,7 @@ Result<uint64_t> analyze_part(io::Storage& storage, const io::Checkpoint& checkp
   const AnalysisHeader header = make_header(checkpoint, map, options);
   SLUICE_ASSIGN(const auto lock, storage.lock(path));
   Progressed progressed;
-  SLUICE_ASSIGN(const auto journal, stream::Journal::open(storage, path, [&](const Json& record) {
+  SLUICE_ASSIGN(const auto journal, io::Journal::open(storage, path, [&](const Json& record) {
                   return check_record(record, header, path, progressed);
                 }));
   if (!progressed.begun) {

@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "analyze/matrix_features.h"
+#include "io/journal.h"
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
-#include "stream/journal.h"
 #include "stream/stream.h"
 #include "stream/values.h"
 
@@ -120,7 +120,7 @@ Json header_json(const io::Checkpoint& checkpoint, const ModelMap& map, uint64_t
 class FeatureJob {
  public:
   FeatureJob(const io::Checkpoint& checkpoint, const ModelMap& map, const FeatureOptions& options,
-             stream::Journal& journal, std::span<const uint32_t> modules)
+             io::Journal& journal, std::span<const uint32_t> modules)
       : checkpoint_(checkpoint),
         map_(map),
         options_(options),
@@ -183,7 +183,7 @@ class FeatureJob {
   const ModelMap& map_;
   const FeatureOptions& options_;
   const kernels::KernelTable& kernels_;
-  stream::Journal& journal_;
+  io::Journal& journal_;
   const std::span<const uint32_t> modules_;
   std::atomic<size_t> next_{0};
   std::atomic<bool> stopped_{false};
@@ -243,7 +243,7 @@ Result<FeatureSummary> write_features(io::Storage& storage, const io::Checkpoint
   const Json header = header_json(checkpoint, map, modules.size());
   SLUICE_ASSIGN(const auto lock, storage.lock(path));
   Found found;
-  SLUICE_ASSIGN(const auto journal, stream::Journal::open(storage, path, [&](const Json& record) {
+  SLUICE_ASSIGN(const auto journal, io::Journal::open(storage, path, [&](const Json& record) {
                   return check_record(record, header, path, found);
                 }));
   if (!found.begun) SLUICE_TRY(journal->append(header));

@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "analyze/analyze.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace sluice::analyze {
 namespace {
@@ -23,7 +23,7 @@ Result<PartFile> open_part(io::Storage& storage, const std::string& path) {
   SLUICE_ASSIGN(part.lock, storage.lock(path));
   SLUICE_ASSIGN(part.source, storage.open_source(path));
   uint64_t count = 0;
-  SLUICE_TRY(stream::read_journal(*part.source, [&](const Json& record) -> Status {
+  SLUICE_TRY(io::read_journal(*part.source, [&](const Json& record) -> Status {
     if (count++ == 0) {
       SLUICE_ASSIGN(part.header, header_from_json(record, path));
     } else if (record.contains("complete")) {
@@ -36,9 +36,9 @@ Result<PartFile> open_part(io::Storage& storage, const std::string& path) {
   return part;
 }
 
-Status append_records(const io::ByteSource& source, stream::Journal& out) {
+Status append_records(const io::ByteSource& source, io::Journal& out) {
   uint64_t count = 0;
-  SLUICE_TRY(stream::read_journal(source, [&](const Json& record) -> Status {
+  SLUICE_TRY(io::read_journal(source, [&](const Json& record) -> Status {
     if (count++ == 0 || record.contains("complete")) return {};
     return out.append(record);
   }));
@@ -81,7 +81,7 @@ Status write_joined(io::Storage& storage, const std::string& path,
   SLUICE_ASSIGN(const auto file, storage.open(path, io::OpenMode::kCreateOrOpen));
   SLUICE_TRY(file->truncate(0));
   SLUICE_ASSIGN(const auto journal,
-                stream::Journal::open(storage, path, [](const Json&) { return Status{}; }));
+                io::Journal::open(storage, path, [](const Json&) { return Status{}; }));
   AnalysisHeader header = parts.front().header;
   header.part = {};
   SLUICE_TRY(journal->append(header_to_json(header)));

@@ -26,8 +26,7 @@ Json result_to_json(uint32_t module, const ModuleResult& result) {
 
 Checkpointer::Checkpointer(const stream::OutputLayout& layout,
                            std::span<const std::unique_ptr<io::WritableFile>> files,
-                           stream::Journal& journal,
-                           std::vector<std::optional<ModuleResult>>& results,
+                           io::Journal& journal, std::vector<std::optional<ModuleResult>>& results,
                            uint64_t bytes_per_checkpoint)
     : layout_(layout),
       files_(files),

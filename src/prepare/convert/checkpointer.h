@@ -14,8 +14,8 @@
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "convert/staging.h"
+#include "io/journal.h"
 #include "io/storage.h"
-#include "stream/journal.h"
 #include "stream/output_layout.h"
 
 namespace sluice::convert {
@@ -29,7 +29,7 @@ class Checkpointer {
  public:
   // results: filled as modules become durable; not to be read before finish() or the end.
   Checkpointer(const stream::OutputLayout& layout,
-               std::span<const std::unique_ptr<io::WritableFile>> files, stream::Journal& journal,
+               std::span<const std::unique_ptr<io::WritableFile>> files, io::Journal& journal,
                std::vector<std::optional<ModuleResult>>& results, uint64_t bytes_per_checkpoint);
   // Waits for the checkpoint at hand; what was added since is not journalled.
   ~Checkpointer();
@@ -63,7 +63,7 @@ class Checkpointer {
 
   const stream::OutputLayout& layout_;
   const std::span<const std::unique_ptr<io::WritableFile>> files_;
-  stream::Journal& journal_;
+  io::Journal& journal_;
   std::vector<std::optional<ModuleResult>>& results_;
   const uint64_t bytes_per_checkpoint_;
   std::vector<std::atomic<uint64_t>> unflushed_;  // per shard, bytes since its last write-behind

@@ -10,11 +10,11 @@
 #include "convert/convert_visitor.h"
 #include "convert/parts.h"
 #include "convert/staging.h"
+#include "io/journal.h"
 #include "kernels/decode.h"
 #include "kernels/kernel_table.h"
 #include "sluice_version.h"
 #include "stream/feedback_factors.h"
-#include "stream/journal.h"
 #include "stream/stream.h"
 
 namespace sluice::convert {
@@ -28,10 +28,11 @@ using numerics::QuantFormat;
 using numerics::QuantMode;
 using stream::OutputLayout;
 
-// Beside shards and sidecars. The last four are fit's.
+// Beside shards and sidecars. Those behind sluice.json are fit's.
 constexpr std::string_view kOutputFiles[] = {"config.json",    "model.safetensors.index.json",
                                              "README.md",      "sluice.json",
-                                             "analysis.jsonl", "verify.json",
+                                             "analysis.jsonl", "sensitivity.json",
+                                             "verify.json",    "sensitivity.json.journal",
                                              "report.html",    "run.json"};
 
 std::string part_text(const std::string& only_layers) {
@@ -219,7 +220,7 @@ class Conversion {
   OutputLayout layout_;
   std::vector<std::optional<ModuleResult>> results_;  // of modules that are durable
   std::vector<std::unique_ptr<io::LockFile>> locks_;
-  std::unique_ptr<stream::Journal> journal_;
+  std::unique_ptr<io::Journal> journal_;
   std::vector<std::unique_ptr<io::WritableFile>> files_;
   bool journal_begun_ = false, journal_complete_ = false;
   ConvertSummary summary_;
@@ -285,7 +286,7 @@ Status Conversion::open_journal() {
   if (claim_ == nullptr) {
     SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
   }
-  SLUICE_ASSIGN(journal_, stream::Journal::open(storage_, path, [&](const Json& record) {
+  SLUICE_ASSIGN(journal_, io::Journal::open(storage_, path, [&](const Json& record) {
                   return take_record(record, options_.part, path);
                 }));
   if (journal_begun_) return {};
@@ -303,7 +304,7 @@ Status Conversion::take_parts(uint32_t parts) {
     SLUICE_ASSIGN(locks_.emplace_back(), storage_.lock(path));
     SLUICE_ASSIGN(const auto source, storage_.open_source(path));
     journal_begun_ = false;
-    SLUICE_TRY(stream::read_journal(
+    SLUICE_TRY(io::read_journal(
         *source, [&](const Json& record) { return take_record(record, part, path); }));
   }
   journal_begun_ = journal_complete_ = false;
@@ -585,7 +586,7 @@ Status begin_unfinished(io::Storage& storage, const io::Checkpoint& checkpoint,
   const Json header = checkpoint_header(checkpoint);
   bool first = true;
   SLUICE_ASSIGN(const auto journal,
-                stream::Journal::open(storage, path, [&](const Json& record) -> Status {
+                io::Journal::open(storage, path, [&](const Json& record) -> Status {
                   if (!std::exchange(first, false)) return {};
                   return check_header(record, header, out, path);
                 }));

@@ -12,8 +12,8 @@
 #include "convert/checkpointer.h"
 #include "convert/convert.h"
 #include "convert/staging.h"
+#include "io/journal.h"
 #include "kernels/kernel_table.h"
-#include "stream/journal.h"
 #include "stream/stream.h"
 
 namespace sluice::convert {
@@ -23,7 +23,7 @@ struct ConvertTargets {
   std::span<const allocate::PlannedTensor* const> planned;  // one per module
   const stream::OutputLayout& layout;
   std::span<const std::unique_ptr<io::WritableFile>> files;  // one per shard
-  stream::Journal& journal;
+  io::Journal& journal;
   std::vector<std::optional<ModuleResult>>& results;  // filled as modules become durable
 };
 

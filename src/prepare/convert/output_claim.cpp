@@ -1,6 +1,6 @@
 #include "convert/output_claim.h"
 
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace sluice::convert {
 
@@ -33,7 +33,7 @@ OutputClaim::~OutputClaim() {
 Result<bool> OutputClaim::journal_is_begun() const {
   SLUICE_ASSIGN(const auto journal, storage_.open_source(journal_path(out_)));
   bool begun = false;
-  SLUICE_TRY(stream::read_journal(*journal, [&](const Json& record) -> Status {
+  SLUICE_TRY(io::read_journal(*journal, [&](const Json& record) -> Status {
     begun = begun || record.contains("plan");
     return {};
   }));

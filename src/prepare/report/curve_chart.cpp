@@ -6,6 +6,7 @@
 #include "base/units.h"
 #include "report/data/embedded.h"
 #include "report/html.h"
+#include "report/labels.h"
 #include "report/scale.h"
 
 namespace sluice::report {
@@ -14,49 +15,6 @@ namespace {
 using Dot = CurveDots::Dot;
 
 constexpr int kDocumentWidth = 900, kDocumentHeight = 440;
-constexpr double kLabelHeight = 14, kLabelCharacter = 6.6;
-
-struct Box {
-  double left, top, right, bottom;
-  bool meets(const Box& other) const {
-    return left < other.right && other.left < right && top < other.bottom && other.top < bottom;
-  }
-};
-
-// Places labels beside their points where they cover nothing placed before.
-class Labels {
- public:
-  explicit Labels(const Box& area) : area_(area) {}
-  void keep_clear(double x, double y, double radius) {
-    taken_.push_back({x - radius, y - radius, x + radius, y + radius});
-  }
-  // Draws nothing when no place is free.
-  void add(std::string& svg, double x, double y, const std::string& text, std::string_view css) {
-    const double width = kLabelCharacter * static_cast<double>(text.size());
-    struct Place {
-      double dx, dy;
-      std::string_view anchor;
-    };
-    constexpr Place kPlaces[] = {{8, -5, "start"}, {8, 13, "start"}, {-8, -5, "end"},
-                                 {-8, 13, "end"},  {8, 4, "start"},  {-8, 4, "end"}};
-    for (const Place& place : kPlaces) {
-      const double left = place.anchor == "start" ? x + place.dx : x + place.dx - width;
-      const Box box{left, y + place.dy - kLabelHeight + 3, left + width, y + place.dy + 3};
-      if (box.left < area_.left || box.right > area_.right || box.top < area_.top ||
-          box.bottom > area_.bottom ||
-          std::ranges::any_of(taken_, [&](const Box& other) { return box.meets(other); }))
-        continue;
-      taken_.push_back(box);
-      put(svg, R"(<text x="{}" y="{}" text-anchor="{}" class="{}">{}</text>)",
-          coordinate(x + place.dx), coordinate(y + place.dy), place.anchor, css, escape(text));
-      return;
-    }
-  }
-
- private:
-  Box area_;
-  std::vector<Box> taken_;
-};
 
 std::string tip_of(const Dot& dot, std::string_view what) {
   return escape(what) + "&#10;" +

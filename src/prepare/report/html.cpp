@@ -7,6 +7,8 @@ namespace sluice::report {
 namespace {
 
 constexpr std::string_view kReplacement = "\xef\xbf\xbd";
+// The style cuts what is longer than this; the tip has all of it.
+constexpr size_t kNameCharacters = 52;
 
 // Length of the well-formed UTF-8 sequence at the start of text and its code point; 0: none.
 size_t decode_utf8(std::string_view text, uint32_t& code) {
@@ -59,6 +61,12 @@ std::string escape(std::string_view text) {
     text.remove_prefix(length == 0 ? 1 : length);
   }
   return out;
+}
+
+std::string name_html(std::string_view name) {
+  const std::string text = escape(name);
+  return name.size() <= kNameCharacters ? fmt::format("<code>{}</code>", text)
+                                        : fmt::format(R"(<code data-tip="{0}">{0}</code>)", text);
 }
 
 std::string coordinate(double value) {

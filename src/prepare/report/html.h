@@ -13,6 +13,9 @@ namespace sluice::report {
 // entities; control characters, direction marks and what is no UTF-8 become U+FFFD.
 std::string escape(std::string_view text);
 
+// The name of a tensor in a table.
+std::string name_html(std::string_view name);
+
 template <class... Args>
 void put(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
   fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);

@@ -27,6 +27,14 @@ struct Stage {
   uint64_t bytes = 0;
 };
 
+// A module whose error lies in a few directions, which averaging over inputs does not diminish.
+struct ConcentratedError {
+  std::string tensor;
+  std::optional<uint32_t> expert;
+  double share = 0;        // of the error's energy in its eight strongest directions
+  double white_share = 0;  // the same of white noise
+};
+
 // What verification found, as verify.json records it.
 struct Verification {
   struct Finding {
@@ -38,6 +46,8 @@ struct Verification {
   uint64_t finding_count = 0;
   std::vector<Finding> findings;
   uint64_t modules = 0, reencoded_modules = 0, tensors = 0, shards = 0, weight_file_bytes = 0;
+  uint64_t directions_measured = 0;  // modules whose errors' directions were looked at
+  std::vector<ConcentratedError> concentrated;
 };
 
 struct ReportInput {

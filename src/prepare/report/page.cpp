@@ -5,26 +5,15 @@
 
 #include "base/units.h"
 #include "report/curve_chart.h"
-#include "report/data/embedded.h"
+#include "report/frame.h"
 #include "report/heat_map.h"
 #include "report/html.h"
 #include "report/panels.h"
+#include "report/safety.h"
 #include "report/tables.h"
 
 namespace sluice::report {
 namespace {
-
-// Nothing may be loaded from anywhere; style and script are the page's own.
-constexpr std::string_view kHead =
-    R"(<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"><link rel="icon" href="data:,">)";
-
-void put_section(std::string& out, std::string_view id, std::string_view title,
-                 std::string_view lead, std::string_view body) {
-  if (body.empty()) return;
-  put(out, R"(<section id="{}"><h2>{}</h2>)", id, title);
-  if (!lead.empty()) put(out, R"(<p class="lead">{}</p>)", lead);
-  put(out, "{}</section>\n", body);
-}
 
 struct Tile {
   std::string label, value, note;
@@ -207,9 +196,7 @@ std::string all_modules_section(const ModuleViews& views) {
 
 std::string report_page(const ReportInput& input) {
   const ModuleViews views = module_views(input);
-  std::string out = "<!doctype html>\n<html lang=\"en\"><head>";
-  put(out, "{}<title>{} · Sluice report</title>\n<style>\n{}{}</style></head>\n<body><main>\n",
-      kHead, escape(input.name), embedded_chart_css(), embedded_page_css());
+  std::string out = page_start(input.name + " · Sluice report");
   out += headline(input, views);
   put_section(out, "curve", "Error against size",
               "Fewer bytes, more error. The error is what the solver minimises: squared relative "
@@ -233,15 +220,16 @@ std::string report_page(const ReportInput& input) {
               "Each stack of experts as a whole (solid) and its worst expert (hollow). An expert "
               "far below its stack is one that rounding hurts most.",
               experts.empty() ? experts : experts + experts_table(views));
+  put_section(out, "safety", "What to watch",
+              "Where a model this small is most likely to fail. The first two are the plan's "
+              "prediction; directions are measured on the output.",
+              safety_section(input));
   put_section(out, "roles", "Roles", "", roles_table(views));
   put_section(out, "verification", "Verification", "", verification_section(input));
   put_section(out, "run", "Time and memory", "", run_section(input));
   put_section(out, "origin", "How it was made", "", facts_list(input.origin));
   put_section(out, "modules", "All modules", "", all_modules_section(views));
-  put(out, "</main>\n<footer>{}</footer>\n<div id=\"tip\" role=\"status\" hidden></div>\n",
-      escape(input.tool));
-  put(out, "<script>\n{}</script>\n</body></html>\n", embedded_page_js());
-  return out;
+  return out + page_end(input.tool);
 }
 
 }  // namespace sluice::report

@@ -24,15 +24,6 @@ std::vector<const ModuleView*> by_db(const ModuleViews& views) {
   return sorted;
 }
 
-// The style cuts what is longer than this; the tip has all of it.
-constexpr size_t kNameCharacters = 52;
-
-std::string name_html(const std::string& name) {
-  const std::string text = escape(name);
-  return name.size() <= kNameCharacters ? fmt::format("<code>{}</code>", text)
-                                        : fmt::format(R"(<code data-tip="{0}">{0}</code>)", text);
-}
-
 // A number that also sorts: exact encodings after all others.
 std::string db_cell(double db) {
   return fmt::format(R"(<td class="n" data-v="{:.4f}">{}</td>)", std::isinf(db) ? 1e9 : db,

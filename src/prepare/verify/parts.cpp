@@ -1,5 +1,7 @@
 // Verification in parts: each leaves its report beside the output until they are joined.
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 
@@ -30,6 +32,13 @@ Json report_to_json(const VerifyReport& report, const Digest& output) {
                      {"exact", std::isinf(role.worst_sqnr_db)},
                      {"worst_sqnr_db", std::isinf(role.worst_sqnr_db) ? 0 : role.worst_sqnr_db},
                      {"worst_tensor", role.worst_tensor}});
+  Json concentrated = Json::array();
+  for (const ConcentratedError& entry : report.concentrated)
+    concentrated.push_back({{"tensor", entry.tensor},
+                            {"has_experts", entry.has_experts},
+                            {"expert", entry.expert},
+                            {"share", entry.share},
+                            {"white_share", entry.white_share}});
   return {{"output", output.hex()},
           {"findings", std::move(findings)},
           {"finding_count", report.finding_count},
@@ -40,7 +49,9 @@ Json report_to_json(const VerifyReport& report, const Digest& output) {
           {"budget_bytes", report.budget_bytes},
           {"reencoded_modules", report.reencoded_modules},
           {"lossless_modules", report.lossless_modules},
-          {"roles", std::move(roles)}};
+          {"roles", std::move(roles)},
+          {"directions_measured", report.directions_measured},
+          {"concentrated", std::move(concentrated)}};
 }
 
 Result<uint64_t> count_at(const Json& json, std::string_view key, std::string_view label) {
@@ -60,6 +71,17 @@ Result<RoleQuality> role_from_json(const Json& json, std::string_view label) {
   if (exact) role.worst_sqnr_db = std::numeric_limits<double>::infinity();
   SLUICE_ASSIGN(role.worst_tensor, json_string(json, "worst_tensor", label));
   return role;
+}
+
+Result<ConcentratedError> concentrated_from_json(const Json& json, std::string_view label) {
+  ConcentratedError entry;
+  SLUICE_ASSIGN(entry.tensor, json_string(json, "tensor", label));
+  SLUICE_ASSIGN(entry.has_experts, json_bool(json, "has_experts", label));
+  SLUICE_ASSIGN(const int64_t expert, json_int(json, "expert", 0, UINT32_MAX, label));
+  entry.expert = static_cast<uint32_t>(expert);
+  SLUICE_ASSIGN(entry.share, json_number(json, "share", label));
+  SLUICE_ASSIGN(entry.white_share, json_number(json, "white_share", label));
+  return entry;
 }
 
 Result<VerifyReport> report_from_json(const Json& json, std::string_view label) {
@@ -84,6 +106,12 @@ Result<VerifyReport> report_from_json(const Json& json, std::string_view label) 
     SLUICE_ASSIGN(RoleQuality role, role_from_json(entry, label));
     report.roles.push_back(std::move(role));
   }
+  SLUICE_ASSIGN(report.directions_measured, count_at(json, "directions_measured", label));
+  SLUICE_ASSIGN(const Json* concentrated, json_array(json, "concentrated", label));
+  for (const Json& entry : *concentrated) {
+    SLUICE_ASSIGN(ConcentratedError error, concentrated_from_json(entry, label));
+    report.concentrated.push_back(std::move(error));
+  }
   return report;
 }
 
@@ -92,6 +120,8 @@ void join(VerifyReport& whole, VerifyReport&& part) {
   whole.finding_count += part.finding_count;
   whole.reencoded_modules += part.reencoded_modules;
   whole.lossless_modules += part.lossless_modules;
+  whole.directions_measured += part.directions_measured;
+  std::ranges::move(part.concentrated, std::back_inserter(whole.concentrated));
   for (Finding& finding : part.findings)
     if (whole.findings.size() < kFindingsMax) whole.findings.push_back(std::move(finding));
   std::map<std::string, RoleQuality> roles;

@@ -4,14 +4,15 @@
 
 #include "base/digest.h"
 #include "base/sealed_json.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 #include "verify/output.h"
 
 namespace sluice::verify {
 namespace {
 
 constexpr uint64_t kPieceBytes = 1 << 20;  // a tokenizer may take a hundred megabytes
-constexpr uint64_t kRunRecordBytesMax = 16 << 20;
+constexpr uint64_t kRunRecordBytesMax = 16 << 20, kSensitivityBytesMax = 64 << 20;
+constexpr size_t kTableDigits = 16;
 
 Result<bool> equal_files(const io::ByteSource& a, const io::ByteSource& b) {
   if (a.size() != b.size()) return false;
@@ -60,8 +61,8 @@ Status check_analysis(io::Storage& storage, const std::string& out, const alloca
   if (!storage.exists(path)) return {};
   SLUICE_ASSIGN(const auto file, storage.open_source(path));
   Hasher hasher;
-  SLUICE_ASSIGN(const stream::JournalEnd end,
-                stream::read_journal(*file, [&](const Json& record) -> Status {
+  SLUICE_ASSIGN(const io::JournalEnd end,
+                io::read_journal(*file, [&](const Json& record) -> Status {
                   hasher.update(dump_json(record));
                   return {};
                 }));
@@ -69,6 +70,23 @@ Status check_analysis(io::Storage& storage, const std::string& out, const alloca
     findings.add(name, fmt::format("is damaged at byte {}", end.valid_bytes));
   else if (hasher.finish() != plan.data().analysis)
     findings.add(name, "is not the analysis that the plan was made from");
+  return {};
+}
+
+// Likewise, where sensitivities were measured: a plan names its table by the digest's start.
+Status check_sensitivities(io::Storage& storage, const std::string& out, const allocate::Plan& plan,
+                           Findings& findings) {
+  const std::string name = "sensitivity.json", path = fmt::format("{}/{}", out, name);
+  if (!storage.exists(path)) return {};
+  SLUICE_ASSIGN(const auto file, storage.open_source(path));
+  auto text = io::read_text(*file, kSensitivityBytesMax);
+  if (!text && is_system_failure(text.error())) return std::unexpected(text.error());
+  const auto json = text ? parse_json(*text, name) : std::unexpected(text.error());
+  if (!json)
+    findings.add(name, json.error().message);
+  else if (!plan.data().sensitivity.ends_with(
+               "@" + digest_of(dump_json(*json)).hex().substr(0, kTableDigits)))
+    findings.add(name, "is not the table that the plan was made from");
   return {};
 }
 
@@ -120,6 +138,7 @@ Status check_written_files(io::Storage& storage, const std::string& out, const J
       SLUICE_TRY(check_recorded_file(storage, out, name, *recorded, findings));
   }
   SLUICE_TRY(check_analysis(storage, out, plan, findings));
+  SLUICE_TRY(check_sensitivities(storage, out, plan, findings));
   return check_run_record(storage, out, findings);
 }
 

@@ -11,6 +11,7 @@
 #include "stream/output_layout.h"
 #include "stream/stream.h"
 #include "verify/block_prover.h"
+#include "verify/error_directions.h"
 #include "verify/output.h"
 #include "verify/small_files.h"
 
@@ -57,6 +58,7 @@ class VerifyVisitor : public stream::Visitor {
         findings_(findings),
         options_(options),
         prover_(checkpoint, map, plan, options.workers, options.simd, options.activations),
+        directions_(map, plan),
         scratch_(options.workers),
         states_(map.modules.size()) {}
 
@@ -74,6 +76,7 @@ class VerifyVisitor : public stream::Visitor {
   std::vector<RoleQuality> roles() const;
   uint64_t reencoded_modules() const { return reencoded_; }
   uint64_t lossless_modules() const { return lossless_; }
+  const ErrorDirections& directions() const { return directions_; }
 
  private:
   struct Scratch {
@@ -97,6 +100,7 @@ class VerifyVisitor : public stream::Visitor {
   Findings& findings_;
   const VerifyOptions& options_;
   BlockProver prover_;
+  ErrorDirections directions_;
   std::vector<Scratch> scratch_;
   std::vector<OutputPlace> places_;
 
@@ -163,8 +167,9 @@ Status VerifyVisitor::visit(const RowBlock& block, unsigned worker) {
   Scratch& scratch = scratch_[worker];
   take_output(block, scratch);
   BlockResult result;
-  SLUICE_ASSIGN(result.error, prover_.check(block, {scratch.weight, scratch.scales, scratch.biases},
-                                            worker, result.findings));
+  const MadeBlock made{scratch.weight, scratch.scales, scratch.biases};
+  SLUICE_ASSIGN(result.error, prover_.check(block, made, worker, result.findings));
+  directions_.add(block, made);
   result.source = digest_of(block.source);
   result.weight = digest_of(scratch.weight);
   result.scales = digest_of(scratch.scales);
@@ -333,6 +338,7 @@ Status VerifyVisitor::finish_module(uint32_t index) {
   check_error(module, planned, error);
   for (BlockResult& block : *blocks) findings_.append(std::move(block.findings));
   if (mode != QuantMode::kFloat) note_quality(module, error);
+  directions_.finish_module(index);
   const bool unproved_feedback =
       planned.encoder == Encoder::kFeedback && options_.activations == nullptr;
   if (planned.encoder != Encoder::kBest && !unproved_feedback) ++reencoded_;
@@ -402,6 +408,8 @@ Result<VerifyReport> verify(io::Storage& storage, const io::Checkpoint& checkpoi
   report.reencoded_modules = visitor.reencoded_modules();
   report.lossless_modules = visitor.lossless_modules();
   report.roles = visitor.roles();
+  report.directions_measured = visitor.directions().measured();
+  report.concentrated = visitor.directions().concentrated();
   report.source_read = !options.source_proved;
   return report;
 }

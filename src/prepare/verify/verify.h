@@ -48,6 +48,20 @@ struct RoleQuality {
   std::string worst_tensor;
 };
 
+// A warning, not a finding: more of a module's error lies in its eight strongest directions than of
+// noise, so that it adds up where noise averages out. Measured on a sample of its rows, of a stack
+// in its worst expert (error_directions.h).
+struct ConcentratedError {
+  std::string tensor;
+  bool has_experts = false;
+  uint32_t expert = 0;
+  double share = 0;        // of the error's energy
+  double white_share = 0;  // the same of white noise in a matrix of that size
+  bool operator==(const ConcentratedError&) const = default;
+};
+// How many times the share of white noise is a warning.
+inline constexpr double kConcentration = 1.5;
+
 // At most kFindingsMax findings are kept, all are counted.
 inline constexpr size_t kFindingsMax = 100;
 
@@ -60,7 +74,11 @@ struct VerifyReport {
   uint64_t reencoded_modules = 0;
   uint64_t lossless_modules = 0;   // of these, moved: weights decode to the source's very values
   std::vector<RoleQuality> roles;  // quantized modules
-  bool source_read = true;         // false: as VerifyOptions::source_proved
+  // Of quantized modules, those whose errors' directions were looked at: not where source_read is
+  // false, nor in matrices too small to tell.
+  uint64_t directions_measured = 0;
+  std::vector<ConcentratedError> concentrated;  // in module order
+  bool source_read = true;                      // false: as VerifyOptions::source_proved
   bool passed() const { return finding_count == 0; }
 };
 

@@ -11,32 +11,17 @@ uint64_t token_count(std::span<const Window> windows) {
   return total;
 }
 
-// Sums of a comparison, token by token.
-struct Sums {
-  std::vector<WindowScore> reference_windows;
-  std::vector<double> kl;
-  size_t agreed = 0;
+void add_token(ComparedWindow& window, uint32_t token, std::span<const float> log_p,
+               std::span<const float> log_q, double kl) {
+  ++window.tokens;
+  window.agreed += largest(log_p) == largest(log_q);
+  window.reference_nll -= static_cast<double>(log_p[token]);
+  window.model_nll -= static_cast<double>(log_q[token]);
+  window.kl += kl;
+}
 
-  void add(uint32_t token, std::span<const float> log_p, std::span<const float> log_q) {
-    reference_windows.back().nll_sum -= static_cast<double>(log_p[token]);
-    ++reference_windows.back().tokens;
-    // Rounding of what is stored can make it negative by a hair.
-    kl.push_back(std::max(0.0, kl_divergence(log_p, log_q)));
-    agreed += largest(log_p) == largest(log_q);
-  }
-};
-
-Comparison summarize_comparison(std::vector<WindowScore> model, const Sums& sums) {
-  Comparison result;
-  result.model.summary = summarize(model);
-  result.model.windows = std::move(model);
-  result.reference = summarize(sums.reference_windows);
-  result.kl = mean_of(sums.kl);
-  result.kl_median = quantile(sums.kl, 0.5);
-  result.kl_p99 = quantile(sums.kl, 0.99);
-  result.kl_max = quantile(sums.kl, 1);
-  result.agreement = proportion(sums.agreed, sums.kl.size());
-  return result;
+KlSpread spread_of(const std::vector<double>& kl) {
+  return {quantile(kl, 0.5), quantile(kl, 0.99), quantile(kl, 1)};
 }
 
 }  // namespace
@@ -92,27 +77,26 @@ Result<Comparison> compare(runtime::Engine& engine, std::span<const Window> wind
                 "the reference scores {} tokens at each place, the model {}; they must share a "
                 "vocabulary",
                 reference.vocabulary(), vocabulary);
-  std::vector<WindowScore> scores;
-  Sums sums;
+  std::vector<ComparedWindow> compared;
+  std::vector<double> kl;  // of every token
   runtime::Session session = engine.new_session();
   progress.begin("evaluate", token_count(windows));
   for (size_t index = 0; index < windows.size(); ++index) {
     SLUICE_ASSIGN(const std::vector<float> rows, reference.rows(index, cancel));
-    WindowScore& score = scores.emplace_back();
-    sums.reference_windows.emplace_back();
+    ComparedWindow& sums = compared.emplace_back();
     SLUICE_TRY(run_window(
         engine, session, windows[index],
         [&](size_t row, uint32_t token, std::span<const float> log_q) -> Status {
-          score.nll_sum -= static_cast<double>(log_q[token]);
-          ++score.tokens;
-          sums.add(token, std::span(rows).subspan(row * vocabulary, vocabulary), log_q);
+          const auto log_p = std::span(rows).subspan(row * vocabulary, vocabulary);
+          kl.push_back(kl_divergence(log_p, log_q));
+          add_token(sums, token, log_p, log_q, kl.back());
           return {};
         },
         cancel));
     progress.advance(windows[index].ids.size());
   }
   progress.end();
-  return summarize_comparison(std::move(scores), sums);
+  return summarize_comparison(std::move(compared), spread_of(kl));
 }
 
 }  // namespace sluice::evaluate

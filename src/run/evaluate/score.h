@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "evaluate/comparison.h"
 #include "evaluate/statistics.h"
 #include "evaluate/windows.h"
 #include "runtime/engine.h"
@@ -38,14 +39,6 @@ class ReferenceRows {
   // All scored rows of window `index`, one after another, each `vocabulary` log-probabilities.
   virtual Result<std::vector<float>> rows(size_t index, const CancelToken* cancel) = 0;
   virtual size_t vocabulary() const = 0;
-};
-
-struct Comparison {
-  PerplexityRun model;
-  Perplexity reference;
-  Estimate kl;  // KL(reference ‖ model), nats, mean over tokens
-  double kl_median = 0, kl_p99 = 0, kl_max = 0;
-  Estimate agreement;  // the same most likely token
 };
 
 // Errors: kInvalidArgument when the two have vocabularies of different size.

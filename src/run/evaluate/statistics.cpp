@@ -63,9 +63,10 @@ double kl_divergence(std::span<const float> log_p, std::span<const float> log_q)
   double sum = 0;
   for (size_t i = 0; i < log_p.size(); ++i) {
     const double p = std::exp(static_cast<double>(log_p[i]));
+    sum += std::exp(static_cast<double>(log_q[i])) - p;
     if (p > 0) sum += p * (static_cast<double>(log_p[i]) - static_cast<double>(log_q[i]));
   }
-  return sum;
+  return std::max(0.0, sum);  // the last bit of what cancels may be negative
 }
 
 uint32_t largest(std::span<const float> values) {
@@ -82,6 +83,19 @@ Estimate mean_of(std::span<const double> values) {
   return {center, center - half, center + half};
 }
 
+Estimate mean_over_tokens(std::span<const WindowScore> windows) {
+  SLUICE_CHECK(!windows.empty());
+  double sum = 0, tokens = 0;
+  for (const WindowScore& window : windows) {
+    SLUICE_CHECK(window.tokens > 0);
+    sum += window.nll_sum;
+    tokens += static_cast<double>(window.tokens);
+  }
+  const double center = sum / tokens;
+  const double half = kZ95 * ratio_standard_error(windows, center, tokens);
+  return {center, center - half, center + half};
+}
+
 Estimate proportion(size_t hits, size_t count) {
   if (count == 0) return {0, 0, 1};
   const double n = static_cast<double>(count), p = static_cast<double>(hits) / n;
@@ -95,19 +109,14 @@ Perplexity summarize(std::span<const WindowScore> windows) {
   SLUICE_CHECK(!windows.empty());
   Perplexity result;
   result.windows = windows.size();
-  double nll = 0;
   std::vector<double> means;
+  const Estimate nats = mean_over_tokens(windows);
   for (const WindowScore& window : windows) {
-    SLUICE_CHECK(window.tokens > 0);
-    nll += window.nll_sum;
     result.tokens += window.tokens;
     means.push_back(window.nll_sum / static_cast<double>(window.tokens));
   }
-  const double tokens = static_cast<double>(result.tokens);
-  result.nats = nll / tokens;
-  const double half = kZ95 * ratio_standard_error(windows, result.nats, tokens);
-  result.perplexity = {std::exp(result.nats), std::exp(result.nats - half),
-                       std::exp(result.nats + half)};
+  result.nats = nats.mean;
+  result.perplexity = {std::exp(nats.mean), std::exp(nats.low), std::exp(nats.high)};
   result.median = std::exp(quantile(means, 0.5));
   result.trimmed = std::exp(trimmed_mean(std::move(means)));
   return result;

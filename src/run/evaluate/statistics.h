@@ -15,7 +15,9 @@ double negative_log_likelihood(std::span<const float> logits, uint32_t token);
 // Logits turned into log-probabilities, in f64 inside.
 void log_softmax(std::span<float> logits);
 
-// Σ p·(log p − log q) over log-probabilities; p = 0 counts nothing.
+// Σ p·(log p − log q) − p + q over log-probabilities, which is KL(p ‖ q) when both sum to one, and
+// at least 0 whatever they sum to. The last two terms cancel but for rounding, and make its effect
+// second-order: a reference kept in 16-bit steps is good for divergences far below its steps.
 double kl_divergence(std::span<const float> log_p, std::span<const float> log_q);
 
 // Index of the largest, the first of equals.
@@ -33,6 +35,10 @@ struct Estimate {
 
 // The interval is the normal one; equal bounds for fewer than two values.
 Estimate mean_of(std::span<const double> values);
+
+// Σ nll / Σ tokens of windows, which are the independent samples (ratio estimator). Equal bounds
+// for fewer than two windows; at least one. nll_sum may be any sum over a window's tokens.
+Estimate mean_over_tokens(std::span<const WindowScore> windows);
 
 // A proportion with Wilson's interval, which stays inside 0 … 1.
 Estimate proportion(size_t hits, size_t count);

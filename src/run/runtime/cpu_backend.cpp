@@ -20,7 +20,8 @@ CpuBackend::CpuBackend(const WeightStore& weights, SimdLevel simd, ActivationCho
       matmul_(kernels::matmul_table(simd)),
       ops_(kernels::layer_ops(simd)),
       activations_(activations),
-      pool_(pool) {}
+      pool_(pool),
+      perturbed_(matmul_, pool) {}
 
 Weight CpuBackend::weight(std::string_view name) {
   const auto entry = weights_.find(name);
@@ -152,6 +153,14 @@ void CpuBackend::allocate(const StepLimits& limits) {
   choices_.reserve(limits.rows * copies_max_);
 }
 
+void CpuBackend::perturb(std::unordered_map<uint32_t, RowChange> changes) {
+  SLUICE_CHECK(limits_.rows > 0);
+  uint64_t columns_max = 0;
+  for (const auto& [entry, change] : changes)
+    columns_max = std::max(columns_max, weights_.entries()[entry].columns);
+  perturbed_.set(std::move(changes), static_cast<size_t>(columns_max), limits_.rows);
+}
+
 std::span<std::byte> CpuBackend::scratch(size_t worker) {
   return scratch_.subspan(worker * scratch_stride_, scratch_stride_);
 }
@@ -174,10 +183,13 @@ void CpuBackend::embed(Weight table, std::span<const uint32_t> tokens, Tensor ou
     const numerics::WeightView view = weights_.view(entry);
     for_rows(pool_, tokens.size(),
              [&](size_t row) { numerics::decode_row(view, tokens[row], to.row(row)); });
-    return;
+  } else {
+    for (size_t row = 0; row < tokens.size() && status_; ++row)
+      status_ = weights_.decode_row(entry, tokens[row], to.row(row));
   }
-  for (size_t row = 0; row < tokens.size() && status_; ++row)
-    status_ = weights_.decode_row(entry, tokens[row], to.row(row));
+  if (perturbed_.empty()) return;
+  for (size_t row = 0; row < tokens.size(); ++row)
+    perturbed_.apply(entry, tokens[row], to.row(row));
 }
 
 void CpuBackend::gather(Tensor x, std::span<const uint32_t> rows, Tensor out) {

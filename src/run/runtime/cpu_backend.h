@@ -14,6 +14,7 @@
 #include "model/backend.h"
 #include "runtime/engine.h"
 #include "runtime/kv_pool.h"
+#include "runtime/perturbation.h"
 #include "runtime/recurrent_state.h"
 #include "runtime/weight_store.h"
 
@@ -48,6 +49,9 @@ class CpuBackend : public model::Backend {
   // recurrent, its states are those of *states[i]. All stay until the step ends.
   void begin(const model::Batch& batch, std::span<KvSequence* const> sequences,
              std::span<const StateStep* const> states = {});
+
+  // After allocate(), between steps. By index of the weight's entry.
+  void perturb(std::unordered_map<uint32_t, RowChange> changes);
 
   model::Weight weight(std::string_view name) override;
   model::Weight weight_plus_one(std::string_view name) override;
@@ -219,6 +223,12 @@ class CpuBackend : public model::Backend {
   void multiply_heads_transposed(const model::HeadProduct& product,
                                  const numerics::WeightView& view, uint64_t first_row,
                                  const Buffer& x, Buffer& out);
+  // What perturbed weights add to a product, and to rows of it.
+  void add_perturbed(const model::Product& product, const numerics::WeightView& view,
+                     uint64_t first_row, const Buffer& x);
+  void add_perturbed_experts(const Buffer& x, bool x_by_row, const model::ExpertPlan& plan,
+                             std::span<const model::ExpertGroup> groups,
+                             std::span<const model::Product> products);
 
   const WeightStore& weights_;
   const kernels::MatmulTable& matmul_;
@@ -250,6 +260,7 @@ class CpuBackend : public model::Backend {
   std::span<KvSequence* const> sequences_;
   std::span<const StateStep* const> states_;
   Status status_;
+  PerturbedProducts perturbed_;
   // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.
   std::optional<uint32_t> slots_prepared_for_;
   size_t slot_bytes_ = 0;

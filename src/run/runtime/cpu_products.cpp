@@ -85,6 +85,15 @@ void CpuBackend::run_tasks() {
   task_ends_.clear();
 }
 
+void CpuBackend::add_perturbed(const Product& product, const numerics::WeightView& view,
+                               uint64_t first_row, const Buffer& x) {
+  if (perturbed_.empty()) return;
+  Buffer& to = buffer(product.out);
+  perturbed_.add(
+      static_cast<uint32_t>(product.weight), view, first_row, x.rows,
+      [&](size_t row) { return x.row(row); }, to.values.data() + first_row, to.columns);
+}
+
 // One window after the other, each by all threads while the next are being read.
 void CpuBackend::multiply_windows(const Product& product, const Buffer& from) {
   const auto entry = static_cast<uint32_t>(product.weight);
@@ -103,6 +112,7 @@ void CpuBackend::multiply_windows(const Product& product, const Buffer& from) {
     add_task(*view, entry, prepared_.data(), from.rows, bias == nullptr ? nullptr : bias + row,
              to.values.data() + row, to.columns);
     run_tasks();
+    add_perturbed(product, *view, row, from);
   }
 }
 
@@ -145,6 +155,9 @@ void CpuBackend::qmatmul(Tensor x, std::span<const Product> products) {
     }
     run_tasks();
   }
+  for (const Product& product : products)
+    if (const auto entry = static_cast<uint32_t>(product.weight); weights_.stays(entry))
+      add_perturbed(product, weights_.view(entry), 0, from);
 }
 
 // Rows [first_row, first_row + view.rows) of the weight, as far as they belong to heads' matrices.
@@ -178,6 +191,18 @@ void CpuBackend::multiply_heads(const model::HeadProduct& product, const numeric
     }
     run_tasks();
   }
+  if (perturbed_.empty()) return;
+  for (size_t head = 0; head < product.heads; ++head) {
+    const uint64_t begins = uint64_t{head} * product.head_rows + product.first_row;
+    const uint64_t from = std::max(first_row, begins);
+    const uint64_t to = std::min(end_row, begins + product.rows);
+    if (from >= to) continue;
+    perturbed_.add(
+        entry,
+        view.row_range(static_cast<size_t>(from - first_row), static_cast<size_t>(to - from)), from,
+        x.rows, [&](size_t row) { return x.row(row).subspan(head * x_head, view.columns); },
+        out.values.data() + head * out_head + (from - begins), out.columns);
+  }
 }
 
 // Sums the rows of a head's matrix, each times its element of x, in the order of rows: however many
@@ -194,6 +219,7 @@ void CpuBackend::multiply_heads_transposed(const model::HeadProduct& product,
     const std::span<float> decoded(reinterpret_cast<float*>(scratch(worker).data()), view.columns);
     for (uint64_t r = from; r < to; ++r) {
       matmul_.decode_row(view, static_cast<size_t>(r - first_row), decoded);
+      if (!perturbed_.empty()) perturbed_.apply(static_cast<uint32_t>(product.weight), r, decoded);
       for (size_t token = 0; token < x.rows; ++token)
         ops_.scale_add(out.row(token).subspan(head * out_head, view.columns),
                        x.row(token)[head * x_head + (r - begins)], decoded);
@@ -293,9 +319,10 @@ void CpuBackend::multiply_experts(Tensor x, bool x_by_row, const ExpertPlan& pla
   for (const Product& product : products) {
     const auto entry = static_cast<uint32_t>(product.weight);
     if (entry != leader && !prepared_alike(leader, entry)) {
+      const auto done = static_cast<size_t>(&product - products.data());
       run_tasks();
-      return multiply_experts(x, x_by_row, plan, groups,
-                              products.subspan(static_cast<size_t>(&product - products.data())));
+      add_perturbed_experts(from, x_by_row, plan, groups, products.first(done));
+      return multiply_experts(x, x_by_row, plan, groups, products.subspan(done));
     }
     Buffer& to = buffer(product.out);
     to.rows = plan.slot_row.size();
@@ -305,6 +332,26 @@ void CpuBackend::multiply_experts(Tensor x, bool x_by_row, const ExpertPlan& pla
                to.row(group.first_slot).data(), to.columns);
   }
   run_tasks();
+  add_perturbed_experts(from, x_by_row, plan, groups, products);
+}
+
+void CpuBackend::add_perturbed_experts(const Buffer& x, bool x_by_row, const ExpertPlan& plan,
+                                       std::span<const ExpertGroup> groups,
+                                       std::span<const Product> products) {
+  if (perturbed_.empty()) return;
+  for (const Product& product : products) {
+    const auto entry = static_cast<uint32_t>(product.weight);
+    const uint64_t rows = weights_.entries()[entry].rows / weights_.entries()[entry].experts;
+    Buffer& to = buffer(product.out);
+    for (const ExpertGroup& group : groups)
+      perturbed_.add(
+          entry, weights_.expert(entry, group.expert), group.expert * rows, group.slots,
+          [&](size_t i) {
+            const size_t slot = group.first_slot + i;
+            return x.row(x_by_row ? plan.slot_row[slot] : slot);
+          },
+          to.row(group.first_slot).data(), to.columns);
+  }
 }
 
 void CpuBackend::scale_slots(Tensor x, const ExpertPlan& plan, Tensor out) {

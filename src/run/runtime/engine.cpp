@@ -84,6 +84,23 @@ const MemoryNeed& Engine::memory() const { return state_->need; }
 const Json& Engine::config() const { return state_->checkpoint->config; }
 const Json& Engine::generation_config() const { return state_->checkpoint->generation_config; }
 
+bool Engine::has_matrix(std::string_view name) const {
+  const auto entry = state_->weights->find(name);
+  return entry && !state_->weights->entries()[*entry].vector();
+}
+
+Status Engine::perturb(std::span<const Perturbation> perturbations) {
+  std::unordered_map<uint32_t, RowChange> changes;
+  for (const Perturbation& perturbation : perturbations) {
+    if (!has_matrix(perturbation.name))
+      return fail(ErrorCode::kNotFound, "{}: no matrix of the model is called {}",
+                  state_->info.path, perturbation.name);
+    changes.emplace(*state_->weights->find(perturbation.name), perturbation.change);
+  }
+  state_->backend->perturb(std::move(changes));
+  return {};
+}
+
 Status Engine::check_feeds(std::span<const Feed> feeds) const {
   const ModelInfo& info = state_->info;
   for (size_t i = 0; i < feeds.size(); ++i) {

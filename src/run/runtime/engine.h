@@ -214,6 +214,16 @@ struct Feed {
   size_t logits_count = 1;
 };
 
+// What is added to a row of a weight while it is perturbed, the same for the same row: delta
+// [columns] is overwritten. row: experts' rows are counted on; weights: the row as it is decoded.
+// Called by several threads at once.
+using RowChange =
+    std::function<void(uint64_t row, std::span<const float> weights, std::span<float> delta)>;
+struct Perturbation {
+  std::string name;  // of the weight in the model's own terms: "model.layers.0.mlp.up_proj.weight"
+  RowChange change;
+};
+
 // Called for each wanted row in the order of feeds and tokens. logits is valid during the call.
 using OnLogits = std::function<void(size_t feed, size_t token, std::span<const float> logits)>;
 
@@ -274,6 +284,13 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void record_reads();
   void stop_recording_reads();
   Status replay_reads();
+
+  // Steps from now on compute as if these weights were perturbed, and all others as they are;
+  // without any, as before. Matrices alone: products, and rows of embeddings. After load(); between
+  // steps. Takes memory beside what memory() says: chunk_tokens rows, and sixteen for each thread.
+  // kNotFound when a name is no matrix of the model; nothing changes then.
+  Status perturb(std::span<const Perturbation> perturbations);
+  bool has_matrix(std::string_view name) const;
 
   const ModelInfo& info() const;
   const MemoryNeed& memory() const;

@@ -3,6 +3,7 @@
 
 #include "analyze/features.h"
 #include "base/units.h"
+#include "cli/measuring.h"
 #include "cli/model.h"
 #include "cli/part_option.h"
 
@@ -12,6 +13,7 @@ namespace {
 struct Options {
   std::string model, out, dtype, layers, best = "default", part;
   bool features = false;
+  SensitivityArguments sensitivity;
 };
 
 Result<int> run_part(Context& context, const Options& options, const OpenedModel& model,
@@ -57,27 +59,45 @@ Result<int> run_features(Context& context, const OpenedModel& model, const std::
   return kExitSuccess;
 }
 
+// It is the whole model that is run, by one process.
+Status check_sensitivity(const Options& options, const stream::Part& part) {
+  if (options.features || !part.whole() || !options.layers.empty())
+    return fail(ErrorCode::kInvalidArgument,
+                "--sensitivity measures whole models by one process, not --features, --layers or "
+                "--part; run it by itself when the parts are done");
+  return {};
+}
+
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const stream::Part part, choose_part(context, options.part));
   SLUICE_ASSIGN(const OpenedModel model,
                 open_model(context, options.model, options.dtype, options.layers));
   if (options.features && !part.whole())
     return fail(ErrorCode::kInvalidArgument, "--features are found by one process, not in parts");
+  if (!options.sensitivity.text.empty()) SLUICE_TRY(check_sensitivity(options, part));
   if (options.features) return run_features(context, model, options.out);
   if (!part.whole()) return run_part(context, options, model, part);
   SLUICE_ASSIGN(const analyze::Analysis analysis,
                 run_analysis(context, model, options.out, options.best));
+  Json measured;
+  const std::string table = sensitivity_path(options.out);
+  if (!options.sensitivity.text.empty()) {
+    SLUICE_ASSIGN(measured,
+                  measure_to_file(context, options.model, model, options.sensitivity, table));
+  }
   if (context.options.json) {
-    context.print_json({{"file", options.out},
-                        {"modules", analysis.records.size()},
-                        {"source", analysis.header.source.hex()},
-                        {"digest", analysis.digest.hex()},
-                        {"peak_resident_bytes", peak_resident_bytes()}});
+    Json json{{"file", options.out},
+              {"modules", analysis.records.size()},
+              {"source", analysis.header.source.hex()},
+              {"digest", analysis.digest.hex()},
+              {"peak_resident_bytes", peak_resident_bytes()}};
+    if (!measured.is_null()) json["sensitivity"] = {{"file", table}, {"measurement", measured}};
+    context.print_json(json);
   } else {
-    context.print(
-        fmt::format("{}: {} modules analyzed, peak memory {}\nnext: sluice plan {} --budget 24GB\n",
-                    options.out, analysis.records.size(), bytes_text(peak_resident_bytes()),
-                    shell_word(options.out)));
+    context.print(fmt::format(
+        "{}: {} modules analyzed, peak memory {}\nnext: sluice plan {} --budget 24GB{}\n",
+        options.out, analysis.records.size(), bytes_text(peak_resident_bytes()),
+        shell_word(options.out), measured.is_null() ? "" : " --sensitivity " + shell_word(table)));
   }
   return kExitSuccess;
 }
@@ -109,9 +129,11 @@ void add_analyze(CLI::App& app, Action& action) {
   command->add_flag("--features", options->features,
                     "instead of prices, the published method's features of every matrix: spectrum "
                     "and kurtosis, for reports; plans do not use them");
+  add_sensitivity_options(*command, options->sensitivity);
   command->footer(
       "Examples:\n"
       "  sluice analyze ./Qwen3-8B -o qwen3-8b.analysis\n"
+      "  sluice analyze ./Qwen3-8B -o qwen3-8b.analysis --sensitivity data-free\n"
       "  sluice analyze ./Qwen3-8B -o qwen3-8b.analysis --best 3/64,4/64\n"
       "  sluice analyze ./Qwen3-8B --features -o features.jsonl");
   command->callback([&action, options] {

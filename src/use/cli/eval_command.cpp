@@ -2,6 +2,7 @@
 // picks the right one of several answers.
 #include <CLI/CLI.hpp>
 
+#include "cli/evaluation.h"
 #include "cli/generation.h"
 #include "cli/model.h"
 #include "evaluate/choices.h"
@@ -13,56 +14,12 @@ namespace {
 using evaluate::Estimate;
 using evaluate::Perplexity;
 
-constexpr uint64_t kTextBytesMax = 1ull << 30;
-
 struct Options {
-  std::string model, text, against, save_reference, tasks, protocol = "llama.cpp";
+  std::string model, against, save_reference, tasks;
+  TextArguments text;
   EngineArguments engine;
-  size_t windows_max = 0;
   double perplexity_max = 0, kl_max = 0;
 };
-
-Result<std::string> read_text_file(Context& context, const std::string& path) {
-  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
-  return io::read_text(*source, kTextBytesMax);
-}
-
-Result<std::vector<evaluate::Window>> windows_of(Context& context, const Options& options,
-                                                 const chat::ChatModel& model) {
-  const auto protocol = *evaluate::protocol_from_name(options.protocol);
-  SLUICE_ASSIGN(const std::string text, read_text_file(context, options.text));
-  const bool plain = protocol == evaluate::Protocol::kPlain;
-  SLUICE_ASSIGN(const auto ids, model.tokenizer.encode(text, !plain));
-  SLUICE_ASSIGN(const auto start, model.tokenizer.encode("", true));
-  // What the tokenizer itself puts first; a bos that it knows but does not add is none.
-  const std::optional<uint32_t> bos =
-      start.empty() || start.front() != model.tokenizer.special().bos
-          ? std::nullopt
-          : std::optional(start.front());
-  SLUICE_ASSIGN(auto windows,
-                evaluate::cut_windows(protocol, ids, options.engine.context_tokens, bos));
-  if (options.windows_max != 0 && windows.size() > options.windows_max)
-    windows.resize(options.windows_max);
-  return windows;
-}
-
-Json estimate_json(const Estimate& estimate) {
-  return {{"mean", estimate.mean}, {"low", estimate.low}, {"high", estimate.high}};
-}
-
-Json perplexity_json(const Perplexity& found) {
-  return {{"perplexity", estimate_json(found.perplexity)},
-          {"median", found.median},
-          {"trimmed", found.trimmed},
-          {"nats_per_token", found.nats},
-          {"windows", found.windows},
-          {"tokens", found.tokens}};
-}
-
-std::string interval_text(const Estimate& estimate, int digits) {
-  return fmt::format("{:.{}f}  (95 %: {:.{}f} to {:.{}f})", estimate.mean, digits, estimate.low,
-                     digits, estimate.high, digits);
-}
 
 std::string perplexity_text(const Perplexity& found) {
   return fmt::format(
@@ -85,25 +42,23 @@ int verdict(Context& context, bool passed) {
 
 void print_comparison(Context& context, const evaluate::Comparison& compared, bool passed) {
   if (context.options.json) {
-    context.print_json({{"model", perplexity_json(compared.model.summary)},
+    context.print_json({{"model", perplexity_json(compared.model)},
                         {"reference", perplexity_json(compared.reference)},
                         {"kl", estimate_json(compared.kl)},
-                        {"kl_median", compared.kl_median},
-                        {"kl_p99", compared.kl_p99},
-                        {"kl_max", compared.kl_max},
+                        {"kl_median", compared.spread.median},
+                        {"kl_p99", compared.spread.p99},
+                        {"kl_max", compared.spread.max},
                         {"top1_agreement", estimate_json(compared.agreement)},
                         {"passed", passed}});
     return;
   }
-  context.print(perplexity_text(compared.model.summary));
+  context.print(perplexity_text(compared.model));
   context.print(fmt::format(
       "reference       {}\nKL divergence   {} nats; median {:.5f}, 99th percentile {:.4f}, "
       "largest {:.3f}\nsame top token  {}\n",
       interval_text(compared.reference.perplexity, 4), interval_text(compared.kl, 5),
-      compared.kl_median, compared.kl_p99, compared.kl_max,
-      interval_text({100 * compared.agreement.mean, 100 * compared.agreement.low,
-                     100 * compared.agreement.high},
-                    2)));
+      compared.spread.median, compared.spread.p99, compared.spread.max,
+      interval_text(in_percent(compared.agreement), 2)));
 }
 
 // A folder made by --save-reference, or a model to run beside this one.
@@ -122,14 +77,15 @@ Result<int> compare_with(Context& context, const Options& options, const Running
       const evaluate::Comparison compared,
       evaluate::compare(*running.engine, windows, *rows, *context.console, context.cancel));
   context.console->end();
-  const bool passed = passes(options, compared.model.summary, &compared);
+  const bool passed = passes(options, compared.model, &compared);
   print_comparison(context, compared, passed);
   return verdict(context, passed);
 }
 
 Result<int> eval_text(Context& context, const Options& options, const RunningModel& running,
                       const chat::ChatModel& model) {
-  SLUICE_ASSIGN(const auto windows, windows_of(context, options, model));
+  SLUICE_ASSIGN(const auto windows,
+                windows_of(context, options.text, options.engine.context_tokens, model));
   if (!options.save_reference.empty()) {
     SLUICE_TRY(evaluate::write_reference(*running.engine, windows, options.save_reference,
                                          *context.storage, *context.console, context.cancel));
@@ -147,7 +103,7 @@ Result<int> eval_text(Context& context, const Options& options, const RunningMod
   const bool passed = passes(options, found.summary, nullptr);
   if (context.options.json) {
     Json json = perplexity_json(found.summary);
-    json["protocol"] = options.protocol;
+    json["protocol"] = options.text.protocol;
     json["context"] = options.engine.context_tokens;
     json["passed"] = passed;
     context.print_json(json);
@@ -159,7 +115,7 @@ Result<int> eval_text(Context& context, const Options& options, const RunningMod
 
 Result<int> eval_tasks(Context& context, const Options& options, const RunningModel& running,
                        const chat::ChatModel& model) {
-  SLUICE_ASSIGN(const std::string text, read_text_file(context, options.tasks));
+  SLUICE_ASSIGN(const std::string text, read_large_text(context, options.tasks));
   SLUICE_ASSIGN(const auto questions, evaluate::parse_questions(text, options.tasks));
   SLUICE_ASSIGN(const evaluate::Accuracy found, evaluate::measure_accuracy(
                                                     *running.engine,
@@ -209,7 +165,8 @@ void add_eval(CLI::App& app, Action& action) {
       ->type_name("PATH")
       ->required();
   CLI::App* what = command->add_option_group("what to evaluate on");
-  what->add_option("--text", options->text, "a text file, read in windows of --context tokens");
+  what->add_option("--text", options->text.text,
+                   "a text file, read in windows of --context tokens");
   what->add_option("--tasks", options->tasks,
                    "questions, one JSON object a line: context, choices and answer; or context and "
                    "target");
@@ -218,11 +175,7 @@ void add_eval(CLI::App& app, Action& action) {
                       "a model, or a folder made by --save-reference, to compare with");
   command->add_option("--save-reference", options->save_reference,
                       "keep what this model predicts in a folder; goes on where it stopped");
-  command->add_option("--protocol", options->protocol, "windows, scored part and BOS as which tool")
-      ->check(CLI::IsMember({"llama.cpp", "mlx", "plain"}))
-      ->capture_default_str();
-  command->add_option("--windows", options->windows_max, "only so many windows; 0: all")
-      ->capture_default_str();
+  add_window_options(*command, options->text);
   command->add_option("--max-perplexity", options->perplexity_max, "fail above this (exit code 1)");
   command->add_option("--max-kl", options->kl_max, "with --against: fail above this (exit code 1)");
   add_engine_options(*command, options->engine);

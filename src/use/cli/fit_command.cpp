@@ -5,6 +5,8 @@
 #include "base/machine.h"
 #include "base/sealed_json.h"
 #include "base/units.h"
+#include "cli/calibration.h"
+#include "cli/measuring.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
 #include "report/page.h"
@@ -13,12 +15,20 @@ namespace sluice::cli {
 namespace {
 
 struct Options {
-  std::string model, out, dtype, best = "default", analysis;
+  std::string model, out, dtype, best, analysis, effort = "normal", memory;
   PlanOptions plan;
+  bool measures() const { return effort == "best" && plan.sensitivity.empty(); }
 };
 
+// Formats offered under the searching encoder: as asked for, else by effort.
+std::string best_formats(const Options& options) {
+  if (!options.best.empty()) return options.best;
+  if (options.effort == "normal") return "default";
+  return options.effort == "fast" ? "none" : "all";
+}
+
 struct Timings {
-  double analyze = 0, plan = 0, quantize = 0, verify = 0;
+  double measure = 0, analyze = 0, plan = 0, quantize = 0, verify = 0;
 };
 
 // One output of a fit, from its plan to its proof.
@@ -30,6 +40,13 @@ struct Output {
   convert::ConvertSummary summary = {};
   bool done_before = false;  // an earlier run of the same list finished it
 };
+
+// Where the inputs of products are recorded for what is made under that name.
+std::string record_path(const std::string& name) { return name + ".activations"; }
+
+// Modules of one role and depth are measured together where one by one would take longer; `analyze`
+// has no such limit.
+constexpr double kMeasuringMinutes = 30;
 
 constexpr std::string_view kPlaceholder = "{budget}";
 constexpr uint64_t kRecordBytesMax = 256ull << 20;
@@ -47,11 +64,13 @@ std::string pattern_of(std::string out) {
   return fmt::format("{}-{}", out, kPlaceholder);
 }
 
+using Recorded = std::shared_ptr<const io::Activations>;
+
 Status verify_folder(Context& context, const OpenedModel& model, const std::string& folder,
-                     verify::VerifyReport& report) {
+                     const Recorded& recorded, verify::VerifyReport& report) {
   // A source over a network has been read twice by now, and every block was proved in passing.
-  SLUICE_ASSIGN(report,
-                run_verify(context, *model.checkpoint, folder, {}, model.checkpoint->remote));
+  SLUICE_ASSIGN(report, run_verify(context, *model.checkpoint, folder, {}, model.checkpoint->remote,
+                                   recorded));
   SLUICE_TRY(write_verify_record(context, folder, report));
   if (report.passed()) return {};
   const verify::Finding& first = report.findings.front();
@@ -70,7 +89,8 @@ Status write_report(Context& context, const std::string& folder,
 }
 
 Json run_record(const Timings& timings, const Context& context) {
-  return {{"analyze_s", timings.analyze},
+  return {{"measure_s", timings.measure},
+          {"analyze_s", timings.analyze},
           {"plan_s", timings.plan},
           {"quantize_s", timings.quantize},
           {"verify_s", timings.verify},
@@ -107,33 +127,40 @@ std::string summary_text(const Output& output) {
              fmt::format("{} tensors, {} of {} modules byte for byte{}", output.report.tensors,
                          output.report.reencoded_modules, output.report.modules,
                          output.report.source_read ? "" : ", while they were converted")});
-  table.add({"time", fmt::format("analyze {}, plan {}, quantize {}, verify {}",
+  if (const std::string kl = predicted_kl_text(output.plan); !kl.empty())
+    table.add({"predicted KL", kl});
+  table.add({"time", fmt::format("{}analyze {}, plan {}, quantize {}, verify {}",
+                                 timings.measure > 0
+                                     ? fmt::format("measure {}, ", duration_text(timings.measure))
+                                     : "",
                                  duration_text(timings.analyze), duration_text(timings.plan),
                                  duration_text(timings.quantize), duration_text(timings.verify))});
   table.add({"peak memory", bytes_text(peak_resident_bytes())});
-  return fmt::format("\n{}\n\n{}\n{}\nnext: sluice chat {}\n", output.out, table.text("  "),
-                     plan_tables(output.plan), shell_word(output.out));
+  return fmt::format("\n{}\n\n{}\n{}\nWhat to watch:\n{}\nnext: sluice chat {}\n", output.out,
+                     table.text("  "), plan_tables(output.plan),
+                     safety_text(output.plan, &output.report), shell_word(output.out));
 }
 
 // Converts, verifies and publishes what is claimed. An output that fails verification stays
 // unpublished, with the findings in its report.
 Status make_output(Context& context, const OpenedModel& model, const analyze::Analysis& analysis,
-                   convert::OutputClaim& claim, Output& output) {
+                   const Recorded& recorded, convert::OutputClaim& claim, Output& output) {
   Stopwatch watch;
   const auto verify_and_record = [&](const std::string& partial) -> Status {
     context.console->end();
     output.timings.quantize = watch.seconds();
-    SLUICE_TRY(verify_folder(context, model, partial, output.report));
+    SLUICE_TRY(verify_folder(context, model, partial, recorded, output.report));
     output.timings.verify = watch.seconds() - output.timings.quantize;
     SLUICE_TRY(write_report(context, partial, analysis));
     return io::write_file_atomically(
         *context.storage, partial + "/run.json",
         dump_json(sealed(run_record(output.timings, context)), 1) + "\n");
   };
-  if (claim.published()) SLUICE_TRY(verify_folder(context, model, output.out, output.report));
+  if (claim.published())
+    SLUICE_TRY(verify_folder(context, model, output.out, recorded, output.report));
   SLUICE_ASSIGN(output.summary,
                 run_convert(context, model, output.plan, output.out, verify_and_record, {}, &claim,
-                            model.checkpoint->remote));
+                            model.checkpoint->remote, recorded));
   return {};
 }
 
@@ -148,11 +175,55 @@ Result<int> failed(Context& context, const Output& output, Error error) {
   return kExitCheckFailed;
 }
 
+// What can be refused before anything is read, and a table that will be measured stands for.
+Status check_options(Context& context, const Options& options) {
+  PlanOptions known = options.plan;
+  if (options.measures()) known.kl_max = 0;
+  return check_plan_options(context, known);
+}
+
+// With --effort best, plans go by what is measured on this model, into that file.
+Result<PlanOptions> measured_options(Context& context, const Options& options,
+                                     const OpenedModel& model, const std::string& table) {
+  PlanOptions plan = options.plan;
+  if (!options.measures()) return plan;
+  SensitivityArguments arguments;
+  arguments.text = kDataFree;
+  arguments.minutes = kMeasuringMinutes;
+  arguments.memory = options.memory;
+  SLUICE_TRY(measure_to_file(context, options.model, model, arguments, table));
+  plan.sensitivity = table;
+  return plan;
+}
+
+// With --effort best, columns make good each other's errors by what enters the products, recorded
+// in that folder. Null otherwise.
+Result<Recorded> recorded_inputs(Context& context, const Options& options, const OpenedModel& model,
+                                 const std::string& folder) {
+  if (options.effort != "best") return nullptr;
+  CalibrationArguments arguments;
+  arguments.engine.memory = options.memory;
+  return record_inputs(context, options.model, model, arguments, folder);
+}
+
+Result<allocate::Plan> plan_with(const Recorded& recorded, Result<allocate::Plan> plan) {
+  if (!plan || recorded == nullptr) return plan;
+  return allocate::with_feedback(*plan, recorded->digest(), [&](const std::string& tensor) {
+    return recorded->find(tensor).has_value();
+  });
+}
+
+// Gigabytes that verification needed last, unless they lie beside an analysis to be used again.
+Status forget(Context& context, const Options& options, const Recorded& recorded) {
+  if (recorded == nullptr || !options.analysis.empty()) return {};
+  return remove_record(context, recorded->folder());
+}
+
 Result<int> fit_one(Context& context, const Options& options) {
   io::Storage& storage = *context.storage;
   const std::string out = with_budget(options.out, split_budgets(options.plan.budget).at(0));
   // Whatever can be refused is refused before the hours that analysis may take.
-  SLUICE_TRY(check_plan_options(context, options.plan));
+  SLUICE_TRY(check_options(context, options));
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
   SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(storage, out));
   const bool at_the_end = claim->published();
@@ -160,21 +231,32 @@ Result<int> fit_one(Context& context, const Options& options) {
   if (!at_the_end) SLUICE_TRY(convert::begin_unfinished(storage, *model.checkpoint, out));
 
   Timings timings;
+  Stopwatch measure_watch;
+  SLUICE_ASSIGN(const PlanOptions plan_options,
+                measured_options(context, options, model,
+                                 options.analysis.empty() ? folder + "/sensitivity.json"
+                                                          : sensitivity_path(options.analysis)));
+  SLUICE_ASSIGN(const Recorded recorded,
+                recorded_inputs(context, options, model,
+                                record_path(options.analysis.empty() ? out : options.analysis)));
+  if (options.effort == "best") timings.measure = measure_watch.seconds();
   Stopwatch analyze_watch;
   // The analysis lies in the output folder, unless the user named a file to reuse.
   SLUICE_ASSIGN(
       const analyze::Analysis analysis,
       run_analysis(context, model,
                    options.analysis.empty() ? folder + "/analysis.jsonl" : options.analysis,
-                   options.best));
+                   best_formats(options)));
   timings.analyze = analyze_watch.seconds();
   Stopwatch plan_watch;
-  SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, options.plan));
+  SLUICE_ASSIGN(allocate::Plan plan,
+                plan_with(recorded, run_plan(context, analysis, plan_options)));
   timings.plan = plan_watch.seconds();
 
   Output output{out, std::move(plan), timings};
-  if (auto made = make_output(context, model, analysis, *claim, output); !made)
+  if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
     return failed(context, output, std::move(made).error());
+  SLUICE_TRY(forget(context, options, recorded));
   if (context.options.json)
     context.print_json(output_json(output, context));
   else
@@ -221,14 +303,16 @@ Status check_outputs(Context& context, const Options& options,
 // Every budget is planned before anything is converted, so that one that cannot be met is known
 // before hours of work.
 Result<std::vector<Output>> plan_outputs(Context& context, const Options& options,
+                                         const PlanOptions& plan_options,
                                          const analyze::Analysis& analysis,
+                                         const Recorded& recorded,
                                          const std::vector<std::string>& budgets) {
   std::vector<Output> outputs;
   for (const std::string& budget : budgets) {
-    PlanOptions wanted = options.plan;
+    PlanOptions wanted = plan_options;
     wanted.budget = budget;
     Stopwatch watch;
-    SLUICE_ASSIGN(allocate::Plan plan, run_plan(context, analysis, wanted));
+    SLUICE_ASSIGN(allocate::Plan plan, plan_with(recorded, run_plan(context, analysis, wanted)));
     Timings timings;
     timings.plan = watch.seconds();
     Output output{with_budget(pattern_of(options.out), budget), std::move(plan), timings};
@@ -262,23 +346,30 @@ std::string list_text(const std::vector<Output>& outputs, const std::string& ana
 
 Result<int> fit_several(Context& context, const Options& options,
                         const std::vector<std::string>& budgets) {
-  SLUICE_TRY(check_plan_options(context, options.plan));
+  SLUICE_TRY(check_options(context, options));
   SLUICE_TRY(check_outputs(context, options, budgets));
   SLUICE_ASSIGN(const OpenedModel model, open_model(context, options.model, options.dtype));
   const std::string path = options.analysis.empty()
                                ? with_budget(pattern_of(options.out), "analysis") + ".jsonl"
                                : options.analysis;
-  SLUICE_ASSIGN(const analyze::Analysis analysis, run_analysis(context, model, path, options.best));
-  SLUICE_ASSIGN(std::vector<Output> outputs, plan_outputs(context, options, analysis, budgets));
+  SLUICE_ASSIGN(const PlanOptions plan_options,
+                measured_options(context, options, model, sensitivity_path(path)));
+  SLUICE_ASSIGN(const Recorded recorded,
+                recorded_inputs(context, options, model, record_path(path)));
+  SLUICE_ASSIGN(const analyze::Analysis analysis,
+                run_analysis(context, model, path, best_formats(options)));
+  SLUICE_ASSIGN(std::vector<Output> outputs,
+                plan_outputs(context, options, plan_options, analysis, recorded, budgets));
   for (Output& output : outputs) {
     if (output.done_before) continue;
     context.console->info(output.out);
     SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(*context.storage, output.out));
     if (!claim->published())
       SLUICE_TRY(convert::begin_unfinished(*context.storage, *model.checkpoint, output.out));
-    if (auto made = make_output(context, model, analysis, *claim, output); !made)
+    if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
       return failed(context, output, std::move(made).error());
   }
+  SLUICE_TRY(forget(context, options, recorded));
   if (context.options.json) {
     Json list = Json::array();
     for (const Output& output : outputs) {
@@ -321,15 +412,26 @@ void add_fit(CLI::App& app, Action& action) {
                    "several, OUT-analysis.jsonl)")
       ->type_name("FILE");
   command
-      ->add_option("--best", options->best,
-                   "formats also offered under the searching encoder: default (all of 2 to 4 bits; "
-                   "analysis computes about 7 times as long as with none), all, none, or a list "
-                   "such as 3/64,4/64")
+      ->add_option("--effort", options->effort,
+                   "fast: encoders as MLX's alone; normal: also the searching one for 2 to 4 bits; "
+                   "best: for all formats, a plan by sensitivities measured on text that the model "
+                   "writes itself, and codes that make good each other's errors on it; says what "
+                   "time, memory and disk that takes before it starts")
+      ->check(CLI::IsMember({"fast", "normal", "best"}))
       ->capture_default_str();
+  command->add_option("--memory", options->memory,
+                      "with --effort best, the most memory that measuring may take, such as 8GB; "
+                      "weights beyond it are read from disk as they are used");
+  command->add_option(
+      "--best", options->best,
+      "formats also offered under the searching encoder, whatever the effort: "
+      "default (all of 2 to 4 bits; analysis computes about 7 times as long as with "
+      "none), all, none, or a list such as 3/64,4/64");
   add_plan_options(*command, options->plan, Budgets::kSeveral);
   command->footer(
       "Examples:\n"
       "  sluice fit ./Qwen3-8B --budget 6GB -o Qwen3-8B-6GB\n"
+      "  sluice fit ./Qwen3-8B --budget 6GB --effort best -o Qwen3-8B-6GB\n"
       "  sluice fit model.gguf --device \"M2 16GB\" -o model-m2\n"
       "  sluice fit ./Qwen3-8B --budget 5GB,6GB,8GB -o Qwen3-8B\n\n"
       "Several budgets make Qwen3-8B-5GB, Qwen3-8B-6GB and Qwen3-8B-8GB from one analysis,\n"

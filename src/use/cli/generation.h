@@ -20,8 +20,8 @@ namespace sluice::cli {
 
 struct EngineArguments {
   uint64_t context_tokens = 0;  // 0: the engine's choice
-  std::string kv = "f16", activations = "auto", compat = "transformers", memory, reads = "auto",
-              expert_trace;
+  std::string kv = "f16", activations = "auto", compat = "transformers", memory = {},
+              reads = "auto", expert_trace = {};
   bool no_expert_profile = false, no_lookahead = false, verify_reads = false;
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);

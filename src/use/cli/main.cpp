@@ -89,6 +89,7 @@ void add_commands(CLI::App& app, Action& action) {
   add_run(app, action);
   add_chat(app, action);
   add_eval(app, action);
+  add_compare(app, action);
   add_bench(app, action);
   add_devices(app, action);
   add_report(app, action);

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <set>
 
+#include "allocate/safety.h"
 #include "base/units.h"
 #include "cli/user_devices.h"
 #include "kernels/kernel_table.h"
+#include "report/safety.h"
 #include "stream/feedback_factors.h"
 #include "stream/stream.h"
 #include "verify/block_prover.h"
@@ -18,6 +20,8 @@ namespace {
 // Leaves room for the sizes in a window of 100 columns.
 constexpr size_t kBudgetLineWidth = 80;
 constexpr uint64_t kSensitivityBytesMax = 64ull << 20;
+constexpr size_t kWarningsEach = 4;      // of a kind, on a terminal
+constexpr size_t kJsonEntriesMax = 100;  // of a list that may be as long as the model
 
 uint64_t bytes_of_part(const io::Checkpoint& checkpoint, const families::ModelMap& map,
                        const stream::Part& part) {
@@ -104,10 +108,69 @@ Result<allocate::Target> plan_target(Context& context, const analyze::Analysis& 
   }
   if (options.min_safe) return allocate::MinSafeTarget{};
   if (options.error_max != 0) return allocate::MaxErrorTarget{options.error_max};
+  if (options.kl_max != 0) return allocate::MaxCostTarget{options.kl_max};
   return allocate::BitsTarget{options.bits_per_weight};
 }
 
+// A cost is a divergence only under the right table and power.
+Status check_kl_target(const PlanOptions& options, const allocate::SensitivityTable& table) {
+  if (options.kl_max == 0) return {};
+  if (!table.in_nats)
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "--max-kl takes measured sensitivities; {} has none. Make them with `sluice analyze "
+        "MODEL -o FILE --sensitivity data-free` and give them with --sensitivity",
+        table.id());
+  if (options.objective != "nrmse-squared")
+    return fail(ErrorCode::kInvalidArgument,
+                "--max-kl goes with --objective nrmse-squared, which predicts it; {} does not",
+                options.objective);
+  return {};
+}
+
+std::vector<report::ConcentratedError> concentrated_errors(const verify::VerifyReport& report) {
+  std::vector<report::ConcentratedError> errors;
+  for (const verify::ConcentratedError& error : report.concentrated)
+    errors.push_back({error.tensor, error.has_experts ? std::optional(error.expert) : std::nullopt,
+                      error.share, error.white_share});
+  return errors;
+}
+
+std::string warnings_text(const std::vector<report::Warning>& warnings) {
+  std::string text;
+  for (const report::Warning& warning : warnings)
+    text += warning.subject.empty()
+                ? fmt::format("  … {}\n", warning.message)
+                : fmt::format("  warning: {}: {}\n", warning.subject, warning.message);
+  return text;
+}
+
+Json safety_json(const allocate::SafetyReport& safety) {
+  Json near_floor = Json::array(), weak_experts = Json::array();
+  for (size_t i = 0; i < std::min(safety.near_floor.size(), kJsonEntriesMax); ++i)
+    near_floor.push_back(
+        {{"tensor", safety.near_floor[i].tensor}, {"sqnr_db", safety.near_floor[i].sqnr_db}});
+  for (size_t i = 0; i < std::min(safety.weak_experts.size(), kJsonEntriesMax); ++i) {
+    const allocate::WeakExpert& weak = safety.weak_experts[i];
+    weak_experts.push_back(
+        {{"tensor", weak.tensor},
+         {"expert", weak.expert},
+         {"sqnr_db", weak.sqnr_db},
+         {"stack_sqnr_db", std::isfinite(weak.stack_sqnr_db) ? Json(weak.stack_sqnr_db) : Json()}});
+  }
+  return {{"floor_db", safety.floor_db},
+          {"near_floor_count", safety.near_floor.size()},
+          {"near_floor", std::move(near_floor)},
+          {"weak_expert_count", safety.weak_experts.size()},
+          {"weak_experts", std::move(weak_experts)}};
+}
+
 }  // namespace
+
+std::string predicted_kl_text(const allocate::Plan& plan) {
+  const auto& kl = plan.data().predicted_kl;
+  return kl ? fmt::format("{:.4g} nats per token", *kl) : "";
+}
 
 io::ModelPlaces places_of(Context& context) {
   io::ModelPlaces places = io::model_places(context.environment);
@@ -248,6 +311,11 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budg
       ->add_option("--max-error", options.error_max,
                    "the smallest plan in which no module's NRMSE exceeds this")
       ->check(positive_check());
+  targets
+      ->add_option("--max-kl", options.kl_max,
+                   "the smallest plan whose predicted KL divergence from the original, in nats per "
+                   "token, is at most this; takes measured sensitivities")
+      ->check(positive_check());
   command.add_option("--context", options.context_tokens, "context length for --device")
       ->capture_default_str();
   command.add_option("--objective", options.objective, "what to minimise, summed over modules")
@@ -261,8 +329,10 @@ CLI::App* add_plan_options(CLI::App& command, PlanOptions& options, Budgets budg
   command.add_option("--sqnr-floor", options.sqnr_floor_db, "least SQNR of a module in dB")
       ->capture_default_str();
   command
-      .add_option("--sensitivity", options.sensitivity,
-                  "a file of weights by role, depth or module instead of the built-in table")
+      .add_option(
+          "--sensitivity", options.sensitivity,
+          "a file of weights by role, depth or module instead of the built-in table, such as "
+          "`sluice analyze --sensitivity` measures")
       ->type_name("FILE");
   command.add_option("--parity", options.parity, "rounding rule of MLX to reproduce: cpu or gpu")
       ->check(CLI::IsMember({"cpu", "gpu"}))
@@ -275,8 +345,8 @@ Status check_plan_options(Context& context, const PlanOptions& options) {
     SLUICE_ASSIGN(const auto devices, known_devices(context));
     SLUICE_TRY(allocate::find_device(devices, options.device));
   }
-  SLUICE_TRY(load_sensitivity(context, options.sensitivity));
-  return {};
+  SLUICE_ASSIGN(const auto table, load_sensitivity(context, options.sensitivity));
+  return check_kl_target(options, table);
 }
 
 Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analysis,
@@ -287,6 +357,7 @@ Result<allocate::Plan> run_plan(Context& context, const analyze::Analysis& analy
   SLUICE_ASSIGN(request.settings.configs, allocate::parse_configs(options.configs));
   request.settings.sqnr_floor_db = options.sqnr_floor_db;
   SLUICE_ASSIGN(request.sensitivity, load_sensitivity(context, options.sensitivity));
+  SLUICE_TRY(check_kl_target(options, request.sensitivity));
   request.origin = {analysis.header.source, analysis.digest, analysis.header.family,
                     analysis.header.dtype,  options.parity,  analysis.header.only_layers};
   if (!analysis.header.only_layers.empty())
@@ -405,15 +476,26 @@ Json plan_summary_json(const allocate::Plan& plan) {
                      {"bytes", role.bytes},
                      {"sqnr_db", std::isfinite(role.sqnr_db) ? Json(role.sqnr_db) : Json()},
                      {"worst_tensor", role.worst_tensor}});
-  return {{"budget_bytes", data.budget_bytes},
-          {"weight_file_bytes", data.exact_bytes},
-          {"bits_per_weight", allocate::bits_per_weight(plan)},
-          {"objective", data.objective},
-          {"cost", data.cost},
-          {"bound", data.bound},
-          {"gap", data.gap()},
-          {"formats", std::move(formats)},
-          {"roles", std::move(roles)}};
+  Json summary{{"budget_bytes", data.budget_bytes},
+               {"weight_file_bytes", data.exact_bytes},
+               {"bits_per_weight", allocate::bits_per_weight(plan)},
+               {"objective", data.objective},
+               {"cost", data.cost},
+               {"bound", data.bound},
+               {"gap", data.gap()},
+               {"formats", std::move(formats)},
+               {"roles", std::move(roles)},
+               {"safety", safety_json(allocate::safety_report(plan))}};
+  if (data.predicted_kl) summary["predicted_kl"] = *data.predicted_kl;
+  return summary;
+}
+
+std::string safety_text(const allocate::Plan& plan, const verify::VerifyReport* report) {
+  std::string text = warnings_text(report::plan_warnings(plan, kWarningsEach));
+  const bool directions = report != nullptr && report->directions_measured > 0;
+  if (directions)
+    text += warnings_text(report::error_warnings(concentrated_errors(*report), kWarningsEach));
+  return text.empty() ? fmt::format("  {}\n", report::safe_text(plan, directions)) : text;
 }
 
 std::string verify_text(const verify::VerifyReport& report, const std::string& out) {
@@ -434,6 +516,7 @@ std::string verify_text(const verify::VerifyReport& report, const std::string& o
       roles.add({role.role, fmt::format("{}", role.modules), db_text(sqnr_db(role.error)),
                  db_text(role.worst_sqnr_db), role.worst_tensor});
     text += roles.text("  ");
+    text += warnings_text(report::error_warnings(concentrated_errors(report), kWarningsEach));
     if (!report.source_read)
       text +=
           "Every block was proved against its source while it was converted; what lies on disk was "
@@ -459,6 +542,13 @@ Json verify_json(const verify::VerifyReport& report) {
                      {"sqnr_db", std::isfinite(db) ? Json(db) : Json()},
                      {"worst_tensor", role.worst_tensor}});
   }
+  Json concentrated = Json::array();
+  for (const verify::ConcentratedError& error : report.concentrated) {
+    Json entry{
+        {"tensor", error.tensor}, {"share", error.share}, {"white_noise_share", error.white_share}};
+    if (error.has_experts) entry["expert"] = error.expert;
+    concentrated.push_back(std::move(entry));
+  }
   Json json{{"passed", report.passed()},
             {"finding_count", report.finding_count},
             {"findings", std::move(findings)},
@@ -469,7 +559,9 @@ Json verify_json(const verify::VerifyReport& report) {
             {"shards", report.shards},
             {"weight_file_bytes", report.weight_file_bytes},
             {"budget_bytes", report.budget_bytes},
-            {"roles", std::move(roles)}};
+            {"roles", std::move(roles)},
+            {"directions_measured", report.directions_measured},
+            {"concentrated", std::move(concentrated)}};
   if (!report.source_read) json["proved_while_converting"] = true;
   return json;
 }

@@ -70,6 +70,7 @@ struct PlanOptions {
   double bits_per_weight = 0;
   bool min_safe = false;
   double error_max = 0;
+  double kl_max = 0;
   std::string objective = "nrmse-squared";
   std::string configs = "all";
   double sqnr_floor_db = 9;
@@ -115,9 +116,13 @@ std::string format_and_encoder(const numerics::QuantFormat& format, numerics::En
 // "21.83 dB", "exact".
 std::string db_text(double db);
 
+// "0.0123 nats per token"; empty where nothing predicts it.
+std::string predicted_kl_text(const allocate::Plan& plan);
 // Shares of each format, and modules by role, as tables.
 std::string plan_tables(const allocate::Plan& plan);
 Json plan_summary_json(const allocate::Plan& plan);
+// What to know before trusting it; report: of its output, nullptr where there is none yet.
+std::string safety_text(const allocate::Plan& plan, const verify::VerifyReport* report);
 
 std::string verify_text(const verify::VerifyReport& report, const std::string& out);
 Json verify_json(const verify::VerifyReport& report);

@@ -89,18 +89,22 @@ Result<int> run_sweep(Context& context, const analyze::Analysis& analysis, const
 
 std::string text_of(const allocate::Plan& plan) {
   const allocate::PlanData& data = plan.data();
+  const std::string kl = predicted_kl_text(plan);
   std::string text = fmt::format(
       "{} of weight files, headers included; budget {}; {:.3f} bits per weight\n"
-      "{} {:.6g}, proved within {:.4f} % of optimal\n\n{}",
+      "{} {:.6g}, proved within {:.4f} % of optimal\n{}\n{}",
       bytes_text(data.exact_bytes), bytes_text(data.budget_bytes), allocate::bits_per_weight(plan),
-      data.objective, data.cost, 100 * data.gap(), plan_tables(plan));
+      data.objective, data.cost, 100 * data.gap(),
+      kl.empty() ? "" : fmt::format("predicted KL divergence from the original: {}\n", kl),
+      plan_tables(plan));
   Table uniform({Align::kLeft, Align::kRight, Align::kRight});
   uniform.add({"uniform plan", "bytes", "cost"});
   for (const allocate::UniformPlan& other : data.uniform)
     if (other.exact_bytes <= data.budget_bytes && other.admissible)
       uniform.add({format_and_encoder(other.format, other.encoder), bytes_text(other.exact_bytes),
                    fmt::format("{:.6g}", other.cost)});
-  return text + "\nUniform plans of no more bytes, under the same measure:\n" + uniform.text("  ");
+  return text + "\nUniform plans of no more bytes, under the same measure:\n" + uniform.text("  ") +
+         "\nWhat to watch:\n" + safety_text(plan, nullptr);
 }
 
 Result<int> run(Context& context, const Options& options) {
@@ -152,6 +156,8 @@ void add_plan(CLI::App& app, Action& action) {
   command->footer(
       "Examples:\n"
       "  sluice plan qwen3-8b.analysis --budget 6GB -o plan.json\n"
+      "  sluice plan qwen3-8b.analysis --sensitivity qwen3-8b.analysis.sensitivity.json "
+      "--max-kl 0.02\n"
       "  sluice plan qwen3-8b.analysis --device \"M2 16GB\" --context 16384\n"
       "  sluice plan qwen3-8b.analysis --sweep -o curve.svg");
   command->callback([&action, options] {

@@ -49,6 +49,28 @@ Status add_findings(const Json& record, const std::string& path, report::Verific
   return {};
 }
 
+// Absent in what earlier versions recorded.
+Status add_concentrated(const Json& record, const std::string& path, report::Verification& found) {
+  if (json_find(record, "concentrated") == nullptr) return {};
+  SLUICE_ASSIGN(found.directions_measured, count_at(record, "directions_measured", path));
+  SLUICE_ASSIGN(const Json* errors, json_array(record, "concentrated", path));
+  for (const Json& error : *errors) {
+    report::ConcentratedError entry;
+    SLUICE_ASSIGN(entry.tensor, json_string(error, "tensor", path));
+    SLUICE_ASSIGN(entry.share, json_number(error, "share", path));
+    SLUICE_ASSIGN(entry.white_share, json_number(error, "white_noise_share", path));
+    if (json_find(error, "expert") != nullptr) {
+      SLUICE_ASSIGN(const int64_t expert, json_int(error, "expert", 0, UINT32_MAX, path));
+      entry.expert = static_cast<uint32_t>(expert);
+    }
+    if (!(entry.white_share > 0))
+      return fail(ErrorCode::kCorrupt, "{}: white_noise_share of {} should be positive", path,
+                  entry.tensor);
+    found.concentrated.push_back(std::move(entry));
+  }
+  return {};
+}
+
 // verify.json; stale when sluice.json is no longer the one it was recorded beside.
 Result<report::Verification> read_verification(Context& context, const std::string& folder) {
   const std::string path = folder + "/verify.json";
@@ -64,6 +86,7 @@ Result<report::Verification> read_verification(Context& context, const std::stri
   SLUICE_ASSIGN(found.shards, count_at(record, "shards", path));
   SLUICE_ASSIGN(found.weight_file_bytes, count_at(record, "weight_file_bytes", path));
   SLUICE_TRY(add_findings(record, path, found));
+  SLUICE_TRY(add_concentrated(record, path, found));
   SLUICE_ASSIGN(const std::string digest, json_string(record, "record_xxh3", path));
   SLUICE_ASSIGN(const std::string text, read_file(context, folder + "/sluice.json", kPlanBytesMax));
   found.stale = digest != digest_of(text).hex();
@@ -114,6 +137,7 @@ void add_plan_facts(const allocate::Plan& plan, const std::string& source, Repor
   if (data.method != "uniform") {  // which solves nothing and predicts no error
     add("weighted error",
         fmt::format("{:.6g}, no plan within the budget below {:.6g}", data.cost, data.bound));
+    add("predicted KL divergence", predicted_kl_text(plan));
     add("formats allowed", data.configs);
     add("least SQNR allowed",
         std::isinf(data.sqnr_floor_db) ? "any" : fmt::format("{:g} dB", data.sqnr_floor_db));
@@ -169,8 +193,9 @@ Status add_run(Context& context, const std::string& path, ReportInput& input) {
     return value != nullptr && value->is_string() ? value->get<std::string>() : std::string();
   };
   for (const auto& [key, name, reads_source] :
-       {std::tuple{"analyze_s", "analyze", true}, std::tuple{"plan_s", "plan", false},
-        std::tuple{"quantize_s", "quantize", true}, std::tuple{"verify_s", "verify", true}})
+       {std::tuple{"measure_s", "measure", false}, std::tuple{"analyze_s", "analyze", true},
+        std::tuple{"plan_s", "plan", false}, std::tuple{"quantize_s", "quantize", true},
+        std::tuple{"verify_s", "verify", true}})
     if (number(key) > 0)
       input.stages.push_back({name, number(key), reads_source ? input.source_bytes : 0});
   const auto add = [&](std::string label, std::string value) {

@@ -1,15 +1,14 @@
 // The journal survives what interrupts it: torn tails, flipped bits, failing storage.
-#include "stream/journal.h"
+#include "io/journal.h"
 
 #include <gmock/gmock.h>
 
 #include "io/fault.h"
 #include "support/models.h"
 
-namespace sluice::stream {
+namespace sluice::io {
 namespace {
 
-using io::MemoryStorage;
 using ::testing::HasSubstr;
 
 std::vector<Json> some_records() {
@@ -26,9 +25,9 @@ std::string text_of(const std::vector<Json>& records) {
   return text;
 }
 
-std::shared_ptr<io::ByteSource> source_of(std::string_view text) {
+std::shared_ptr<ByteSource> source_of(std::string_view text) {
   const auto bytes = std::as_bytes(std::span(text));
-  return io::memory_source("test.journal", {bytes.begin(), bytes.end()});
+  return memory_source("test.journal", {bytes.begin(), bytes.end()});
 }
 
 struct Read {
@@ -48,14 +47,14 @@ Read read_all(std::string_view text) {
 }
 
 void put(MemoryStorage& storage, const std::string& path, std::string_view text) {
-  auto file = storage.open(path, io::OpenMode::kCreateOrOpen);
+  auto file = storage.open(path, OpenMode::kCreateOrOpen);
   ASSERT_TRUE(file);
   ASSERT_TRUE((*file)->truncate(0));
   ASSERT_TRUE((*file)->append(std::as_bytes(std::span(text))));
 }
 
 std::string get(MemoryStorage& storage, const std::string& path) {
-  return *io::read_text(**storage.open_source(path), UINT64_MAX);
+  return *read_text(**storage.open_source(path), UINT64_MAX);
 }
 
 const RecordCallback kIgnore = [](const Json&) -> Status { return {}; };
@@ -161,8 +160,8 @@ TEST(Journal, CallbackErrorsAreReturned) {
 }
 
 TEST(Journal, ReadErrorsAreReturned) {
-  io::FaultInjector injector({.at = 1});
-  const auto source = io::faulty_source(source_of(text_of(some_records())), injector);
+  FaultInjector injector({.at = 1});
+  const auto source = faulty_source(source_of(text_of(some_records())), injector);
   const auto end = read_journal(*source, kIgnore);
   ASSERT_FALSE(end);
   EXPECT_EQ(end.error().code, ErrorCode::kIo);
@@ -228,7 +227,7 @@ TEST(Journal, OpenRefusesAFileThatIsNoJournal) {
 }
 
 TEST(Journal, EveryFailingOperationIsReturned) {
-  const auto job = [](io::Storage& storage) -> Status {
+  const auto job = [](Storage& storage) -> Status {
     auto journal = Journal::open(storage, "j", kIgnore);
     if (!journal) return std::unexpected(journal.error());
     SLUICE_TRY((*journal)->append({{"n", 2}}));
@@ -240,8 +239,8 @@ TEST(Journal, EveryFailingOperationIsReturned) {
     SCOPED_TRACE(at);
     MemoryStorage storage;
     put(storage, "j", start);
-    io::FaultInjector injector({.at = at, .torn = true});
-    const auto faulty = io::faulty_storage(storage, injector);
+    FaultInjector injector({.at = at, .torn = true});
+    const auto faulty = faulty_storage(storage, injector);
     const Status status = job(*faulty);
     EXPECT_EQ(status.has_value(), !injector.triggered());
     if (!injector.triggered()) {
@@ -255,4 +254,4 @@ TEST(Journal, EveryFailingOperationIsReturned) {
 }
 
 }  // namespace
-}  // namespace sluice::stream
+}  // namespace sluice::io

@@ -1,10 +1,10 @@
-#include "stream/journal.h"
+#include "io/journal.h"
 
 #include <algorithm>
 
 #include "base/digest.h"
 
-namespace sluice::stream {
+namespace sluice::io {
 namespace {
 
 constexpr std::string_view kDigestKey = "{\"xxh3\":\"";
@@ -26,7 +26,7 @@ std::string_view record_text(std::string_view line) {
 // Hands out a source's lines while holding no more than one of them and a read's worth.
 class LineReader {
  public:
-  explicit LineReader(const io::ByteSource& source) : source_(source) {}
+  explicit LineReader(const ByteSource& source) : source_(source) {}
 
   // The next complete line without its newline, valid until the next call; empty at the end or
   // when what is left holds no newline within kJournalLineBytesMax.
@@ -52,7 +52,7 @@ class LineReader {
   }
 
  private:
-  const io::ByteSource& source_;
+  const ByteSource& source_;
   std::string buffer_;
   size_t start_ = 0;
   uint64_t offset_ = 0;
@@ -60,7 +60,7 @@ class LineReader {
 
 // Whether a file without a valid record may be the beginning of one of ours: what is there of the
 // first line's start agrees, but for zeros (which a power cut may leave) and one damaged byte.
-Result<bool> may_be_journal(const io::ByteSource& source) {
+Result<bool> may_be_journal(const ByteSource& source) {
   std::byte start[kDigestKey.size()] = {};
   const size_t there = std::min(source.size(), uint64_t{kDigestKey.size()});
   SLUICE_TRY(source.read_at(0, std::span(start).first(there)));
@@ -80,7 +80,7 @@ std::string journal_line(const Json& record) {
   return fmt::format("{}{}{}{}}}\n", kDigestKey, digest_of(text).hex(), kRecordKey, text);
 }
 
-Result<JournalEnd> read_journal(const io::ByteSource& source, const RecordCallback& callback) {
+Result<JournalEnd> read_journal(const ByteSource& source, const RecordCallback& callback) {
   LineReader lines(source);
   JournalEnd end;
   while (true) {
@@ -97,9 +97,9 @@ Result<JournalEnd> read_journal(const io::ByteSource& source, const RecordCallba
   return end;
 }
 
-Result<std::unique_ptr<Journal>> Journal::open(io::Storage& storage, const std::string& path,
+Result<std::unique_ptr<Journal>> Journal::open(Storage& storage, const std::string& path,
                                                const RecordCallback& callback) {
-  SLUICE_ASSIGN(auto file, storage.open(path, io::OpenMode::kCreateOrOpen));
+  SLUICE_ASSIGN(auto file, storage.open(path, OpenMode::kCreateOrOpen));
   SLUICE_ASSIGN(const auto source, storage.open_source(path));
   SLUICE_ASSIGN(const JournalEnd end, read_journal(*source, callback));
   if (end.torn && end.records == 0) {
@@ -118,4 +118,4 @@ Status Journal::append(const Json& record) {
   return file_->append(std::as_bytes(std::span(line)));
 }
 
-}  // namespace sluice::stream
+}  // namespace sluice::io

@@ -5,7 +5,7 @@
 
 #include "allocation_bound.h"
 #include "io/fault.h"
-#include "stream/journal.h"
+#include "io/journal.h"
 
 namespace {
 
@@ -23,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return {};
   };
   const auto source = sluice::io::memory_source("fuzz", {bytes.begin(), bytes.end()});
-  const auto end = sluice::stream::read_journal(*source, keep);
+  const auto end = sluice::io::read_journal(*source, keep);
   SLUICE_CHECK(end.has_value());
   SLUICE_CHECK(end->records == records.size() && end->valid_bytes <= size);
   SLUICE_CHECK(end->torn == (end->valid_bytes < size));
@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SLUICE_CHECK(file.has_value() && (*file)->append(bytes).has_value());
   const std::vector<Json> first = std::move(records);
   records.clear();
-  auto journal = sluice::stream::Journal::open(storage, "j", keep);
+  auto journal = sluice::io::Journal::open(storage, "j", keep);
   if (!journal) {  // somebody else's file stays as it is
     SLUICE_CHECK(first.empty() && (*storage.open_source("j"))->size() == size);
     return 0;
@@ -42,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SLUICE_CHECK(records == first);
   SLUICE_CHECK((*journal)->append({{"n", 1}}).has_value());
   records.clear();
-  const auto again = sluice::stream::read_journal(**storage.open_source("j"), keep);
+  const auto again = sluice::io::read_journal(**storage.open_source("j"), keep);
   SLUICE_CHECK(again.has_value() && !again->torn && records.size() == first.size() + 1);
   return 0;
 }

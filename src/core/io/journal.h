@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "io/storage.h"
 
-namespace sluice::stream {
+namespace sluice::io {
 
 inline constexpr uint64_t kJournalLineBytesMax = 16 * 1024 * 1024;
 
@@ -27,22 +27,22 @@ struct JournalEnd {
 using RecordCallback = std::function<Status(const Json& record)>;
 
 // Shows every valid record in order. Memory: one line. Errors: of reading, or the callback's own.
-Result<JournalEnd> read_journal(const io::ByteSource& source, const RecordCallback& callback);
+Result<JournalEnd> read_journal(const ByteSource& source, const RecordCallback& callback);
 
 // One thread.
 class Journal {
  public:
   // Opens or creates. Records that are there already are shown to the callback; a torn tail is cut.
   // Errors: kInvalidArgument for a file that is no journal, which is left as it is.
-  static Result<std::unique_ptr<Journal>> open(io::Storage& storage, const std::string& path,
+  static Result<std::unique_ptr<Journal>> open(Storage& storage, const std::string& path,
                                                const RecordCallback& callback);
   Status append(const Json& record);
   // Makes every record appended so far durable.
   Status sync() { return file_->sync(); }
 
  private:
-  explicit Journal(std::unique_ptr<io::WritableFile> file) : file_(std::move(file)) {}
-  std::unique_ptr<io::WritableFile> file_;
+  explicit Journal(std::unique_ptr<WritableFile> file) : file_(std::move(file)) {}
+  std::unique_ptr<WritableFile> file_;
 };
 
-}  // namespace sluice::stream
+}  // namespace sluice::io

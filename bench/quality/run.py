@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Size against KL divergence and perplexity: Sluice at each effort beside every other way to make a
+smaller model, at equal bytes, on every trained model that is there.
+
+    cmake --preset bench && cmake --build --preset bench
+    bench/decode/get_llama_cpp                 # for llama.cpp's entries
+    .venv/bin/python bench/quality/run.py      # SLUICE_REAL_INPUTS: the folder of real inputs
+
+Each entry is made, scored against the source by `sluice compare` (activations and keys in f32, so that
+weights alone are judged; windows that begin with BOS, every token scored) and removed; its scores go to
+build/quality/MODEL/entries at once, and what is there is not done again, failures with their reasons
+included (--again tries those anew). For each entry of another tool, Sluice is run at exactly its bytes,
+and the difference is taken window by window. --part 1/2 does every second entry, for several processes
+or machines over one folder. At the end, also with --report: bench/results/quality_<machine>_<date>.csv
+and docs/images/quality_<model>.svg."""
+
+import argparse
+import datetime
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import methods
+import report
+from sources import ROOT, SOURCES, Failure, Workspace
+
+
+def tensor_bytes(path):
+    """Of a .gguf, without the tokenizer that it has inside."""
+    import gguf
+    return sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(path).tensors)
+
+
+def measure(work, entry, scratch):
+    path, note = entry.make(work, scratch)
+    found = json.loads(work.run(work.sluice, "compare", work.reference, path,
+                                *work.window_options(), "--json", "--quiet"))
+    [model] = found["models"]
+    size = tensor_bytes(path) if entry.kind == "gguf" else model["weight_file_bytes"]
+    return dict(bytes=size, bits_per_weight=8 * size / work.parameters, note=note,
+                reference=found["reference"]["perplexity"], scores=model)
+
+
+def done(work, entry, arguments):
+    """The entry's record; made when it is not there."""
+    path = work.folder / "entries" / f"{entry.id}.json"
+    if path.exists():
+        record = json.loads(path.read_text())
+        if not (arguments.again and "failed" in record):
+            return record
+    record = dict(method=entry.method, setting=entry.setting, kind=entry.kind,
+                  calibrated=entry.calibrated, commit=arguments.commit)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=work.folder, prefix="making-") as scratch:
+        try:
+            record |= measure(work, entry, Path(scratch))
+        except Failure as failure:
+            record["failed"] = str(failure)
+    record["seconds"] = round(time.monotonic() - started, 1)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(record))
+    unfinished.rename(path)
+    told = record.get("failed") or (f"{record['bits_per_weight']:.3f} bits, divergence "
+                                    f"{record['scores']['kl']['mean']:.5f}")
+    print(f"{work.source.name}: {entry.method} {entry.setting}: {told}", flush=True)
+    return record
+
+
+def partners(entry, record, efforts):
+    """Sluice at exactly the bytes of another tool's entry."""
+    if not entry.rival or "failed" in record:
+        return []
+    return [methods.sluice_at(effort, ["--budget", f"{record['bytes']}B"], f"{record['bytes']} bytes")
+            for effort in efforts]
+
+
+def run_source(work, entries, efforts, arguments):
+    with open(work.folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        work.prepare()
+        for effort in efforts:
+            if effort != "best":
+                work.analysis(effort)
+    part, parts = map(int, arguments.part.split("/"))
+    for entry in entries[part - 1::parts]:
+        record = done(work, entry, arguments)
+        for partner in partners(entry, record, efforts):
+            done(work, partner, arguments)
+
+
+def efforts_of(sluice):
+    told = subprocess.run([sluice, "fit", "--help"], text=True, capture_output=True).stdout
+    return ["fast", "normal"] + ["best"] * ("--effort" in told)
+
+
+def commit_of():
+    told = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True,
+                          text=True)
+    return told.stdout.strip()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", default=os.environ.get("SLUICE_REAL_INPUTS", ""))
+    parser.add_argument("--sluice", default=ROOT / "build/bench/bin/sluice")
+    parser.add_argument("--work", type=Path, default=ROOT / "build/quality")
+    parser.add_argument("--models", help="names, with commas between (default: all that are there)")
+    parser.add_argument("--methods", help="only these, with commas between")
+    parser.add_argument("--efforts", help="of Sluice, with commas between (default: all)")
+    parser.add_argument("--part", default="1/1", metavar="I/N")
+    parser.add_argument("--again", action="store_true", help="entries that failed before")
+    parser.add_argument("--report", action="store_true", help="only from what is there")
+    parser.add_argument("--results", type=Path, metavar="CSV")
+    arguments = parser.parse_args()
+    arguments.commit = commit_of()
+    wanted = arguments.models.split(",") if arguments.models else None
+    efforts = arguments.efforts.split(",") if arguments.efforts else efforts_of(arguments.sluice)
+    entries = methods.all_entries(efforts)
+    if arguments.methods:
+        names = arguments.methods.split(",")
+        entries = [entry for entry in entries if entry.method in names]
+    works = [Workspace(source, arguments.inputs, arguments.work, arguments.sluice)
+             for source in SOURCES if wanted is None or source.name in wanted]
+    works = [work for work in works if work.available()]
+    if not works:
+        sys.exit("no model is there; set SLUICE_REAL_INPUTS, or run scripts/demo_model")
+    if not arguments.report:
+        for work in works:
+            run_source(work, entries, efforts, arguments)
+    path = arguments.results or ROOT / "bench/results" / (
+        f"quality_{platform.machine()}_{os.cpu_count()}core_{datetime.date.today()}.csv")
+    report.write([(work.source, report.load(work.folder / "entries")) for work in works], path,
+                 ROOT / "docs/images")
+
+
+if __name__ == "__main__":
+    main()
