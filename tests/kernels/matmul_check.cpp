@@ -117,11 +117,6 @@ Weights make_weights(const WeightFormat& format, size_t columns, Codes codes,
   } else {
     for (std::byte& b : w.scales) b = static_cast<std::byte>(60 + random() % 66);
   }
-  if (format.apart) {
-    std::vector<std::byte> scratch(bytes.weight);
-    for (size_t row = 0; row < kRows; ++row)
-      lay_apart(std::span(w.weight).subspan(row * bytes.weight, bytes.weight), scratch);
-  }
   w.view = {format, kRows, columns, w.weight.data(), w.scales.data(), w.biases.data()};
   return w;
 }
@@ -147,7 +142,7 @@ std::string name_of(const WeightFormat& format, Activations activations) {
   const char* names[] = {"f32", "i16", "i8"};
   std::string text =
       format.quant.mode == QuantMode::kFloat
-          ? std::string(dtype_info(format.dtype).name) + (format.apart ? " apart" : "")
+          ? std::string(dtype_info(format.dtype).name)
           : format_text(format.quant) + " " + std::string(dtype_info(format.dtype).name);
   return text + " x " + names[static_cast<int>(activations)];
 }
@@ -266,7 +261,6 @@ std::vector<WeightFormat> coded_formats() {
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
                             DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K})
     formats.push_back({{}, dtype});
-  formats.push_back({{}, DType::kQ4_0, true});
   return formats;
 }
 

@@ -65,7 +65,7 @@ RawCoding block_coding(DType dtype) {
 
 RawCoding coding_of(const WeightFormat& format) {
   switch (format.quant.mode) {
-    case QuantMode::kFloat: return format.apart ? kQ4_0Apart : block_coding(format.dtype);
+    case QuantMode::kFloat: return block_coding(format.dtype);
     case QuantMode::kAffine: return affine_coding(format.quant.bits);
     case QuantMode::kMxfp4: return kMxfp4Codes;
     case QuantMode::kNvfp4: return kNvfp4Codes;
@@ -93,19 +93,11 @@ RawMatmul raw_matmul(const WeightView& w, const PreparedLayout& layout, const st
   if (bytes.scales > 0) m.scales = raw(w.scales) + row_begin * bytes.scales;
   // Formats without biases never read them; the pointer only has to be one.
   m.biases = bytes.biases > 0 ? raw(w.biases) + row_begin * bytes.biases : m.scales;
-  if (layout.groups > 0) m.scale_bytes = bytes.scales / layout.groups;
-  m.weight_bytes = bytes.weight;
-  if (w.format.apart) {  // the scales end each row
-    m.scale_bytes = 2;
-    m.weight_bytes -= layout.groups * m.scale_bytes;
-    m.scales = m.biases = m.weight + m.weight_bytes;
-    m.scale_stride = m.weight_stride;
-  }
   m.rows = row_end - row_begin;
   m.columns = w.columns;
   m.groups = layout.groups;
   m.group = static_cast<int>(layout.group);
-  m.element = w.format.apart ? kElementF16 : element_of(w.format.dtype).value_or(kElementF32);
+  m.element = element_of(w.format.dtype).value_or(kElementF32);
   m.prepared = raw(prepared);
   m.prepared_stride = layout.bytes;
   m.scales_at = layout.scales_at;
@@ -119,7 +111,6 @@ RawMatmul raw_matmul(const WeightView& w, const PreparedLayout& layout, const st
 
 // One row to f32 with the fastest decoder there is.
 void decode_to(const KernelTable& table, const WeightView& w, size_t row, std::span<float> out) {
-  if (w.format.apart) return numerics::decode_row(w, row, out);
   const EncodedBytes bytes = row_bytes(w.format, w.columns);
   const auto part = [row](const std::byte* from, size_t size) {
     return std::span<const std::byte>(size == 0 ? from : from + row * size, size);

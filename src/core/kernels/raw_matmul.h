@@ -20,7 +20,6 @@ enum RawCoding {
   kMxfp4Codes,
   kNvfp4Codes,
   kQ4_0Blocks,
-  kQ4_0Apart,
   kQ4_1Blocks,
   kQ5_0Blocks,
   kQ5_1Blocks,
@@ -33,14 +32,12 @@ enum RawCoding {
   kCodings,
 };
 
-// A product, its rows from the first on. Strides in bytes but for y's. A row's codes take
-// weight_bytes, with what lies among them; a group's scale scale_bytes where it lies by itself.
+// A product, its rows from the first on. Strides in bytes but for y's.
 struct RawMatmul {
   const uint8_t* weight;
   const uint8_t* scales;
   const uint8_t* biases;
   size_t weight_stride, scale_stride;
-  size_t weight_bytes, scale_bytes;
   size_t rows, columns, groups;  // groups of `group` activations
   int group;
   Element element;          // of affine scales and biases; of the weights in products of floats

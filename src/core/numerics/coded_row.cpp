@@ -173,13 +173,6 @@ void take_row_apart(const WeightView& view, size_t row, std::span<uint8_t> codes
   Bytes weight = view.weight + row * bytes.weight;
   if (!coded->has_bias)
     for (float& bias : biases) bias = 0;
-  if (view.format.apart) {
-    for (size_t g = 0; g < scales.size(); ++g) {
-      nibble_codes(weight + g * 16, nullptr, codes.data() + g * 32);
-      scales[g] = load_f16(weight + scales.size() * 16 + g * 2);
-    }
-    return;
-  }
   if (view.format.quant.mode == QuantMode::kFloat) {
     const DTypeInfo& info = dtype_info(view.format.dtype);
     for (size_t i = 0; i < view.columns; i += info.block_elements) {

@@ -1,11 +1,8 @@
 #include "numerics/weight_view.h"
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "numerics/affine.h"
 #include "numerics/block_codec.h"
-#include "numerics/bytes.h"
 #include "numerics/fp.h"
 
 namespace sluice::numerics {
@@ -16,41 +13,7 @@ std::span<const std::byte> row_of(const std::byte* part, size_t row, uint64_t by
   return {part + row * bytes, bytes};
 }
 
-// Blocks of Q4_0.
-constexpr size_t kBlock = 32, kScaleBytes = 2, kCodeBytes = 16;
-constexpr size_t kBlockBytes = kScaleBytes + kCodeBytes;
-
-void decode_apart(std::span<const std::byte> row, std::span<float> out) {
-  const std::byte* scales = row.data() + out.size() / kBlock * kCodeBytes;
-  for (size_t b = 0; b < out.size() / kBlock; ++b) {
-    const float scale = load_f16(scales + b * kScaleBytes);
-    const std::byte* codes = row.data() + b * kCodeBytes;
-    for (size_t i = 0; i < kCodeBytes; ++i) {
-      const unsigned both = load_u8(codes + i);
-      out[b * kBlock + i] = static_cast<float>(static_cast<int>(both & 15) - 8) * scale;
-      out[b * kBlock + kCodeBytes + i] =
-          static_cast<float>(static_cast<int>(both >> 4) - 8) * scale;
-    }
-  }
-}
-
 }  // namespace
-
-bool can_lie_apart(const WeightFormat& format) {
-  return format.quant.mode == QuantMode::kFloat && format.dtype == DType::kQ4_0;
-}
-
-void lay_apart(std::span<std::byte> row, std::span<std::byte> scratch) {
-  const size_t blocks = row.size() / kBlockBytes;
-  SLUICE_CHECK(row.size() % kBlockBytes == 0 && scratch.size() >= row.size());
-  for (size_t b = 0; b < blocks; ++b) {
-    const auto block = row.subspan(b * kBlockBytes, kBlockBytes);
-    std::ranges::copy(block.first(kScaleBytes), scratch.begin() + b * kScaleBytes);
-    // Forwards: never beyond the block's own codes.
-    std::ranges::copy(block.subspan(kScaleBytes), row.begin() + b * kCodeBytes);
-  }
-  std::ranges::copy(scratch.first(blocks * kScaleBytes), row.begin() + blocks * kCodeBytes);
-}
 
 EncodedBytes row_bytes(const WeightFormat& format, size_t columns) {
   if (format.quant.mode == QuantMode::kFloat) {
@@ -80,9 +43,7 @@ void decode_row(const WeightView& view, size_t row, std::span<float> out) {
   const auto scales = row_of(view.scales, row, bytes.scales);
   const auto biases = row_of(view.biases, row, bytes.biases);
   switch (view.format.quant.mode) {
-    case QuantMode::kFloat:
-      if (view.format.apart) return decode_apart(weight, out);
-      return decode_elements(view.format.dtype, weight, out);
+    case QuantMode::kFloat: decode_elements(view.format.dtype, weight, out); return;
     case QuantMode::kAffine:
       decode_affine({weight, scales, biases}, view.format.quant, view.format.dtype, out);
       return;

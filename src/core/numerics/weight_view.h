@@ -15,22 +15,12 @@ struct WeightFormat {
   QuantFormat quant;           // kFloat: elements of dtype; otherwise MLX's packing
   DType dtype = DType::kBF16;  // kFloat: a float type or GGUF block type; affine: of scales and
                                // biases (f32, f16 or bf16); fp modes: without meaning
-  // Q4_0 in memory, never in a file: each row is its codes, block after block, then its scales, in
-  // the same number of bytes. Products read two streams of whole lines instead of 18-byte blocks.
-  bool apart = false;
   auto operator<=>(const WeightFormat&) const = default;
 };
 
 // Bytes of one row of each part; parts that a format lacks take none.
 // Requires: columns is a whole number of groups, or of blocks.
 EncodedBytes row_bytes(const WeightFormat& format, size_t columns);
-
-// Whether rows of this format may be taken apart.
-bool can_lie_apart(const WeightFormat& format);
-
-// Rearranges one row of blocks, in place, into what `apart` says. row: whole blocks; scratch: no
-// smaller. Does not allocate.
-void lay_apart(std::span<std::byte> row, std::span<std::byte> scratch);
 
 // rows × columns, row after row without gaps; not owned. Any alignment. 64 readable bytes lie
 // behind each part. columns is the input axis.

@@ -21,9 +21,6 @@ constexpr size_t kThreadsBesideRing = 2;
 // Entries of a ring, of which the reader uses as many as are good for the disk.
 constexpr unsigned kRingDepth = 32;
 
-// Of rows that a thread rearranges at a time.
-constexpr size_t kRowsApartBytes = 1 << 20;
-
 Result<std::unique_ptr<io::ReadRing>> open_ring(ReadPath path) {
   if (path == ReadPath::kThreads) return nullptr;
   auto ring = io::make_read_ring(kRingDepth);
@@ -73,7 +70,6 @@ Status WeightStore::arrange(const ResidencyNeeds& needs) {
   placed_.assign(entries_.size(), {});
   uint64_t at = 0;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    entries_[i].format.apart = residency_.pinned[i] && numerics::can_lie_apart(entries_[i].format);
     if (!residency_.pinned[i]) continue;
     placed_[i] = place_rows(entries_[i], 0, entries_[i].rows, at);
     at = align_up(placed_[i].end, io::kDirectAlignment);
@@ -119,35 +115,7 @@ Status WeightStore::load_pinned(ThreadPool& pool, Progress& progress) {
     failed = true;
   });
   progress.end();
-  SLUICE_TRY(std::move(first_error));
-  lay_rows_apart(pool);
-  return {};
-}
-
-void WeightStore::lay_rows_apart(ThreadPool& pool) {
-  struct Rows {
-    std::byte* first;
-    size_t count, bytes;
-  };
-  std::vector<Rows> pieces;
-  size_t row_bytes_max = 0;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    if (!entries_[i].format.apart) continue;
-    const auto bytes = static_cast<size_t>(entries_[i].bytes_per_row());
-    const size_t step = std::max<size_t>(1, kRowsApartBytes / bytes);
-    const auto rows = static_cast<size_t>(entries_[i].rows);
-    row_bytes_max = std::max(row_bytes_max, bytes);
-    for (size_t row = 0; row < rows; row += step)
-      pieces.push_back(
-          {memory_.data() + placed_[i].begin[0] + row * bytes, std::min(step, rows - row), bytes});
-  }
-  std::vector<std::vector<std::byte>> scratch(pool.threads(),
-                                              std::vector<std::byte>(row_bytes_max));
-  pool.run(pieces.size(), [&](size_t item, size_t worker) {
-    const Rows& rows = pieces[item];
-    for (size_t row = 0; row < rows.count; ++row)
-      numerics::lay_apart({rows.first + row * rows.bytes, rows.bytes}, scratch[worker]);
-  });
+  return first_error;
 }
 
 Status WeightStore::load(ThreadPool& pool, Progress& progress, ReadPath path) {

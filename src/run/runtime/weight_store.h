@@ -91,7 +91,6 @@ class WeightStore {
  private:
   WeightStore() = default;
   Status load_pinned(ThreadPool& pool, Progress& progress);
-  void lay_rows_apart(ThreadPool& pool);
 
   std::shared_ptr<const io::Checkpoint> checkpoint_;
   std::vector<WeightEntry> entries_;

@@ -59,12 +59,6 @@ struct Quad<Affine<4>, kElement> {
   static void store(uint8_t* p, __m256i v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
 };
 
-// Scales are transposed twice, as the biases that are not there.
-template <Element kElement>
-struct Quad<NibblesApart, kElement> : Quad<Affine<4>, kElementF16> {
-  static constexpr bool kThere = true;
-};
-
 template <Element kElement>
 struct Quad<FourBitFloats<false>, kElement> {
   static constexpr bool kThere = true;
@@ -300,7 +294,8 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
   size_t quad = 0;
   for (size_t g0 = 0; g0 < whole; g0 += 8) {
     Q::parameters(m, rows, g0, parameters);
-    if (g0 % kScaleGroups == 0 && m.scale_bytes > 0) fetch_scales(rows, g0 * m.scale_bytes);
+    if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
+      fetch_scales(rows, g0 * m.scale_stride / m.groups);
 #pragma GCC unroll 1
     for (size_t g = 0; g < 8; g += kGroups, ++quad) {
       const size_t at = quad * Q::kBytes;

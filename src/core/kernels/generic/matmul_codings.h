@@ -169,19 +169,6 @@ struct SmallBlocks {
   }
 };
 
-// Q4_0 with its scales behind its codes.
-struct NibblesApart {
-  static constexpr int kCodeMax = 15;
-  static constexpr bool kBias = false;
-  static C chunk(const uint8_t* row, size_t index) { return nibbles_apart(row + index * 16); }
-  static void chunk_pair(const uint8_t* row, size_t index, C& low, C& high) {
-    part_nibbles(row + index * 16, low, high);
-  }
-  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int, Parameters& out) {
-    affine_part<kElementF16>(rows.scales, g0, out.scales);
-  }
-};
-
 // Two words of four bytes.
 inline uint64_t joined(uint32_t low, uint32_t high) {
   return low | static_cast<uint64_t>(high) << 32;

@@ -192,13 +192,14 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   constexpr bool kPairOfGroups = kGroup == 32 && kPaired<Coding, kWide>;
   constexpr int kGroupsTogether = kGroup < 32 || kPairOfGroups ? 2 : 1;
   const uint8_t* token = m.prepared + t * m.prepared_stride;
-  const size_t part = 8 * m.weight_bytes / m.groups;  // of a row, for eight groups
+  const size_t part = 8 * m.weight_stride / m.groups;  // of a row, for eight groups
   Parameters parameters;
   V y = splat_v(0);
   for (size_t g0 = Front<Coding, kWide, kGroup>::multiply(m, rows, t, y); g0 < m.groups; g0 += 8) {
     const int groups = m.groups - g0 < 8 ? static_cast<int>(m.groups - g0) : 8;
     Coding::parameters(m, rows, g0, groups, parameters);
-    if (g0 % kScaleGroups == 0 && m.scale_bytes > 0) fetch_scales(rows, g0 * m.scale_bytes);
+    if (g0 % kScaleGroups == 0 && m.scale_stride > 0)
+      fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
       fetch_weights<kInBlocks<Coding>>(rows, group * part / 8, part * kGroupsTogether / 8);

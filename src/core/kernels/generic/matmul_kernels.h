@@ -43,7 +43,6 @@ void coded(RawCoding coding, bool wide, bool blocks, const RawMatmul& m) {
     case kMxfp4Codes: return multiply_either<FourBitFloats<false>, 32>(wide, m);
     case kNvfp4Codes: return multiply_either<FourBitFloats<true>, 16>(wide, m);
     case kQ4_0Blocks: return multiply_either<SmallBlocks<18, 4, false>, 32>(wide, m);
-    case kQ4_0Apart: return multiply_either<NibblesApart, 32>(wide, m);
     case kQ4_1Blocks: return multiply_either<SmallBlocks<20, 4, true>, 32>(wide, m);
     case kQ5_0Blocks: return multiply_either<SmallBlocks<22, 5, false>, 32>(wide, m);
     case kQ5_1Blocks: return multiply_either<SmallBlocks<24, 5, true>, 32>(wide, m);
