@@ -32,18 +32,27 @@ class Entry:
 # ---- Sluice ----
 
 
-# "normal" and below are data-free in the strict sense: weights alone. "best" plans by sensitivities that
-# the model was measured to have on text of its own; "feedback" encodes with what enters each product on
-# such text.
+# What `sluice fit --effort` does, and levers one at a time. "fast" and "normal" see weights alone. "best"
+# plans by sensitivities that the model was measured to have on text of its own, and encodes with error
+# feedback by what enters each product on such text. With each, the formats that the searching encoder
+# is priced for.
 EFFORTS = {"fast": "none", "normal": "default", "best": "all", "normal with feedback": "default",
-           "best with feedback": "all"}  # and the formats that the searching encoder is priced for
+           "best without feedback": "all"}
+
+
+def by_sensitivities(effort):
+    return effort.startswith("best")
+
+
+def by_activations(effort):
+    return effort in ("best", "normal with feedback")
 
 
 def planned(effort, target, options, work, scratch):
     plan, out = scratch / "plan.json", scratch / "out"
-    if effort.startswith("best"):
+    if by_sensitivities(effort):
         options = [*options, "--sensitivity", work.sensitivities()]
-    feedback = ["--activations", work.activations()] if effort.endswith("feedback") else []
+    feedback = ["--activations", work.activations()] if by_activations(effort) else []
     work.run(work.sluice, "plan", work.analysis(EFFORTS[effort]), *target, *options, "-o", plan,
              "--quiet")
     work.run(work.sluice, "quantize", work.huggingface, "--plan", plan, *feedback, "-o", out,

@@ -16,7 +16,7 @@ COLUMNS = ["model", "source", "method", "setting", "kind", "calibrated", "bytes"
 # Divergence of the entry less that of Sluice at its bytes.
 PAIRED = ["bytes", "kl_more", "kl_more_low", "kl_more_high", "nats_more", "nats_more_low",
           "nats_more_high"]
-EFFORTS = ("fast", "normal", "best", "normal with feedback", "best with feedback")
+EFFORTS = ("fast", "normal", "best", "normal with feedback", "best without feedback")
 
 
 def load(folder):
@@ -113,7 +113,7 @@ def print_table(source, records):
 
 # ---- drawing ----
 
-COLOURS = {"sluice best with feedback": "#862e9c", "sluice best": "#7950f2",
+COLOURS = {"sluice best": "#862e9c", "sluice best without feedback": "#7950f2",
            "sluice normal with feedback": "#1098ad", "sluice normal": "#0b6e99", "sluice fast": "#58b7dd",
            "uniform": "#c8501f", "mixed": "#b58a00", "published": "#13795b", "llama.cpp": "#8a94a6",
            "llama.cpp with imatrix": "#3f4856", "dynamic_quant": "#d6336c", "gptq": "#e8590c",

@@ -87,9 +87,9 @@ def run_source(work, entries, efforts, arguments):
         work.prepare()
         for effort in efforts:
             work.analysis(methods.EFFORTS[effort])
-            if effort.startswith("best"):
+            if methods.by_sensitivities(effort):
                 work.sensitivities()
-            if effort.endswith("feedback"):
+            if methods.by_activations(effort):
                 work.activations()
         if any(entry.method == "llama.cpp with imatrix" for entry in entries):
             methods.importance_matrix(work)
