@@ -32,27 +32,37 @@ class Entry:
 # ---- Sluice ----
 
 
-def planned(*options):
-    def make(effort, target, work, scratch):
-        plan, out = scratch / "plan.json", scratch / "out"
-        work.run(work.sluice, "plan", work.analysis(effort), *target, *options, "-o", plan,
-                 "--quiet")
-        work.run(work.sluice, "quantize", work.huggingface, "--plan", plan, "-o", out, "--quiet")
-        return out, ""
-    return make
+# What `sluice fit --effort` does, and levers one at a time. "fast" and "normal" see weights alone. "best"
+# plans by sensitivities that the model was measured to have on text of its own, and encodes with error
+# feedback by what enters each product on such text. With each, the formats that the searching encoder
+# is priced for.
+EFFORTS = {"fast": "none", "normal": "default", "best": "all", "normal with feedback": "default",
+           "best without feedback": "all"}
 
 
-def fitted(effort, target, work, scratch):
-    out = scratch / "out"
-    work.run(work.sluice, "fit", work.huggingface, "--effort", effort, *target, "--analysis",
-             work.folder / f"fit-{effort}.jsonl", "-o", out, "--quiet")
+def by_sensitivities(effort):
+    return effort.startswith("best")
+
+
+def by_activations(effort):
+    return effort in ("best", "normal with feedback")
+
+
+def planned(effort, target, options, work, scratch):
+    plan, out = scratch / "plan.json", scratch / "out"
+    if by_sensitivities(effort):
+        options = [*options, "--sensitivity", work.sensitivities()]
+    feedback = ["--activations", work.activations()] if by_activations(effort) else []
+    work.run(work.sluice, "plan", work.analysis(EFFORTS[effort]), *target, *options, "-o", plan,
+             "--quiet")
+    work.run(work.sluice, "quantize", work.huggingface, "--plan", plan, *feedback, "-o", out,
+             "--quiet")
     return out, ""
 
 
 def sluice_at(effort, target, setting, name=None, options=()):
-    make = fitted if effort == "best" else planned(*options)
     return Entry(name or f"sluice {effort}", setting,
-                 lambda work, scratch: make(effort, target, work, scratch), rival=False)
+                 lambda work, scratch: planned(effort, target, options, work, scratch), rival=False)
 
 
 def sluice_entries(efforts):
@@ -124,7 +134,7 @@ GGUF_TYPES = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_K_S", "Q4_K_M", 
 
 def importance_matrix(work):
     path = work.folder / "importance.gguf"
-    if not path.exists():
+    if not path.exists() and LLAMA_CPP.exists():
         unfinished = work.folder / f"importance.{os.getpid()}.gguf"
         work.run(LLAMA_CPP, "llama-imatrix", "-m", work.gguf, "-f", work.calibration, "-o",
                  unfinished, "-c", work.source.context, "--chunks", 128)

@@ -16,7 +16,7 @@ COLUMNS = ["model", "source", "method", "setting", "kind", "calibrated", "bytes"
 # Divergence of the entry less that of Sluice at its bytes.
 PAIRED = ["bytes", "kl_more", "kl_more_low", "kl_more_high", "nats_more", "nats_more_low",
           "nats_more_high"]
-EFFORTS = ("fast", "normal", "best")
+EFFORTS = ("fast", "normal", "best", "normal with feedback", "best without feedback")
 
 
 def load(folder):
@@ -64,13 +64,14 @@ def row_of(source, records, record):
     for effort in EFFORTS:
         partner = partner_of(records, record, effort)
         if partner is not None:
-            row |= {f"{effort}_{key}": value if key == "bytes" else text(value)
+            row |= {f"{effort.replace(' ', '_')}_{key}": value if key == "bytes" else text(value)
                     for key, value in paired(record, partner).items()}
     return row
 
 
 def write_csv(everything, path):
-    columns = COLUMNS + [f"{effort}_{key}" for effort in EFFORTS for key in PAIRED]
+    columns = COLUMNS + [f"{effort.replace(' ', '_')}_{key}" for effort in EFFORTS
+                         for key in PAIRED]
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -112,11 +113,12 @@ def print_table(source, records):
 
 # ---- drawing ----
 
-COLOURS = {"sluice best": "#6b21a8", "sluice normal": "#0b6e99", "sluice fast": "#58b7dd",
+COLOURS = {"sluice best": "#862e9c", "sluice best without feedback": "#7950f2",
+           "sluice normal with feedback": "#1098ad", "sluice normal": "#0b6e99", "sluice fast": "#58b7dd",
            "uniform": "#c8501f", "mixed": "#b58a00", "published": "#13795b", "llama.cpp": "#8a94a6",
            "llama.cpp with imatrix": "#3f4856", "dynamic_quant": "#d6336c", "gptq": "#e8590c",
            "awq": "#99761b", "dwq": "#5c940d"}
-LINES = ("sluice best", "sluice normal", "sluice fast")
+LINES = tuple(f"sluice {effort}" for effort in EFFORTS)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 520, 70, 230, 44, 50
 
 

@@ -86,18 +86,18 @@ def run_source(work, entries, efforts, arguments):
         fcntl.flock(lock, fcntl.LOCK_EX)
         work.prepare()
         for effort in efforts:
-            if effort != "best":
-                work.analysis(effort)
+            work.analysis(methods.EFFORTS[effort])
+            if methods.by_sensitivities(effort):
+                work.sensitivities()
+            if methods.by_activations(effort):
+                work.activations()
+        if any(entry.method == "llama.cpp with imatrix" for entry in entries):
+            methods.importance_matrix(work)
     part, parts = map(int, arguments.part.split("/"))
     for entry in entries[part - 1::parts]:
         record = done(work, entry, arguments)
         for partner in partners(entry, record, efforts):
             done(work, partner, arguments)
-
-
-def efforts_of(sluice):
-    told = subprocess.run([sluice, "fit", "--help"], text=True, capture_output=True).stdout
-    return ["fast", "normal"] + ["best"] * ("--effort" in told)
 
 
 def commit_of():
@@ -122,7 +122,7 @@ def main():
     arguments = parser.parse_args()
     arguments.commit = commit_of()
     wanted = arguments.models.split(",") if arguments.models else None
-    efforts = arguments.efforts.split(",") if arguments.efforts else efforts_of(arguments.sluice)
+    efforts = arguments.efforts.split(",") if arguments.efforts else list(methods.EFFORTS)
     entries = methods.all_entries(efforts)
     if arguments.methods:
         names = arguments.methods.split(",")
@@ -134,7 +134,10 @@ def main():
         sys.exit("no model is there; set SLUICE_REAL_INPUTS, or run scripts/demo_model")
     if not arguments.report:
         for work in works:
-            run_source(work, entries, efforts, arguments)
+            try:
+                run_source(work, entries, efforts, arguments)
+            except Failure as failure:  # before the first entry
+                print(f"{work.source.name}: {failure}", file=sys.stderr)
     path = arguments.results or ROOT / "bench/results" / (
         f"quality_{platform.machine()}_{os.cpu_count()}core_{datetime.date.today()}.csv")
     report.write([(work.source, report.load(work.folder / "entries")) for work in works], path,

@@ -103,11 +103,34 @@ class Workspace:
         return ["--text", self.text, "--context", self.source.context, "--windows",
                 self.source.windows, "--protocol", "plain", "--activations", "f32", "--kv", "f32"]
 
-    def analysis(self, effort):
-        path = self.folder / f"analysis-{effort}.jsonl"
-        self.run(self.sluice, "analyze", self.huggingface, "-o", path, "--best",
-                 "none" if effort == "fast" else "default", "--quiet")
+    def analysis(self, best):
+        path = self.folder / f"analysis-{best}.jsonl"
+        if not path.exists():
+            self.made_whole(path, self.sluice, "analyze", self.huggingface, "--best", best,
+                            "--quiet", "-o")
         return path
+
+    def sensitivities(self):
+        """Measured on text that the model writes itself."""
+        path = self.folder / "sensitivity.json"
+        if not path.exists():
+            analysis = self.folder / "measured.jsonl"
+            told = self.run(self.sluice, "analyze", self.huggingface, "--best", "none",
+                            "--sensitivity", "data-free", "-o", analysis, "--json", "--quiet")
+            Path(json.loads(told)["sensitivity"]["file"]).rename(path)
+        return path
+
+    def activations(self):
+        path = self.folder / "activations"
+        if not path.exists():
+            self.made_whole(path, self.sluice, "calibrate", self.huggingface, "--quiet", "-o")
+        return path
+
+    def made_whole(self, path, *command):
+        """Runs a command that ends in the name of its output, and names that when it is complete."""
+        unfinished = path.with_name("unfinished-" + path.name)
+        self.run(*command, unfinished)
+        unfinished.rename(path)
 
     @staticmethod
     def run(*command, **options):

@@ -22,7 +22,7 @@ std::vector<ComparedWindow> random_windows(std::mt19937& random, size_t count) {
 
 TEST(Comparisons, AddUpOverTokens) {
   const Comparison found =
-      summarize_comparison({{10, 9, 20, 19, 0.5}, {30, 21, 90, 81, 1.5}}, {0.01, 0.2, 0.4});
+      summarize_comparison({{10, 9, 20, 19, 0.4}, {30, 21, 90, 81, 1.6}}, {0.01, 0.2, 0.4});
   EXPECT_NEAR(found.kl.mean, 2.0 / 40, 1e-12);
   EXPECT_NEAR(found.model.nats, 110.0 / 40, 1e-12);
   EXPECT_NEAR(found.reference.nats, 2.5, 1e-12);
