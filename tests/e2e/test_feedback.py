@@ -56,7 +56,7 @@ class Feedback(support.TestCase):
     def test_records_of_other_models_and_unfinished_ones_are_refused(self):
         model, other = self.folder / "dense", self.folder / "other"
         make_checkpoint(model, "llama", seed=SEED)
-        make_checkpoint(other, "llama", seed=SEED + 1)
+        make_checkpoint(other, "llama", seed=SEED + 1, intermediate_size=384)
         record = self.calibrate(other, "others-record")
         command = ("quantize", model, "--bits", "4", "--activations", record, "-o",
                    self.folder / "refused")

@@ -45,7 +45,7 @@ TEST(SelfText, DoesNotDependOnWhatIsWrittenTogether) {
 }
 
 TEST(SelfText, DrawsWhatWasAskedForFromTheStartOfTexts) {
-  const Opened model = open_model(3, {{"bos_token_id", 7}, {"eos_token_id", 9}});
+  const Opened model = open_model(3, {{"bos_token_id", 7u}, {"eos_token_id", 9u}});
   const auto windows = write(*model.engine, {.tokens = 101, .window_tokens = 32, .sessions = 3});
   size_t drawn = 0;
   for (const Window& window : windows) {
@@ -63,7 +63,7 @@ TEST(SelfText, DrawsWhatWasAskedForFromTheStartOfTexts) {
 }
 
 TEST(SelfText, WithoutBosItBeginsWithAnEnd) {
-  const Opened model = open_model(1, {{"bos_token_id", nullptr}, {"eos_token_id", 9}});
+  const Opened model = open_model(1, {{"bos_token_id", nullptr}, {"eos_token_id", 9u}});
   const auto windows = write(*model.engine, {.tokens = 20, .window_tokens = 32, .sessions = 1});
   EXPECT_EQ(windows.front().ids.front(), 9u);
 }

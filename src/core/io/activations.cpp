@@ -59,7 +59,7 @@ Result<ActivationInput> input_from_json(const Json& json, const std::string& pat
 Result<ActivationManifest> read_manifest(Storage& storage, const std::string& folder) {
   const std::string path = manifest_path(folder);
   if (!storage.exists(path))
-    return fail(ErrorCode::kNotFound, "{}: no activations.json; make one with `sluice activations`",
+    return fail(ErrorCode::kNotFound, "{}: no activations.json; make one with `sluice calibrate`",
                 folder);
   SLUICE_ASSIGN(const auto source, storage.open_source(path));
   SLUICE_ASSIGN(const std::string text, read_text(*source, kManifestBytesMax));

@@ -82,7 +82,7 @@ std::string safety_section(const ReportInput& input) {
     std::ranges::move(error_warnings(input.verification->concentrated, kRowsEach),
                       std::back_inserter(warnings));
   if (warnings.empty())
-    return fmt::format(R"(<p class="verdict good">{}</p>)", safe_text(*input.plan, directions));
+    return fmt::format(R"(<p class="verdict">{}</p>)", safe_text(*input.plan, directions));
   std::string out =
       R"(<div class="scroll"><table class="list findings"><thead><tr><th scope="col">module</th><th scope="col">what</th></tr></thead><tbody>)";
   for (const Warning& warning : warnings)
