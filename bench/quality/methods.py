@@ -53,11 +53,19 @@ def planned(effort, target, options, work, scratch):
     if by_sensitivities(effort):
         options = [*options, "--sensitivity", work.sensitivities()]
     feedback = ["--activations", work.activations()] if by_activations(effort) else []
-    work.run(work.sluice, "plan", work.analysis(EFFORTS[effort]), *target, *options, "-o", plan,
-             "--quiet")
+    solve = [work.sluice, "plan", work.analysis(EFFORTS[effort]), *target, *options, "-o", plan,
+             "--quiet"]
+    note = ""
+    try:
+        work.run(*solve)
+    except Failure as failure:
+        if "safety floors" not in str(failure):
+            raise
+        work.run(*solve, "--sqnr-floor", 0)  # as other tools, which have none
+        note = "SQNR floor off"
     work.run(work.sluice, "quantize", work.huggingface, "--plan", plan, *feedback, "-o", out,
              "--quiet")
-    return out, ""
+    return out, note
 
 
 def sluice_at(effort, target, setting, name=None, options=()):
