@@ -31,7 +31,7 @@ std::vector<ConvertVisitor::BlockResult>& ConvertVisitor::results_of(const RowBl
   return *state;
 }
 
-Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
+numerics::EncodedBytes ConvertVisitor::make_room(const RowBlock& block,
                                                  const PlannedTensor& planned,
                                                  Scratch& scratch) const {
   const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
@@ -39,6 +39,14 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
   scratch.weight.resize(rows * bytes.weight);
   scratch.scales.resize(rows * bytes.scales);
   scratch.biases.resize(rows * bytes.biases);
+  return bytes;
+}
+
+Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
+                                                 const PlannedTensor& planned,
+                                                 Scratch& scratch) const {
+  const auto bytes = make_room(block, planned, scratch);
+  const uint64_t rows = block.block.rows;
   // A lossless move is held against the source itself, an encoding against what MLX would see.
   const std::span<const float> values =
       planned.encoder == Encoder::kLossless
@@ -73,11 +81,8 @@ Result<ErrorStats> ConvertVisitor::encode_affine(const RowBlock& block,
 Result<ErrorStats> ConvertVisitor::encode_feedback(const RowBlock& block,
                                                    const PlannedTensor& planned,
                                                    Scratch& scratch) const {
-  const auto bytes = row_bytes(block.module, planned.format, map_.dtype);
+  const auto bytes = make_room(block, planned, scratch);
   const uint64_t rows = block.block.rows;
-  scratch.weight.resize(rows * bytes.weight);
-  scratch.scales.resize(rows * bytes.scales);
-  scratch.biases.resize(rows * bytes.biases);
   const std::span<const float> values = stream::values_in_dtype(block, map_.dtype, scratch.decoded);
   SLUICE_ASSIGN(const auto factor,
                 options_.feedback->get(block.module, block.grid.expert_of(block.block.index)));

@@ -68,6 +68,9 @@ class ConvertVisitor : public stream::Visitor {
 
   std::vector<BlockResult>& results_of(const stream::RowBlock& block);
   Result<numerics::ErrorStats> encode(const stream::RowBlock& block, Scratch& scratch) const;
+  // For all rows of the block; returns the bytes of one.
+  numerics::EncodedBytes make_room(const stream::RowBlock& block,
+                                   const allocate::PlannedTensor& planned, Scratch& scratch) const;
   Result<numerics::ErrorStats> encode_affine(const stream::RowBlock& block,
                                              const allocate::PlannedTensor& planned,
                                              Scratch& scratch) const;

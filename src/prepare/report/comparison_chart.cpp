@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/units.h"
+#include "report/axes.h"
 #include "report/html.h"
 #include "report/labels.h"
 #include "report/scale.h"
@@ -81,7 +82,7 @@ class ComparisonDrawing {
         figure_(figure),
         width_(width),
         height_(height),
-        area_{58, 18, width - 14.0, height - 46.0},
+        area_(chart_area(width, height)),
         logarithmic_(is_logarithmic(input, figure)),
         labels_(area_) {
     for (const ComparedOutput& output : input.outputs)
@@ -132,27 +133,8 @@ class ComparisonDrawing {
   }
 
   void draw_frame() {
-    for (const Tick& tick : value_ticks()) {
-      const std::string y = coordinate(y_(tick.value));
-      put(svg_, R"(<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>)", coordinate(area_.left),
-          coordinate(area_.right), y, y);
-      put(svg_, R"(<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>)",
-          coordinate(area_.left - 8), coordinate(y_(tick.value) + 4), tick.label);
-    }
-    for (const Tick& tick : byte_ticks(x_.low, x_.high, width_ < 600 ? 4 : 8)) {
-      put(svg_, R"(<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>)",
-          coordinate(x_(tick.value)), coordinate(area_.bottom), coordinate(area_.bottom + 5));
-      put(svg_, R"(<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>)",
-          coordinate(x_(tick.value)), coordinate(area_.bottom + 19), tick.label);
-    }
-    put(svg_, R"(<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>)", coordinate(area_.left),
-        coordinate(area_.right), coordinate(area_.bottom));
-    put(svg_,
-        R"(<text class="name" x="{}" y="{}" text-anchor="middle">bytes of weight files</text>)",
-        coordinate((area_.left + area_.right) / 2), height_ - 6);
-    put(svg_,
-        R"-(<text class="name" transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>)-",
-        coordinate((area_.top + area_.bottom) / 2),
+    draw_axes(
+        svg_, width_, height_, x_, y_, value_ticks(),
         figure_ == ComparedFigure::kPerplexity ? "perplexity" : "KL divergence, nats per token");
   }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/units.h"
+#include "report/axes.h"
 #include "report/data/embedded.h"
 #include "report/html.h"
 #include "report/labels.h"
@@ -28,14 +29,15 @@ class CurveDrawing {
       : dots_(dots),
         width_(width),
         height_(height),
-        area_{58, 18, width - 14.0, height - 46.0},
+        area_(chart_area(width, height)),
         x_{dots.bytes_low, dots.bytes_high, area_.left, area_.right},
         y_{dots.log_low, dots.log_high, area_.bottom, area_.top},
         labels_(area_) {}
 
   // What stands inside <svg>.
   std::string draw() {
-    draw_axes();
+    draw_axes(svg_, width_, height_, x_, y_, log_ticks(dots_.log_low, dots_.log_high),
+              "weighted error");
     draw_curve();
     reserve_dots();
     draw_chosen();
@@ -46,30 +48,6 @@ class CurveDrawing {
  private:
   double y_of(const Dot& dot) const {
     return dot.cost > 0 ? y_(std::log10(dot.cost)) : area_.bottom;
-  }
-
-  void draw_axes() {
-    for (const Tick& tick : log_ticks(dots_.log_low, dots_.log_high)) {
-      const std::string y = coordinate(y_(tick.value));
-      put(svg_, R"(<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>)", coordinate(area_.left),
-          coordinate(area_.right), y, y);
-      put(svg_, R"(<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>)",
-          coordinate(area_.left - 8), coordinate(y_(tick.value) + 4), tick.label);
-    }
-    for (const Tick& tick : byte_ticks(dots_.bytes_low, dots_.bytes_high, width_ < 600 ? 4 : 8)) {
-      put(svg_, R"(<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>)",
-          coordinate(x_(tick.value)), coordinate(area_.bottom), coordinate(area_.bottom + 5));
-      put(svg_, R"(<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>)",
-          coordinate(x_(tick.value)), coordinate(area_.bottom + 19), tick.label);
-    }
-    put(svg_, R"(<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>)", coordinate(area_.left),
-        coordinate(area_.right), coordinate(area_.bottom));
-    put(svg_,
-        R"(<text class="name" x="{}" y="{}" text-anchor="middle">bytes of weight files</text>)",
-        coordinate((area_.left + area_.right) / 2), height_ - 6);
-    put(svg_,
-        R"-(<text class="name" transform="translate(13 {}) rotate(-90)" text-anchor="middle">weighted error</text>)-",
-        coordinate((area_.top + area_.bottom) / 2));
   }
 
   void draw_curve() {
