@@ -92,7 +92,8 @@ Result<std::shared_ptr<const io::Activations>> record_inputs(Context& context,
 
 Status remove_record(Context& context, const std::string& folder) {
   SLUICE_ASSIGN(const auto names, context.storage->list_directory(folder));
-  for (const std::string& name : names) SLUICE_TRY(context.storage->remove(folder + "/" + name));
+  for (const std::string& name : names)
+    SLUICE_TRY(context.storage->remove(fmt::format("{}/{}", folder, name)));
   return context.storage->remove(folder);
 }
 

@@ -11,7 +11,6 @@
 namespace sluice::cli {
 namespace {
 
-using evaluate::Estimate;
 using evaluate::Perplexity;
 
 struct Options {
