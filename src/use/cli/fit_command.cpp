@@ -9,6 +9,7 @@
 #include "cli/measuring.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
+#include "cli/summaries.h"
 #include "report/page.h"
 
 namespace sluice::cli {

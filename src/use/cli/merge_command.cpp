@@ -4,6 +4,7 @@
 
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/summaries.h"
 #include "convert/parts.h"
 
 namespace sluice::cli {

@@ -111,20 +111,4 @@ Result<verify::VerifyReport> run_verify(
     const stream::Part& part = {}, bool source_proved = false,
     std::shared_ptr<const io::Activations> activations = nullptr);
 
-// "4/64 best".
-std::string format_and_encoder(const numerics::QuantFormat& format, numerics::Encoder encoder);
-// "21.83 dB", "exact".
-std::string db_text(double db);
-
-// "0.0123 nats per token"; empty where nothing predicts it.
-std::string predicted_kl_text(const allocate::Plan& plan);
-// Shares of each format, and modules by role, as tables.
-std::string plan_tables(const allocate::Plan& plan);
-Json plan_summary_json(const allocate::Plan& plan);
-// What to know before trusting it; report: of its output, nullptr where there is none yet.
-std::string safety_text(const allocate::Plan& plan, const verify::VerifyReport* report);
-
-std::string verify_text(const verify::VerifyReport& report, const std::string& out);
-Json verify_json(const verify::VerifyReport& report);
-
 }  // namespace sluice::cli

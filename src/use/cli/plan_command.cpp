@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
+#include "cli/summaries.h"
 #include "report/curve_chart.h"
 #include "report/page.h"
 

@@ -4,6 +4,7 @@
 #include "base/units.h"
 #include "cli/model.h"
 #include "cli/part_option.h"
+#include "cli/summaries.h"
 #include "cli/uniform_plan.h"
 
 namespace sluice::cli {

@@ -6,6 +6,7 @@
 #include "base/sealed_json.h"
 #include "base/units.h"
 #include "cli/model.h"
+#include "cli/summaries.h"
 #include "sluice_version.h"
 #include "verify/output.h"
 

@@ -4,6 +4,7 @@
 #include "cli/model.h"
 #include "cli/part_option.h"
 #include "cli/report_data.h"
+#include "cli/summaries.h"
 
 namespace sluice::cli {
 namespace {
