@@ -95,6 +95,21 @@ TEST(PackedTensors, AnEntryForThePathDecides) {
   EXPECT_EQ(fake.checkpoint.tensors[0].packing->model_dtype, DType::kF16);
 }
 
+// mlx_lm's mixed recipes leave the group to the mode.
+TEST(PackedTensors, WhatAnEntryLeavesOutIsTheModes) {
+  Fake fake(mlx_config());
+  fake.checkpoint.config["quantization"]["e"] = {
+      {"group_size", nullptr}, {"bits", 3}, {"mode", "affine"}};
+  fake.checkpoint.config["quantization"]["f"] = {{"mode", "mxfp4"}};
+  fake.add("e.weight", DType::kU32, {5, 12});
+  fake.add("e.scales", DType::kF16, {5, 2}).add("e.biases", DType::kF16, {5, 2});
+  fake.add("f.weight", DType::kU32, {5, 16}).add("f.scales", DType::kU8, {5, 4});
+  const auto joined = fake.join();
+  ASSERT_TRUE(joined.has_value()) << joined.error().message;
+  EXPECT_EQ(storage_text(*fake.checkpoint.find("e.weight")), "MLX 3/64");
+  EXPECT_EQ(storage_text(*fake.checkpoint.find("f.weight")), "MLX mxfp4");
+}
+
 Json mxfp4_config() { return {{"quantization_config", {{"quant_method", "mxfp4"}}}}; }
 
 TEST(PackedTensors, PublishedMxfp4BlocksAreMlxMxfp4) {

@@ -15,6 +15,17 @@ using numerics::Shape;
 constexpr std::string_view kWeight = ".weight", kScales = ".scales", kBiases = ".biases";
 constexpr std::string_view kMxfp4Codes = "_blocks", kMxfp4Scales = "_scales";
 
+struct Defaults {
+  int64_t bits = 4, group_size = 64;
+};
+
+// What MLX takes where an entry leaves a number out or has null, as mlx_lm's mixed recipes write.
+Defaults defaults_of(std::string_view mode) {
+  for (const QuantFormat& format : numerics::kFpFormats)
+    if (mode == numerics::quant_mode_name(format.mode)) return {format.bits, format.group_size};
+  return {};
+}
+
 // An entry for the path decides, else the global settings, as in mlx_lm's loader.
 Result<QuantFormat> format_of(const Joiner& joiner, const Json& quantization,
                               const std::string& path) {
@@ -24,12 +35,18 @@ Result<QuantFormat> format_of(const Joiner& joiner, const Json& quantization,
                 joiner.label(), dump_json(*entry), path);
   const Json& settings = entry != nullptr ? *entry : quantization;
   const std::string where = joiner.label() + ": quantization";
-  SLUICE_ASSIGN(const int64_t bits, json_int(settings, "bits", 1, 8, where));
-  SLUICE_ASSIGN(const int64_t group, json_int(settings, "group_size", 1, 1024, where));
   std::string mode(numerics::quant_mode_name(QuantMode::kAffine));
   if (json_find(settings, "mode") != nullptr) {
     SLUICE_ASSIGN(mode, json_string(settings, "mode", where));
   }
+  const auto number = [&](std::string_view key, int64_t max, int64_t usual) -> Result<int64_t> {
+    const Json* value = json_find(settings, key);
+    if (entry != nullptr && (value == nullptr || value->is_null())) return usual;
+    return json_int(settings, key, 1, max, where);
+  };
+  const Defaults usual = defaults_of(mode);
+  SLUICE_ASSIGN(const int64_t bits, number("bits", 8, usual.bits));
+  SLUICE_ASSIGN(const int64_t group, number("group_size", 1024, usual.group_size));
   const bool affine = mode == numerics::quant_mode_name(QuantMode::kAffine);
   const auto format = numerics::parse_format(affine ? fmt::format("{}/{}", bits, group) : mode);
   if (!format || format->bits != bits || format->group_size != group)
