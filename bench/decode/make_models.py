@@ -33,6 +33,7 @@ def load_tool(name):
 
 
 make_checkpoint, layout = load_tool("make_checkpoint"), load_tool("gguf_layout")
+safetensors_folder = load_tool("safetensors_folder")
 
 GENERATED = "random-llama-2.5B"
 # Every width divides by 256, the blocks of Q4_K; the output is a matrix of its own, as in Llama 3.
@@ -49,14 +50,8 @@ def run(*command):
 
 def checkpoint_tensors(folder):
     """name, uint16 array of BF16 bits, one tensor after another."""
-    for path in sorted(folder.glob("*.safetensors")):
-        data = np.memmap(path, np.uint8, "r")
-        start = 8 + int(data[:8].view("<u8")[0])
-        for name, tensor in json.loads(data[8:start].tobytes()).items():
-            if name == "__metadata__":
-                continue
-            begin, end = tensor["data_offsets"]
-            yield name, data[start + begin:start + end].view("<u2").reshape(tensor["shape"])
+    for name, _, shape, data in safetensors_folder.stored_tensors(folder):
+        yield name, data.view("<u2").reshape(shape)
 
 
 def add_metadata(writer, config):

@@ -157,18 +157,11 @@ WIDTHS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"
 
 
 def floats(folder):
-    for path in sorted(folder.glob("*.safetensors")):
-        data = np.memmap(path, np.uint8, "r")
-        start = 8 + int(data[:8].view("<u8")[0])
-        for name, tensor in json.loads(data[8:start].tobytes()).items():
-            if name == "__metadata__":
-                continue
-            begin, end = tensor["data_offsets"]
-            values = np.frombuffer(data[start + begin:start + end].tobytes(),
-                                   WIDTHS[tensor["dtype"]])
-            if tensor["dtype"] == "BF16":
-                values = (values.astype(np.uint32) << 16).view(np.float32)
-            yield name, values.astype(np.float32).reshape(tensor["shape"])
+    for name, dtype, shape, data in load_tool("safetensors_folder").stored_tensors(folder):
+        values = np.frombuffer(data.tobytes(), WIDTHS[dtype])
+        if dtype == "BF16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        yield name, values.astype(np.float32).reshape(shape)
 
 
 def write_gguf(path, folder, config):
