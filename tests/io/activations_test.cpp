@@ -151,5 +151,14 @@ TEST_F(ActivationsTest, NumbersThatNoRecordHoldsAreRefused) {
   EXPECT_EQ((*Activations::open(storage_, "record"))->load(0, 0).error().code, ErrorCode::kCorrupt);
 }
 
+TEST_F(ActivationsTest, RemovingTakesOnlyWhatWasRecorded) {
+  write(0);
+  write(1);
+  ASSERT_TRUE(write_file_atomically(storage_, "record/notes.txt", "mine"));
+  EXPECT_TRUE(remove_activations(storage_, "record", manifest_));
+  EXPECT_FALSE(storage_.exists(path(0)) || storage_.exists("record/activations.json"));
+  EXPECT_TRUE(storage_.exists("record/notes.txt"));
+}
+
 }  // namespace
 }  // namespace sluice::io

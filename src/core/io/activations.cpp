@@ -186,6 +186,15 @@ Status write_moments(Storage& storage, const std::string& folder,
   return status;
 }
 
+Status remove_activations(Storage& storage, const std::string& folder,
+                          const ActivationManifest& manifest) {
+  for (size_t input = 0; input < manifest.inputs.size(); ++input)
+    SLUICE_TRY(storage.remove(input_path(folder, input)));
+  SLUICE_TRY(storage.remove(manifest_path(folder)));
+  SLUICE_ASSIGN(const auto others, storage.list_directory(folder));
+  return others.empty() ? storage.remove(folder) : Status();
+}
+
 Result<std::shared_ptr<const Activations>> Activations::open(Storage& storage,
                                                              const std::string& folder) {
   std::shared_ptr<Activations> opened(new Activations());

@@ -57,6 +57,10 @@ Status write_moments(Storage& storage, const std::string& folder,
                      const ActivationManifest& manifest, size_t input,
                      std::span<const Moments> moments);
 
+// Removes the record's files, and the folder if nothing else is in it.
+Status remove_activations(Storage& storage, const std::string& folder,
+                          const ActivationManifest& manifest);
+
 // A complete record. Immutable; thread-safe.
 class Activations {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "numerics/feedback.h"
 
@@ -17,16 +18,6 @@ using runtime::ProductInput;
 constexpr size_t kTile = 16;
 // Rows of the triangle that are added up together.
 constexpr size_t kRowsTogether = 4;
-
-Digest text_digest(std::span<const Window> windows) {
-  Hasher hasher;
-  for (const Window& window : windows) {
-    const uint64_t count = window.ids.size();
-    hasher.update(std::as_bytes(std::span(&count, 1)));
-    hasher.update(std::as_bytes(std::span(window.ids)));
-  }
-  return hasher.finish();
-}
 
 uint64_t token_count(std::span<const Window> windows) {
   uint64_t count = 0;
@@ -147,16 +138,16 @@ Result<ActivationPlan> plan_activations(runtime::Engine& engine, std::span<const
   SLUICE_CHECK(!windows.empty());
   ActivationPlan plan;
   plan.manifest.model = engine.info().identity;
-  plan.manifest.text = text_digest(windows);
+  plan.manifest.text = windows_digest(windows);
   plan.manifest.tokens = token_count(windows);
-  std::unordered_map<std::string, bool> seen;
+  std::unordered_set<std::string> seen;
   {
     const Observing observing(engine, [&](const ProductInput& input) {
       ActivationInput found{.columns = input.columns};
       for (const std::string_view weight : input.weights) {
         const uint64_t experts = wanted(weight);
         if (experts == 0 || input.columns % 32 != 0) continue;
-        if (!seen.emplace(weight, true).second) continue;
+        if (!seen.emplace(weight).second) continue;
         found.weights.emplace_back(weight);
         if (input.expert) found.experts = experts;
       }

@@ -57,16 +57,6 @@ Result<ReferenceIdentity> read_manifest(const std::string& folder, io::Storage& 
   return identity;
 }
 
-Digest windows_digest(std::span<const Window> windows) {
-  Hasher hasher;
-  for (const Window& window : windows) {
-    const uint64_t head[] = {window.ids.size(), window.first_scored};
-    hasher.update(std::as_bytes(std::span(head)));
-    hasher.update(std::as_bytes(std::span(window.ids)));
-  }
-  return hasher.finish();
-}
-
 // A shard: its rows, then the digest of them.
 Result<std::vector<std::byte>> read_shard(const std::string& path, uint64_t row_bytes,
                                           io::Storage& storage) {

@@ -40,6 +40,16 @@ std::optional<Protocol> protocol_from_name(std::string_view name) {
   return std::nullopt;
 }
 
+Digest windows_digest(std::span<const Window> windows) {
+  Hasher hasher;
+  for (const Window& window : windows) {
+    const uint64_t head[] = {window.ids.size(), window.first_scored};
+    hasher.update(std::as_bytes(std::span(head)));
+    hasher.update(std::as_bytes(std::span(window.ids)));
+  }
+  return hasher.finish();
+}
+
 Result<std::vector<Window>> cut_windows(Protocol protocol, std::span<const uint32_t> ids,
                                         size_t context_tokens, std::optional<uint32_t> bos) {
   SLUICE_CHECK(context_tokens >= 4);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/digest.h"
 #include "base/error.h"
 
 namespace sluice::evaluate {
@@ -33,6 +34,9 @@ struct Window {
   std::vector<uint32_t> ids;
   size_t first_scored = 1;
 };
+
+// Of all ids, and of which count.
+Digest windows_digest(std::span<const Window> windows);
 
 // ids: the text's tokens as the protocol's own tool encodes it, with what the tokenizer adds at its
 // start for kLlamaCpp and kMlx, without for kPlain. bos: where the tokenizer adds one.

@@ -3,13 +3,13 @@
 #include <unordered_map>
 
 #include "base/units.h"
+#include "cli/evaluation.h"
 #include "evaluate/activations.h"
 #include "evaluate/self_text.h"
 
 namespace sluice::cli {
 namespace {
 
-constexpr uint64_t kTextBytesMax = 1ull << 30;
 constexpr size_t kSessions = 8;  // sequences that are written together
 
 // By tensor name, how many experts it has; of the weights whose input is worth recording.
@@ -30,10 +30,8 @@ std::unordered_map<std::string, uint64_t> wanted_modules(const OpenedModel& mode
 Result<std::vector<evaluate::Window>> windows_of_text(Context& context,
                                                       const CalibrationArguments& arguments,
                                                       const RunningModel& running) {
-  SLUICE_ASSIGN(const chat::ChatModel model, chat::open_chat_model(running.engine, ""));
-  SLUICE_ASSIGN(const auto source, context.storage->open_source(arguments.text));
-  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kTextBytesMax));
-  SLUICE_ASSIGN(auto ids, model.tokenizer.encode(text, false));
+  SLUICE_ASSIGN(const std::string text, read_large_text(context, arguments.text));
+  SLUICE_ASSIGN(auto ids, tokens_of(running.engine, text));
   if (ids.size() > arguments.tokens) ids.resize(arguments.tokens);
   return evaluate::cut_windows(evaluate::Protocol::kPlain, ids, arguments.engine.context_tokens,
                                running.engine->info().bos);
@@ -88,13 +86,6 @@ Result<std::shared_ptr<const io::Activations>> record_inputs(Context& context,
                                           *running.pool, *context.console, context.cancel));
   context.console->end();
   return open_activations(context, *model.checkpoint, folder);
-}
-
-Status remove_record(Context& context, const std::string& folder) {
-  SLUICE_ASSIGN(const auto names, context.storage->list_directory(folder));
-  for (const std::string& name : names)
-    SLUICE_TRY(context.storage->remove(fmt::format("{}/{}", folder, name)));
-  return context.storage->remove(folder);
 }
 
 }  // namespace sluice::cli

@@ -27,7 +27,4 @@ Result<std::shared_ptr<const io::Activations>> record_inputs(Context& context,
                                                              const CalibrationArguments& arguments,
                                                              const std::string& folder);
 
-// What record_inputs made, and the folder.
-Status remove_record(Context& context, const std::string& folder);
-
 }  // namespace sluice::cli

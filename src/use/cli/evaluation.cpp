@@ -24,6 +24,12 @@ Result<std::string> read_large_text(Context& context, const std::string& path) {
   return io::read_text(*source, kTextBytesMax);
 }
 
+Result<std::vector<uint32_t>> tokens_of(const std::shared_ptr<runtime::Engine>& engine,
+                                        const std::string& text) {
+  SLUICE_ASSIGN(const chat::ChatModel model, chat::open_chat_model(engine, ""));
+  return model.tokenizer.encode(text, false);
+}
+
 Result<std::vector<evaluate::Window>> windows_of(Context& context, const TextArguments& arguments,
                                                  uint64_t context_tokens,
                                                  const chat::ChatModel& model) {

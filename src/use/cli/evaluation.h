@@ -26,6 +26,10 @@ void add_window_options(CLI::App& command, TextArguments& arguments);
 
 Result<std::string> read_large_text(Context& context, const std::string& path);
 
+// Without what the tokenizer itself puts first.
+Result<std::vector<uint32_t>> tokens_of(const std::shared_ptr<runtime::Engine>& engine,
+                                        const std::string& text);
+
 Result<std::vector<evaluate::Window>> windows_of(Context& context, const TextArguments& arguments,
                                                  uint64_t context_tokens,
                                                  const chat::ChatModel& model);

@@ -209,15 +209,13 @@ Result<Recorded> recorded_inputs(Context& context, const Options& options, const
 
 Result<allocate::Plan> plan_with(const Recorded& recorded, Result<allocate::Plan> plan) {
   if (!plan || recorded == nullptr) return plan;
-  return allocate::with_feedback(*plan, recorded->digest(), [&](const std::string& tensor) {
-    return recorded->find(tensor).has_value();
-  });
+  return with_feedback(*plan, *recorded);
 }
 
 // Gigabytes that verification needed last, unless they lie beside an analysis to be used again.
 Status forget(Context& context, const Options& options, const Recorded& recorded) {
   if (recorded == nullptr || !options.analysis.empty()) return {};
-  return remove_record(context, recorded->folder());
+  return io::remove_activations(*context.storage, recorded->folder(), recorded->manifest());
 }
 
 Result<int> fit_one(Context& context, const Options& options) {

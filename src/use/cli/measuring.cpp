@@ -4,10 +4,10 @@
 #include <algorithm>
 
 #include "base/units.h"
+#include "cli/evaluation.h"
 #include "cli/generation.h"
 #include "evaluate/self_text.h"
 #include "evaluate/sensitivity.h"
-#include "tokenizer/tokenizer.h"
 
 namespace sluice::cli {
 namespace {
@@ -19,7 +19,7 @@ using evaluate::Window;
 constexpr size_t kWindowTokens = 256;
 constexpr size_t kSessions = 8;  // in which the model writes text
 constexpr uint64_t kSeed = 1;
-constexpr uint64_t kTextBytesMax = 1ull << 30, kTableBytesMax = 64ull << 20;
+constexpr uint64_t kTableBytesMax = 64ull << 20;
 
 std::vector<SensitivityModule> quantizable_modules(const families::ModelMap& map) {
   std::vector<SensitivityModule> modules;
@@ -27,11 +27,6 @@ std::vector<SensitivityModule> quantizable_modules(const families::ModelMap& map
     if (module.quantizable)
       modules.push_back({module.tensor_name(), std::string(role_name(module.role)), module.layer});
   return modules;
-}
-
-Result<std::string> read_whole(Context& context, const std::string& path, uint64_t bytes_max) {
-  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
-  return io::read_text(*source, bytes_max);
 }
 
 bool data_free(const SensitivityArguments& arguments) { return arguments.text == kDataFree; }
@@ -59,7 +54,8 @@ Json measurement_of(const OpenedModel& model, const SensitivityArguments& argume
 // The measurement of the table that is there, if it is the one asked for; null where there is none.
 Result<Json> finished_measurement(Context& context, const std::string& path, const Json& wanted) {
   if (!context.storage->exists(path)) return Json();
-  SLUICE_ASSIGN(const std::string text, read_whole(context, path, kTableBytesMax));
+  SLUICE_ASSIGN(const auto source, context.storage->open_source(path));
+  SLUICE_ASSIGN(const std::string text, io::read_text(*source, kTableBytesMax));
   SLUICE_ASSIGN(const Json table, parse_json(text, path));
   const Json* found = json_find(table, "measurement");
   Json common = found == nullptr ? Json() : *found;
@@ -80,18 +76,23 @@ std::vector<Window> spread(std::vector<Window> windows, uint64_t tokens) {
   return chosen;
 }
 
-Result<std::vector<Window>> windows_of_text(const runtime::Engine& engine, const std::string& text,
-                                            uint64_t tokens) {
-  const auto sidecar = [&](std::string_view name) { return engine.sidecar(name).value_or(""); };
-  const std::string files[] = {sidecar("tokenizer.json"), sidecar("tokenizer_config.json"),
-                               sidecar("special_tokens_map.json")};
-  SLUICE_ASSIGN(const auto tokenizer, tokenizer::Tokenizer::open({.tokenizer = files[0],
-                                                                  .tokenizer_config = files[1],
-                                                                  .special_tokens_map = files[2]}));
-  SLUICE_ASSIGN(const auto ids, tokenizer.encode(text, false));
+Result<std::vector<Window>> windows_of_text(const std::shared_ptr<runtime::Engine>& engine,
+                                            const std::string& text, uint64_t tokens) {
+  SLUICE_ASSIGN(const auto ids, tokens_of(engine, text));
   SLUICE_ASSIGN(auto windows, evaluate::cut_windows(evaluate::Protocol::kPlain, ids, kWindowTokens,
-                                                    engine.info().bos));
+                                                    engine->info().bos));
   return spread(std::move(windows), tokens);
+}
+
+Result<Window> window_of(const Json& text) {
+  const auto is_id = [](const Json& id) { return id.is_number_unsigned() && id <= UINT32_MAX; };
+  if (!text.is_array() || text.size() < 2 || text.size() > kWindowTokens ||
+      !std::ranges::all_of(text, is_id))
+    return fail(ErrorCode::kCorrupt,
+                "journal of sensitivities: a window of text is no list of ids");
+  Window window;
+  for (const Json& id : text) window.ids.push_back(id.get<uint32_t>());
+  return window;
 }
 
 // Once written it is kept with the finished work.
@@ -100,10 +101,10 @@ Result<std::vector<Window>> self_text(Context& context, runtime::Engine& engine,
   std::vector<Window> windows;
   for (const Json& piece : finished.pieces()) {
     const Json* texts = json_find(piece, "windows");
-    if (texts == nullptr) continue;
+    if (texts == nullptr || texts->empty()) continue;
     for (const Json& text : *texts) {
-      Window& window = windows.emplace_back();
-      for (const Json& id : text) window.ids.push_back(id.get<uint32_t>());
+      SLUICE_ASSIGN(Window window, window_of(text));
+      windows.push_back(std::move(window));
     }
     return windows;
   }
@@ -181,7 +182,7 @@ Result<Json> measure_to_file(Context& context, const std::string& model_path,
   io::Storage& storage = *context.storage;
   std::string text;
   if (!data_free(arguments)) {
-    SLUICE_ASSIGN(text, read_whole(context, arguments.text, kTextBytesMax));
+    SLUICE_ASSIGN(text, read_large_text(context, arguments.text));
   }
   const Json wanted = measurement_of(model, arguments, text);
   SLUICE_ASSIGN(Json there, finished_measurement(context, path, wanted));
@@ -193,7 +194,7 @@ Result<Json> measure_to_file(Context& context, const std::string& model_path,
   SLUICE_ASSIGN(auto finished, evaluate::FinishedWork::open(storage, journal, wanted));
   std::vector<Window> windows;
   if (!data_free(arguments)) {
-    SLUICE_ASSIGN(windows, windows_of_text(engine, text, arguments.tokens));
+    SLUICE_ASSIGN(windows, windows_of_text(running.engine, text, arguments.tokens));
   }
   SLUICE_TRY(load_weights(context, running));
   if (data_free(arguments)) {

@@ -334,6 +334,13 @@ Result<std::shared_ptr<const io::Activations>> open_activations(Context& context
   return activations;
 }
 
+Result<allocate::Plan> with_feedback(const allocate::Plan& plan,
+                                     const io::Activations& activations) {
+  return allocate::with_feedback(plan, activations.digest(), [&](const std::string& tensor) {
+    return activations.find(tensor).has_value();
+  });
+}
+
 Result<convert::ConvertSummary> run_convert(
     Context& context, const OpenedModel& model, const allocate::Plan& plan, const std::string& out,
     std::function<Status(const std::string& partial)> before_publishing, const stream::Part& part,

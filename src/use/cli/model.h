@@ -97,6 +97,10 @@ Result<std::shared_ptr<const io::Activations>> open_activations(Context& context
                                                                 const io::Checkpoint& checkpoint,
                                                                 const std::string& folder);
 
+// The same plan with the feedback encoder wherever these tell what enters the products.
+Result<allocate::Plan> with_feedback(const allocate::Plan& plan,
+                                     const io::Activations& activations);
+
 // activations: what the plan's feedback encoder goes by; may be null where it has none.
 // prove: every block is held against its source before it is written, so that verification need not
 // read the source again (run_verify's source_proved).

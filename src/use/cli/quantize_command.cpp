@@ -92,10 +92,7 @@ Result<int> run(Context& context, const Options& options) {
   std::shared_ptr<const io::Activations> activations;
   if (!options.activations.empty()) {
     SLUICE_ASSIGN(activations, open_activations(context, *model.checkpoint, options.activations));
-    SLUICE_ASSIGN(
-        plan, allocate::with_feedback(*plan, activations->digest(), [&](const std::string& tensor) {
-          return activations->find(tensor).has_value();
-        }));
+    SLUICE_ASSIGN(plan, with_feedback(*plan, *activations));
   }
   SLUICE_ASSIGN(
       const convert::ConvertSummary summary,
