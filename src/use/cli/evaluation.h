@@ -1,4 +1,4 @@
-// What `eval` and `compare` share: a text cut into windows by a model's tokenizer, and scores as
+// What commands that read a text share: the text cut into windows by a model's tokenizer, and scores as
 // JSON and in words.
 #pragma once
 
