@@ -2,6 +2,8 @@
 """Models run straight from GGUF, laid out as llama.cpp's converter does it, against stock mlx_lm on the
 same weights from Hugging Face's layout: in floats, and in blocks. Argument: the logits_export program."""
 
+import contextlib
+import functools
 import importlib.util
 import os
 import subprocess
@@ -13,9 +15,8 @@ sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).p
 
 import numpy as np
 import support
-from support import load_stock, make_checkpoint, read_json, relative_difference
+from support import load_stock, make_checkpoint, random_tokens, read_json
 
-TOLERANCE = 1e-4
 SEED = support.fresh_seed()
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 # Not in blocks: what llama.cpp keeps in floats too.
@@ -64,7 +65,12 @@ def our_logits(path, ids, chunk):
     return np.fromfile(out, np.float32).reshape(len(ids), -1)
 
 
+@contextlib.contextmanager
 def stock_model(folder):
+    yield load_model(folder)
+
+
+def load_model(folder):
     """Stock mlx_lm does not load gpt-oss's experts in floats: it gets them by name."""
     config = read_json(folder / "config.json")
     if config["model_type"] != "gpt_oss":
@@ -96,14 +102,15 @@ class Gguf(support.TestCase):
                 if blocks:
                     use_blocks(source)
                 write_gguf(path, source, as_q8 if blocks else None)
-                config = read_json(source / "config.json")
-                vocabulary = config.get("text_config", config)["vocab_size"]
-                ids = [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, 66)]
-                expected = support.logits(stock_model(source), ids)
-                for chunk in (512, 1, 64):
-                    difference = relative_difference(our_logits(path, ids, chunk), expected)
-                    print(f"{source.name}, chunks of {chunk}: {difference:.2e}", flush=True)
-                    self.assertLessEqual(difference, TOLERANCE)
+                support.with_tokens(functools.partial(self.check_tokens, source, path),
+                                    *random_tokens(source, SEED, 66))
+
+    def check_tokens(self, source, path, ids):
+        expected = support.logits(load_model(source), ids)
+        for chunk in (512, 1, 64):
+            support.assert_near(our_logits(path, ids, chunk), expected,
+                                functools.partial(stock_model, source), ids,
+                                f"{source.name}, chunks of {chunk}")
 
     def test_hybrids(self):
         from gguf_hybrids import write_gguf

@@ -2,6 +2,7 @@
 """Logits against stock mlx_lm in float32, on fresh random models of every family: prefill at once and
 token by token. Argument: the logits_export program."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,13 +13,9 @@ sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).p
 
 import numpy as np
 import support
-from support import convert_stock, load_stock, make_checkpoint, read_json, relative_difference
+from support import convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
-TOLERANCE = 1e-4
-# Where a model is so badly conditioned that a difference above the tolerance says nothing: as a
-# multiple of what stock mlx_lm's own logits move by when its weights do by one unit in the last place;
-# and what no conditioning excuses.
-MOVES, MOST = 4, 1e-3
+TOKENS = 65
 SEED = support.fresh_seed()
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
@@ -138,22 +135,20 @@ def our_logits(folder, ids, chunk, activations="f32", compat="mlx"):
 
 
 class MlxLm(support.TestCase):
-    def assert_near(self, found, expected, folder, ids, what):
-        difference = relative_difference(found, expected)
-        print(f"{folder.name}, {what}: {difference:.2e}", flush=True)
-        if TOLERANCE < difference <= MOST:
-            moved = support.conditioning(load_stock(folder), ids)
-            print(f"{folder.name}: badly conditioned, {moved:.2e} by one unit in the last place")
-            self.assertLessEqual(difference, MOVES * moved, f"{folder.name}, {what}")
-        else:
-            self.assertLessEqual(difference, TOLERANCE, f"{folder.name}, {what}")
+    def check(self, folder):
+        support.with_tokens(functools.partial(self.check_tokens, folder),
+                            *random_tokens(folder, SEED, TOKENS))
 
-    def check(self, folder, ids):
-        expected = support.logits(load_stock(folder), ids)
-        for chunk in (512, 1, 7, 64):
+    def check_tokens(self, folder, ids):
+        self.check_chunks(folder, load_stock(folder), ids, (512, 1, 7, 64))
+
+    def check_chunks(self, folder, model, ids, chunks):
+        expected = support.logits(model, ids)
+        for chunk in chunks:
             found = our_logits(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
-            self.assert_near(found, expected, folder, ids, f"chunks of {chunk}")
+            support.assert_near(found, expected, functools.partial(stock_model, folder), ids,
+                                f"{folder.name}, {len(ids)} tokens in chunks of {chunk}")
 
     def source(self, name, number, dtype="f32"):
         family, settings = (MODELS | TURNED)[name]
@@ -161,16 +156,11 @@ class MlxLm(support.TestCase):
         make_checkpoint(folder, family, dtype=dtype, seed=SEED + number, **settings)
         return folder
 
-    def ids(self, folder):
-        config = read_json(folder / "config.json")
-        vocabulary = config.get("text_config", config)["vocab_size"]
-        return [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, 65)]
-
     def test_unquantized(self):
         for number, name in enumerate(MODELS):
             with self.subTest(name):
                 folder = self.source(name, number)
-                self.check(folder, self.ids(folder))
+                self.check(folder)
 
     def test_no_family_is_missing(self):
         tested = {family for family, _ in (MODELS | TURNED).values()}
@@ -181,13 +171,13 @@ class MlxLm(support.TestCase):
         """Prompts and steps that end before, at and behind 64 tokens, which is stock mlx_lm's chunk."""
         for number, name in enumerate(("qwen3_next", "qwen3_5", "qwen3_5_moe", "nemotron_h")):
             folder = self.source(name, 200 + number)
-            model, ids = load_stock(folder), self.ids(folder) * 2
-            for count in (63, 64, 65, 129):
-                expected = support.logits(model, ids[:count])
-                for chunk in (512, 63, 64, 65):
-                    found = our_logits(folder, ids[:count], chunk)
-                    self.assert_near(found, expected, folder, ids[:count],
-                                     f"{count} tokens in chunks of {chunk}")
+            ids, vocabulary = random_tokens(folder, SEED, 2 * TOKENS)
+
+            def check(ids, folder=folder, model=load_stock(folder)):
+                for count in (63, 64, 65, 129):
+                    self.check_chunks(folder, model, ids[:count], (512, 63, 64, 65))
+
+            support.with_tokens(check, ids, vocabulary)
 
     def test_quantized(self):
         formats = [("llama", 4, 64, {}), ("qwen2", 8, 128, {}), ("qwen3", 3, 32, {}),
@@ -208,7 +198,7 @@ class MlxLm(support.TestCase):
                 source = self.source(name, 100 + number, dtype="bf16")
                 folder = source.with_name(f"{source.name} {bits} bits")
                 convert_stock(source, folder, bits, group, **options)
-                self.check(folder, self.ids(folder))
+                self.check(folder)
 
 
 if __name__ == "__main__":

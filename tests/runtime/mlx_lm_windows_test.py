@@ -3,6 +3,7 @@
 prefill at once, in pieces, and token by token, over several windows; and the same bits where experts
 do not fit into memory. Argument: the logits_export program."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,9 +14,8 @@ sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).p
 
 import numpy as np
 import support
-from support import convert_stock, load_stock, make_checkpoint, read_json, relative_difference
+from support import convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
-TOLERANCE = 1e-4
 SEED = support.fresh_seed()
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 TOKENS = 51  # of windows and chunks of 16: the tokens before, at and behind three boundaries
@@ -44,25 +44,22 @@ class Models(support.TestCase):
         convert_stock(source, folder, bits, group)
         return folder
 
-    def ids(self, folder):
-        config = read_json(folder / "config.json")
-        vocabulary = config.get("text_config", config)["vocab_size"]
-        return [int(i) for i in np.random.default_rng(SEED).integers(0, vocabulary, TOKENS)]
-
 
 class Windows(Models):
     def check(self, folder):
-        ids = self.ids(folder)
+        support.with_tokens(functools.partial(self.check_tokens, folder),
+                            *random_tokens(folder, SEED, TOKENS))
+
+    def check_tokens(self, folder, ids):
         expected = support.logits(load_stock(folder), ids)
         for chunk in (512, 1, 15, 16, 17):  # steps that end before, at and behind boundaries
             found, _ = export(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
-            difference = relative_difference(found, expected)
-            print(f"{folder.name}, chunks of {chunk}: {difference:.2e}", flush=True)
-            self.assertLessEqual(difference, TOLERANCE)
+            support.assert_near(found, expected, functools.partial(stock_model, folder), ids,
+                                f"{folder.name}, chunks of {chunk}")
 
     def check_streaming(self, folder):
-        ids = self.ids(folder)
+        ids, _ = random_tokens(folder, SEED, TOKENS)
         whole, notes = export(folder, ids, 7)
         self.assertNotIn("read from disk", notes)
         size = support.weight_bytes(folder)
@@ -93,7 +90,6 @@ class Windows(Models):
                              num_hidden_layers=3, sliding_window=17,
                              layer_types=["full_attention", *["sliding_attention"] * 2])
         self.check(source)
-
 
     def test_gemma3(self):
         for number, (family, settings) in enumerate((
