@@ -33,7 +33,8 @@ constexpr std::string_view kOutputFiles[] = {"config.json",    "model.safetensor
                                              "README.md",      "sluice.json",
                                              "analysis.jsonl", "sensitivity.json",
                                              "verify.json",    "sensitivity.json.journal",
-                                             "report.html",    "run.json"};
+                                             "gate.json",      "report.html",
+                                             "run.json"};
 
 std::string part_text(const std::string& only_layers) {
   return only_layers.empty() ? "the whole model" : fmt::format("layers {}", only_layers);

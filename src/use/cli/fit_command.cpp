@@ -6,6 +6,7 @@
 #include "base/sealed_json.h"
 #include "base/units.h"
 #include "cli/calibration.h"
+#include "cli/gate.h"
 #include "cli/measuring.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
@@ -35,11 +36,15 @@ struct Timings {
 // One output of a fit, from its plan to its proof.
 struct Output {
   std::string out;
-  allocate::Plan plan;
+  std::vector<Variant> variants;  // ways to make it, of which the gate chooses; at least one
   Timings timings;
+  size_t chosen = 0;
   verify::VerifyReport report = {};
   convert::ConvertSummary summary = {};
   bool done_before = false;  // an earlier run of the same list finished it
+
+  const Variant& variant() const { return variants[chosen]; }
+  const allocate::Plan& plan() const { return variant().plan; }
 };
 
 // Where the inputs of products are recorded for what is made under that name.
@@ -48,6 +53,8 @@ std::string record_path(const std::string& name) { return name + ".activations";
 // Modules of one role and depth are measured together where one by one would take longer; `analyze`
 // has no such limit.
 constexpr double kMeasuringMinutes = 30;
+// Trial outputs that would take longer are not made.
+constexpr double kGateMinutes = 30;
 
 constexpr std::string_view kPlaceholder = "{budget}";
 constexpr uint64_t kRecordBytesMax = 256ull << 20;
@@ -108,27 +115,27 @@ Json output_json(const Output& output, const Context& context) {
   return {{"output", output.out},
           {"shards", output.summary.shards},
           {"modules_resumed", output.summary.modules_resumed},
-          {"plan", plan_summary_json(output.plan)},
+          {"plan", plan_summary_json(output.plan())},
           {"verify", verify_json(output.report)},
           {"run", run_record(output.timings, context)}};
 }
 
 std::string summary_text(const Output& output) {
-  const allocate::PlanData& data = output.plan.data();
+  const allocate::PlanData& data = output.plan().data();
   const Timings& timings = output.timings;
   Table table({Align::kLeft, Align::kLeft});
   table.add({"size", fmt::format("{} of {} allowed ({:.2f} %)", bytes_text(data.exact_bytes),
                                  bytes_text(data.budget_bytes),
                                  100 * static_cast<double>(data.exact_bytes) /
                                      static_cast<double>(data.budget_bytes))});
-  table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(output.plan))});
+  table.add({"bits per weight", fmt::format("{:.3f}", allocate::bits_per_weight(output.plan()))});
   table.add(
       {"optimality", fmt::format("within {:.4f} % of the best possible mix", 100 * data.gap())});
   table.add({"verified",
              fmt::format("{} tensors, {} of {} modules byte for byte{}", output.report.tensors,
                          output.report.reencoded_modules, output.report.modules,
                          output.report.source_read ? "" : ", while they were converted")});
-  if (const std::string kl = predicted_kl_text(output.plan); !kl.empty())
+  if (const std::string kl = predicted_kl_text(output.plan()); !kl.empty())
     table.add({"predicted KL", kl});
   table.add({"time", fmt::format("{}analyze {}, plan {}, quantize {}, verify {}",
                                  timings.measure > 0
@@ -138,14 +145,15 @@ std::string summary_text(const Output& output) {
                                  duration_text(timings.quantize), duration_text(timings.verify))});
   table.add({"peak memory", bytes_text(peak_resident_bytes())});
   return fmt::format("\n{}\n\n{}\n{}\nWhat to watch:\n{}\nnext: sluice chat {}\n", output.out,
-                     table.text("  "), plan_tables(output.plan),
-                     safety_text(output.plan, &output.report), shell_word(output.out));
+                     table.text("  "), plan_tables(output.plan()),
+                     safety_text(output.plan(), &output.report), shell_word(output.out));
 }
 
 // Converts, verifies and publishes what is claimed. An output that fails verification stays
 // unpublished, with the findings in its report.
 Status make_output(Context& context, const OpenedModel& model, const analyze::Analysis& analysis,
-                   const Recorded& recorded, convert::OutputClaim& claim, Output& output) {
+                   convert::OutputClaim& claim, Output& output) {
+  const Recorded& recorded = output.variant().recorded;
   Stopwatch watch;
   const auto verify_and_record = [&](const std::string& partial) -> Status {
     context.console->end();
@@ -160,8 +168,8 @@ Status make_output(Context& context, const OpenedModel& model, const analyze::An
   if (claim.published())
     SLUICE_TRY(verify_folder(context, model, output.out, recorded, output.report));
   SLUICE_ASSIGN(output.summary,
-                run_convert(context, model, output.plan, output.out, verify_and_record, {}, &claim,
-                            model.checkpoint->remote, recorded));
+                run_convert(context, model, output.plan(), output.out, verify_and_record, {},
+                            &claim, model.checkpoint->remote, recorded));
   return {};
 }
 
@@ -207,9 +215,55 @@ Result<Recorded> recorded_inputs(Context& context, const Options& options, const
   return record_inputs(context, options.model, model, arguments, folder);
 }
 
-Result<allocate::Plan> plan_with(const Recorded& recorded, Result<allocate::Plan> plan) {
-  if (!plan || recorded == nullptr) return plan;
-  return with_feedback(*plan, *recorded);
+// By the built-in table, of the same size.
+Result<allocate::Plan> plan_without_measuring(Context& context, const Options& options,
+                                              const analyze::Analysis& analysis,
+                                              const allocate::Plan& measured) {
+  PlanOptions wanted = options.plan;
+  wanted.budget = fmt::format("{}B", measured.data().budget_bytes);
+  wanted.device.clear();
+  wanted.bits_per_weight = wanted.error_max = wanted.kl_max = 0;
+  wanted.min_safe = false;
+  return run_plan(context, analysis, wanted);
+}
+
+bool same_formats(const allocate::Plan& a, const allocate::Plan& b) {
+  const auto format_of = [](const allocate::PlannedTensor& tensor) {
+    return std::pair(tensor.format, tensor.encoder);
+  };
+  return std::ranges::equal(a.data().tensors, b.data().tensors, {}, format_of, format_of);
+}
+
+// The plan with all levers first; where there are some, also with one of them less.
+Result<std::vector<Variant>> plan_variants(Context& context, const Options& options,
+                                           const PlanOptions& plan_options,
+                                           const analyze::Analysis& analysis,
+                                           const Recorded& recorded) {
+  SLUICE_ASSIGN(const allocate::Plan plan, run_plan(context, analysis, plan_options));
+  if (recorded == nullptr) return std::vector<Variant>{{"", plan, nullptr}};
+  std::vector<Variant> variants;
+  SLUICE_ASSIGN(allocate::Plan all, with_feedback(plan, *recorded));
+  variants.push_back({"all levers", std::move(all), recorded});
+  variants.push_back({"without error feedback", plan, nullptr});
+  if (!options.measures()) return variants;
+  SLUICE_ASSIGN(const allocate::Plan prior,
+                plan_without_measuring(context, options, analysis, plan));
+  if (same_formats(prior, plan)) return variants;
+  SLUICE_ASSIGN(allocate::Plan fed_back, with_feedback(prior, *recorded));
+  variants.push_back({"without measured sensitivities", std::move(fed_back), recorded});
+  return variants;
+}
+
+// folder: where the output is now, partial or published.
+Status choose_variant(Context& context, const Options& options, const OpenedModel& model,
+                      const std::string& folder, Output& output) {
+  SLUICE_ASSIGN(output.chosen, pass_gate(context, model, output.variants,
+                                         {.model = options.model,
+                                          .out = convert::output_name(output.out),
+                                          .memory = options.memory,
+                                          .record = folder + "/gate.json",
+                                          .minutes_max = kGateMinutes}));
+  return {};
 }
 
 // Gigabytes that verification needed last, unless they lie beside an analysis to be used again.
@@ -248,12 +302,15 @@ Result<int> fit_one(Context& context, const Options& options) {
                    best_formats(options)));
   timings.analyze = analyze_watch.seconds();
   Stopwatch plan_watch;
-  SLUICE_ASSIGN(allocate::Plan plan,
-                plan_with(recorded, run_plan(context, analysis, plan_options)));
+  SLUICE_ASSIGN(std::vector<Variant> variants,
+                plan_variants(context, options, plan_options, analysis, recorded));
   timings.plan = plan_watch.seconds();
 
-  Output output{out, std::move(plan), timings};
-  if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
+  Output output{out, std::move(variants), timings};
+  Stopwatch gate_watch;
+  SLUICE_TRY(choose_variant(context, options, model, folder, output));
+  if (options.effort == "best") output.timings.measure += gate_watch.seconds();
+  if (auto made = make_output(context, model, analysis, *claim, output); !made)
     return failed(context, output, std::move(made).error());
   SLUICE_TRY(forget(context, options, recorded));
   if (context.options.json)
@@ -311,13 +368,19 @@ Result<std::vector<Output>> plan_outputs(Context& context, const Options& option
     PlanOptions wanted = plan_options;
     wanted.budget = budget;
     Stopwatch watch;
-    SLUICE_ASSIGN(allocate::Plan plan, plan_with(recorded, run_plan(context, analysis, wanted)));
+    SLUICE_ASSIGN(std::vector<Variant> variants,
+                  plan_variants(context, options, wanted, analysis, recorded));
     Timings timings;
     timings.plan = watch.seconds();
-    Output output{with_budget(pattern_of(options.out), budget), std::move(plan), timings};
-    const auto finished = finished_plan(*context.storage, output.out);
-    if (finished && *finished != output.plan.digest().hex()) return exists_already(output.out);
-    output.done_before = finished.has_value();
+    Output output{with_budget(pattern_of(options.out), budget), std::move(variants), timings};
+    if (const auto finished = finished_plan(*context.storage, output.out)) {
+      const auto made_by =
+          std::ranges::find(output.variants, *finished,
+                            [](const Variant& variant) { return variant.plan.digest().hex(); });
+      if (made_by == output.variants.end()) return exists_already(output.out);
+      output.chosen = static_cast<size_t>(made_by - output.variants.begin());
+      output.done_before = true;
+    }
     outputs.push_back(std::move(output));
   }
   return outputs;
@@ -328,11 +391,11 @@ std::string list_text(const std::vector<Output>& outputs, const std::string& ana
       {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
   table.add({"output", "size", "of budget", "bits/weight", "cost", "verified"});
   for (const Output& output : outputs) {
-    const allocate::PlanData& data = output.plan.data();
+    const allocate::PlanData& data = output.plan().data();
     table.add({output.out, bytes_text(data.exact_bytes),
                fmt::format("{:.2f} %", 100 * static_cast<double>(data.exact_bytes) /
                                            static_cast<double>(data.budget_bytes)),
-               fmt::format("{:.3f}", allocate::bits_per_weight(output.plan)),
+               fmt::format("{:.3f}", allocate::bits_per_weight(output.plan())),
                fmt::format("{:.4g}", data.cost),
                output.done_before
                    ? "by an earlier run"
@@ -363,9 +426,12 @@ Result<int> fit_several(Context& context, const Options& options,
     if (output.done_before) continue;
     context.console->info(output.out);
     SLUICE_ASSIGN(const auto claim, convert::OutputClaim::take(*context.storage, output.out));
-    if (!claim->published())
+    const bool at_the_end = claim->published();
+    if (!at_the_end)
       SLUICE_TRY(convert::begin_unfinished(*context.storage, *model.checkpoint, output.out));
-    if (auto made = make_output(context, model, analysis, recorded, *claim, output); !made)
+    SLUICE_TRY(choose_variant(context, options, model,
+                              at_the_end ? output.out : convert::partial_path(output.out), output));
+    if (auto made = make_output(context, model, analysis, *claim, output); !made)
       return failed(context, output, std::move(made).error());
   }
   SLUICE_TRY(forget(context, options, recorded));
@@ -411,11 +477,13 @@ void add_fit(CLI::App& app, Action& action) {
                    "several, OUT-analysis.jsonl)")
       ->type_name("FILE");
   command
-      ->add_option("--effort", options->effort,
-                   "fast: encoders as MLX's alone; normal: also the searching one for 2 to 4 bits; "
-                   "best: for all formats, a plan by sensitivities measured on text that the model "
-                   "writes itself, and codes that make good each other's errors on it; says what "
-                   "time, memory and disk that takes before it starts")
+      ->add_option(
+          "--effort", options->effort,
+          "fast: encoders as MLX's alone; normal: also the searching one for 2 to 4 bits; "
+          "best: for all formats, a plan by sensitivities measured on text that the model "
+          "writes itself, and codes that make good each other's errors on it, each kept where "
+          "trial outputs say that it helps this model; says what time, memory and disk "
+          "that takes before it starts")
       ->check(CLI::IsMember({"fast", "normal", "best"}))
       ->capture_default_str();
   command->add_option("--memory", options->memory,
