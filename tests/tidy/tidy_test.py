@@ -69,6 +69,8 @@ FACADES = [
     (r"openssl/.*", {"base"}),
     (r"curl/.*", {"io"}),
     (r"liburing\.h", {"io"}),
+    (r"sqlite3\.h", {"chat"}),
+    (r"histedit\.h", {"cli"}),
 ]
 
 ENDS_PROCESS = re.compile(
