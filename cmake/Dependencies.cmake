@@ -20,7 +20,7 @@ find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   pkg_check_modules(liburing IMPORTED_TARGET liburing)
 endif()
-find_path(SLUICE_EDITLINE_INCLUDE editline/readline.h REQUIRED DOC "libedit; part of macOS")
+find_path(SLUICE_EDITLINE_INCLUDE histedit.h REQUIRED DOC "libedit; part of macOS")
 find_library(SLUICE_EDITLINE_LIBRARY edit REQUIRED)
 find_path(SLUICE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED DOC "toml++, used header-only")
 

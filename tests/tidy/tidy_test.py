@@ -63,7 +63,6 @@ FACADES = [
     (r"CLI/.*", {"cli"}),
     (r"toml\+\+/.*", {"cli"}),
     (r"Eigen/.*", {"analyze"}),
-    (r"editline/.*", {"cli"}),
     (r"xxhash\.h", {"base"}),
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),

@@ -307,6 +307,14 @@ Result<std::vector<BranchSummary>> ChatStore::branches(int64_t conversation) {
   return list;
 }
 
+Result<BranchSummary> ChatStore::last_branch(int64_t conversation) {
+  SLUICE_ASSIGN(const auto list, branches(conversation));
+  if (list.empty())
+    return fail(ErrorCode::kCorrupt, "{}: conversation {} has no branch", path(), conversation);
+  // Of equals the first, which others were made from.
+  return *std::ranges::max_element(list, {}, &BranchSummary::tip);
+}
+
 Status ChatStore::rate(int64_t message, int rating, const std::string& note) {
   SLUICE_TRY(database_.run("UPDATE message SET rating = ?, note = ? WHERE id = ?",
                            {int64_t{rating}, note, message}));

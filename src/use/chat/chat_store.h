@@ -72,6 +72,10 @@ class ChatStore {
   Result<std::string> move_branch(int64_t conversation, const std::string& name, int64_t tip);
   // Where the branch began.
   Result<int64_t> branch_start(int64_t conversation, const std::string& name);
+  // The branch whose end was said last.
+  Result<BranchSummary> last_branch(int64_t conversation);
+  // "name-1", or a higher number.
+  Result<std::string> free_branch_name(int64_t conversation, const std::string& name);
   Result<std::vector<BranchSummary>> branches(int64_t conversation);
 
   // note: what was said with it.
@@ -82,7 +86,6 @@ class ChatStore {
   Status prepare();
   Result<bool> leads_through(int64_t conversation, int64_t tip, int64_t message);
   Result<std::string> holder(int64_t conversation, const std::string& name, int64_t message);
-  Result<std::string> free_branch_name(int64_t conversation, const std::string& name);
 
   Database database_;
 };

@@ -410,38 +410,4 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
             {"total", need.total()}}}};
 }
 
-AnswerPrinter::AnswerPrinter(std::string_view prompt, Reasoning reasoning)
-    : splitter_(prompt),
-      reasoning_(reasoning),
-      colour_(isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr) {}
-
-AnswerPrinter::~AnswerPrinter() {
-  if (dimmed_) std::fputs("\x1b[0m", stdout);
-}
-
-bool AnswerPrinter::show(std::string_view text) {
-  print(splitter_.feed(text));
-  return std::fflush(stdout) == 0;
-}
-
-void AnswerPrinter::finish() {
-  print(splitter_.finish());
-  std::fflush(stdout);
-}
-
-void AnswerPrinter::print(const std::vector<chat::TextPart>& parts) {
-  for (const chat::TextPart& part : parts) {
-    if (!part.thinking) answer_ += part.text;
-    if (part.thinking && reasoning_ == Reasoning::kHide) continue;
-    if (part.thinking != dimmed_ && colour_) {
-      std::fputs(part.thinking ? "\x1b[2m" : "\x1b[0m", stdout);
-      dimmed_ = part.thinking;
-    }
-    if (!part.thinking && thought_) std::fputs("\n\n", stdout);
-    thought_ = part.thinking;
-    std::fwrite(part.text.data(), 1, part.text.size(), stdout);
-    ends_line_ = part.text.ends_with('\n');
-  }
-}
-
 }  // namespace sluice::cli

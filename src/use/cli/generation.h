@@ -11,7 +11,6 @@
 #include "base/thread_pool.h"
 #include "chat/chat_model.h"
 #include "chat/generate.h"
-#include "chat/reasoning.h"
 #include "cli/context.h"
 #include "runtime/expert_trace.h"
 #include "runtime/sampler/sampler.h"
@@ -104,28 +103,5 @@ Result<std::map<std::string, std::string>> template_variables(const GenerationAr
 // full context, and as JSON.
 std::string generation_text(const chat::Generation& generation, const runtime::Engine& engine);
 Json generation_json(const chat::Generation& generation, const runtime::Engine& engine);
-
-// Shows text as it comes: thinking dimmed or left out. Stops dimming on destruction.
-class AnswerPrinter {
- public:
-  // prompt: what the model continues.
-  AnswerPrinter(std::string_view prompt, Reasoning reasoning);
-  ~AnswerPrinter();
-  // Once the reader is gone (a closed pipe) it returns false.
-  bool show(std::string_view text);
-  void finish();
-  // What was no thinking.
-  const std::string& answer() const { return answer_; }
-  bool ends_line() const { return ends_line_; }
-
- private:
-  void print(const std::vector<chat::TextPart>& parts);
-
-  chat::ReasoningSplitter splitter_;
-  const Reasoning reasoning_;
-  const bool colour_;
-  bool dimmed_ = false, thought_ = false, ends_line_ = true;
-  std::string answer_;
-};
 
 }  // namespace sluice::cli

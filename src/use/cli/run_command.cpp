@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "cli/answer_printer.h"
 #include "cli/drafting.h"
 #include "cli/generation.h"
 #include "cli/interrupt.h"
