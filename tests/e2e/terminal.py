@@ -28,7 +28,7 @@ class Terminal:
         # The shell stays behind it, so that what it leaves of the terminal can be looked at.
         line = " ".join(["env", *exports, *(shlex.quote(str(word)) for word in command)])
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", columns, "-y", rows,
-                  f"{line}; echo \"[ended $?]\"; exec cat")
+                  f"trap : INT; {line}; echo \"[ended $?]\"; exec cat")
         self.tmux("set-option", "-g", "history-limit", "5000")
 
     def tmux(self, *arguments, **options):

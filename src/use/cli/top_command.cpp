@@ -68,7 +68,7 @@ std::string with_line_ends(const std::vector<std::string>& lines) {
 
 // What a server that does not answer is told with; it may only be starting.
 std::string problem_text(const Error& error) {
-  return fmt::format("no figures: {}; trying again", error.message);
+  return fmt::format("no figures, trying again: {}", error.message);
 }
 
 Result<int> once(Context& context, const Options& options, Watcher& watcher) {
