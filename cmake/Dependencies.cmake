@@ -11,6 +11,7 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core>=2.1 libevent_pthreads>=2.1)
 find_package(CURL 7.85 REQUIRED)  # part of macOS
 find_package(SQLite3 3.37 REQUIRED)  # part of macOS
 if(APPLE)  # Homebrew keeps it out of the way of the system's own
@@ -34,6 +35,7 @@ _sluice_dependency(threads Threads::Threads)
 _sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
 _sluice_dependency(cli11 CLI11::CLI11)
 _sluice_dependency(xxhash PkgConfig::libxxhash)
+_sluice_dependency(libevent PkgConfig::libevent)
 # Headers alone: the library is loaded when it is needed (io/curl_library.h).
 add_library(sluice_curl INTERFACE)
 target_include_directories(sluice_curl SYSTEM INTERFACE ${CURL_INCLUDE_DIRS})

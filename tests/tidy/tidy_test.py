@@ -49,7 +49,7 @@ ONLY_HEADERS = {
     ("verify", "allocate"): r"allocate/(plan|candidate)\.h",
     ("evaluate", "runtime"): r"runtime/engine\.h",
     ("chat", "runtime"): r"runtime/engine\.h",
-    ("server", "runtime"): r"runtime/engine\.h",
+    ("server", "runtime"): r"runtime/(engine|sampler/sampler)\.h",
 }
 
 # Verification must not share what it verifies with.
@@ -67,6 +67,7 @@ FACADES = [
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),
     (r"curl/.*", {"io"}),
+    (r"event2/.*", {"server"}),
     (r"liburing\.h", {"io"}),
     (r"sqlite3\.h", {"chat"}),
     (r"histedit\.h", {"cli"}),

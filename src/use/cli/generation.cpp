@@ -293,9 +293,9 @@ Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
   return chat::open_chat_model(running.engine, text);
 }
 
-Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
-                                      const GenerationArguments& arguments,
-                                      double default_temperature) {
+Result<runtime::SamplerOptions> sampler_options(const runtime::Engine& engine,
+                                                const GenerationArguments& arguments,
+                                                double default_temperature) {
   const auto chosen = [&](const std::optional<double>& given, std::string_view key,
                           double fallback) {
     if (given) return static_cast<float>(*given);
@@ -317,6 +317,13 @@ Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& e
   for (const std::string& text : arguments.logit_bias) {
     SLUICE_ASSIGN(options.logit_bias.emplace_back(), parse_bias(text));
   }
+  return options;
+}
+
+Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
+                                      const GenerationArguments& arguments,
+                                      double default_temperature) {
+  SLUICE_ASSIGN(auto options, sampler_options(engine, arguments, default_temperature));
   return runtime::Sampler::open(std::move(options), engine.info().vocabulary,
                                 kernels::layer_ops(context.simd));
 }

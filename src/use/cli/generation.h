@@ -85,6 +85,9 @@ Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
                                   const GenerationArguments& arguments);
 
 // default_temperature: where neither the command line nor the model says anything.
+Result<runtime::SamplerOptions> sampler_options(const runtime::Engine& engine,
+                                                const GenerationArguments& arguments,
+                                                double default_temperature);
 Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
                                       const GenerationArguments& arguments,
                                       double default_temperature);
