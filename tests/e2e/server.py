@@ -72,6 +72,8 @@ def serving(model, *arguments, environment=None):
                     if not more:
                         raise
                     line += more
+            if "port" not in ready:
+                raise AssertionError(f"the server did not start: {ready}")
             yield Server(process, ready["port"], log)
             assert process.poll() is None, "the server ended by itself"
             process.send_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 from server import serving
-from support import demo_model, skip
+from support import demo_model, skip, sluice_json
 
 try:
     import openai
@@ -48,9 +48,10 @@ class Openai(Served):
     def test_chat(self):
         answer = self.chat(max_tokens=64)
         choice = answer.choices[0]
-        self.assertIn("Paris", choice.message.content)
+        alone = sluice_json("run", MODEL, "-p", QUESTION[0]["content"], "--temp", 0, "-n", 64)
+        self.assertEqual(choice.message.content, alone["text"])
         self.assertEqual(choice.message.role, "assistant")
-        self.assertEqual(choice.finish_reason, "stop")
+        self.assertEqual(answer.usage.prompt_tokens, alone["prompt_tokens"])
         self.assertEqual(answer.model, NAME)
         self.assertEqual(answer.usage.total_tokens,
                          answer.usage.prompt_tokens + answer.usage.completion_tokens)

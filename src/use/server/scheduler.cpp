@@ -279,7 +279,7 @@ void Scheduler::step() {
   std::vector<Slot*> fed;
   for (auto& slot : slots_)
     if (slot->job) fed.push_back(slot.get());
-  if (fed.empty()) return publish(0, 0, 0);
+  if (fed.empty()) return publish(0, 0);
   const size_t share = prefill_share(prefilling, fed.size() - prefilling);
   std::vector<runtime::Feed> feeds;
   size_t prefilled = 0, decoded = 0;
@@ -293,7 +293,6 @@ void Scheduler::step() {
   }
   // Taken when the step is done: a slot's end may fork, rewind or free sessions.
   std::vector<std::vector<float>> rows(fed.size());
-  const Stopwatch watch;
   const Status stepped =
       model_.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
         rows[feed].assign(logits.begin(), logits.end());
@@ -304,7 +303,7 @@ void Scheduler::step() {
     else if (feeds[i].logits_count > 0)
       take_logits(*fed[i], rows[i]);
   }
-  publish(prefilled, decoded, watch.seconds());
+  publish(prefilled, decoded);
 }
 
 void Scheduler::take_logits(Slot& slot, std::span<const float> logits) {
@@ -371,12 +370,14 @@ void Scheduler::end(Slot& slot, JobEvent event, Result<chat::Finish> how) {
     state_.prompt_tokens += job->result.prompt_tokens;
     state_.reused_tokens += job->result.reused_tokens;
     state_.generated_tokens += job->result.tokens;
+    state_.running = static_cast<size_t>(
+        std::ranges::count_if(slots_, [](const auto& other) { return bool(other->job); }));
   }
   job->on_event(std::move(event));
   model_.engine->adapt_memory();
 }
 
-void Scheduler::publish(size_t prefilled, size_t decoded, double) {
+void Scheduler::publish(size_t prefilled, size_t decoded) {
   std::vector<SlotState> slots;
   size_t running = 0;
   for (const auto& slot : slots_) {

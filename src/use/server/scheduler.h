@@ -121,7 +121,7 @@ class Scheduler {
                                              JobEvent& event);
   Result<std::optional<chat::Finish>> take_token(Running& job, uint32_t token, JobEvent& event);
   void end(Slot& slot, JobEvent event, Result<chat::Finish> how);
-  void publish(size_t prefilled, size_t decoded, double seconds) EXCLUDES(mutex_);
+  void publish(size_t prefilled, size_t decoded) EXCLUDES(mutex_);
 
   const chat::ChatModel& model_;
   const kernels::LayerOps& ops_;
