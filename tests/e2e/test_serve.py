@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`sluice serve` as clients see it: OpenAI's own Python client, plain HTTP, and hostile bytes."""
 
+import json
 import sys
 import time
 import unittest
@@ -134,6 +135,61 @@ class Openai(Served):
             self.chat(messages=[{"role": "user", "content": "word " * 2000}])
         with self.assertRaises(openai.APIStatusError):
             self.client.embeddings.create(model=NAME, input="x")
+
+    def test_json_schema(self):
+        schema = {"type": "object", "properties": {
+            "city": {"type": "string", "maxLength": 12}, "size": {"enum": ["small", "large"]}},
+            "required": ["city", "size"], "additionalProperties": False}
+        form = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+        for seed in range(5):
+            choice = self.chat(response_format=form, max_tokens=100, temperature=1,
+                               seed=seed).choices[0]
+            self.assertEqual(choice.finish_reason, "stop")
+            found = json.loads(choice.message.content)
+            self.assertEqual(sorted(found), ["city", "size"])
+            self.assertIn(found["size"], ["small", "large"])
+        self.assertEqual(self.chat(response_format=form, max_tokens=2).choices[0].finish_reason,
+                         "length")
+        form["json_schema"]["schema"] = {"type": "string", "minLength": 5, "maxLength": 2}
+        with self.assertRaises(openai.BadRequestError) as raised:
+            self.chat(response_format=form)
+        self.assertEqual(raised.exception.param, "response_format")
+
+    def test_json_object(self):
+        choice = self.chat(response_format={"type": "json_object"}, max_tokens=200, seed=1,
+                           temperature=1).choices[0]
+        if choice.finish_reason == "stop":
+            self.assertIsInstance(json.loads(choice.message.content), dict)
+        self.assertTrue(choice.message.content.startswith("{"))
+
+    def test_tools(self):
+        tools = [{"type": "function", "function": {
+            "name": name, "description": "Tells the weather.", "parameters": {
+                "type": "object", "properties": {"city": {"type": "string", "maxLength": 10}},
+                "required": ["city"], "additionalProperties": False}}}
+            for name in ("weather", "forecast")]
+        named = {"type": "function", "function": {"name": "forecast"}}
+        options = {"tools": tools, "tool_choice": named, "max_tokens": 100}
+        choice = self.chat(**options).choices[0]
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        call = choice.message.tool_calls[0]
+        self.assertEqual(call.function.name, "forecast")
+        self.assertEqual(list(json.loads(call.function.arguments)), ["city"])
+        pieces = [c.choices[0] for c in self.chat(stream=True, **options) if c.choices]
+        calls = [d for p in pieces for d in p.delta.tool_calls or [] if d.index == 0]
+        self.assertEqual(calls[0].function.name, "forecast")
+        self.assertEqual("".join(c.function.arguments or "" for c in calls),
+                         call.function.arguments)
+        self.assertEqual(pieces[-1].finish_reason, "tool_calls")
+        again = self.chat(tools=tools, messages=QUESTION + [
+            choice.message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"}])
+        self.assertTrue(again.choices[0].message.content)
+        self.assertIsNone(self.chat(tools=tools, tool_choice="none").choices[0].message.tool_calls)
+        with self.assertRaises(openai.BadRequestError):
+            self.chat(tools=[{"type": "function"}])
+        with self.assertRaises(openai.BadRequestError):
+            self.chat(tools=tools, tool_choice={"type": "function", "function": {"name": "x"}})
 
     def test_repeated_prompts_are_kept(self):
         messages = [{"role": "user", "content": "Tell me about rivers. " * 20}]

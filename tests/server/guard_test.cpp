@@ -83,8 +83,8 @@ TEST(Guard, AsksForTheToken) {
   EXPECT_EQ(status(ask({host}, "GET", "/health"), options), 200);
   EXPECT_EQ(status(ask({host}, "POST", "/"), options), 401);
   for (const std::string_view wrong :
-       {"a-key-of-some-length", "Bearer a-key-of-some-lengtH", "Bearer", "Bearer ",
-        "Bearer a-key", "Basic a-key-of-some-length", "Bearer a-key-of-some-length2"})
+       {"a-key-of-some-length", "Bearer a-key-of-some-lengtH", "Bearer", "Bearer ", "Bearer a-key",
+        "Basic a-key-of-some-length", "Bearer a-key-of-some-length2"})
     EXPECT_EQ(status(ask({host, {"authorization", std::string(wrong)}}), options), 401) << wrong;
   EXPECT_EQ(status(ask({host, {"authorization", "Bearer a-key-of-some-length"}}), options), 200);
   EXPECT_EQ(status(ask({host, {"authorization", "bearer  a-key-of-some-length"}}), options), 200);
@@ -96,9 +96,9 @@ TEST(Guard, TakesJsonAlone) {
   for (const std::string_view type :
        {"application/json", "application/json; charset=utf-8", "Application/JSON"})
     EXPECT_EQ(status(ask({host, {"content-type", std::string(type)}}, "POST"), options), 200);
-  for (const std::string_view type : {"text/plain", "application/x-www-form-urlencoded",
-                                      "multipart/form-data", "text/plain; application/json",
-                                      "application/jsonp", ""})
+  for (const std::string_view type :
+       {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
+        "text/plain; application/json", "application/jsonp", ""})
     EXPECT_EQ(status(ask({host, {"content-type", std::string(type)}}, "POST"), options), 415);
   EXPECT_EQ(status(ask({host}, "POST"), options), 415);
 }

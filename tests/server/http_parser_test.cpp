@@ -125,7 +125,9 @@ TEST(HttpParser, KeepsToItsLimits) {
   EXPECT_EQ(parse(head + "Content-Length: 10\r\n\r\n0123456789", 1, limits).state(),
             State::kComplete);
   EXPECT_EQ(parse(head + "Transfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n5\r\n", 1, limits)
-                .refusal().status, 413);
+                .refusal()
+                .status,
+            413);
   EXPECT_EQ(parse(head + "A: a\r\nB: b\r\nC: c\r\n\r\n", 1, limits).refusal().status, 431);
   EXPECT_EQ(parse(std::string(201, 'G'), 50, limits).refusal().status, 431);
   EXPECT_EQ(parse(head + std::string(300, 'x'), 50, limits).refusal().status, 431);

@@ -13,9 +13,8 @@ RequestDefaults defaults() {
 }
 
 Result<ChatRequest> parse(const std::string& fields) {
-  const std::string text =
-      R"({"messages": [{"role": "user", "content": "Hi"}])" + (fields.empty() ? "" : ", " + fields) +
-      "}";
+  const std::string text = R"({"messages": [{"role": "user", "content": "Hi"}])" +
+                           (fields.empty() ? "" : ", " + fields) + "}";
   const auto json = parse_json(text, "test");
   SLUICE_CHECK(json.has_value());
   return parse_chat_request(*json, defaults());
@@ -126,7 +125,8 @@ TEST(Requests, Tokens) {
   EXPECT_TRUE(parse_tokenize_request(*parse_json(R"({"content": "x"})", "test")).has_value());
   EXPECT_FALSE(parse_tokenize_request(*parse_json(R"({"content": 1})", "test")).has_value());
   EXPECT_FALSE(parse_tokenize_request(*parse_json("[]", "test")).has_value());
-  EXPECT_EQ(parse_detokenize_request(*parse_json(R"({"tokens": [1, 99]})", "test"), 100)->size(), 2u);
+  EXPECT_EQ(parse_detokenize_request(*parse_json(R"({"tokens": [1, 99]})", "test"), 100)->size(),
+            2u);
   EXPECT_FALSE(parse_detokenize_request(*parse_json(R"({"tokens": [100]})", "test"), 100));
   EXPECT_FALSE(parse_detokenize_request(*parse_json(R"({"tokens": 1})", "test"), 100));
 }

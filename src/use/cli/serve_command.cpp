@@ -74,8 +74,7 @@ Status read_key(Context& context, Options& options) {
     SLUICE_ASSIGN(const auto source, context.storage->open_source(options.api_key_file));
     SLUICE_ASSIGN(key, io::read_text(*source, 4096));
     while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-    if (key.empty())
-      return fail(ErrorCode::kInvalidArgument, "{} is empty", options.api_key_file);
+    if (key.empty()) return fail(ErrorCode::kInvalidArgument, "{} is empty", options.api_key_file);
   }
   return check_key(options);
 }
@@ -109,6 +108,7 @@ Result<server::ApiOptions> api_options(Context& context, const Options& options,
     SLUICE_ASSIGN(api.memory_limit_bytes, parse_bytes(options.engine.memory));
   }
   api.page = server::kPlainPage;
+  api.page_policy = server::kPlainPagePolicy;
   api.report = report_of(context, engine.info().path);
   return api;
 }
@@ -118,8 +118,8 @@ void announce(Context& context, const Options& options, const server::HttpServer
   const bool six = options.http.host.find(':') != std::string::npos;
   const std::string host = six ? "[" + options.http.host + "]" : options.http.host;
   const std::string url = fmt::format("http://{}:{}", host, http.port());
-  context.console->info(fmt::format("{} sessions at once; listening on {}",
-                                    options.scheduler.slots, url));
+  context.console->info(
+      fmt::format("{} sessions at once; listening on {}", options.scheduler.slots, url));
   if (context.options.json)
     context.print_json({{"url", url}, {"port", http.port()}, {"slots", options.scheduler.slots}});
   std::fflush(stdout);
@@ -173,8 +173,7 @@ void add_limits(CLI::App& command, Options& options) {
       .add_option("--queue", options.scheduler.queue_max, "requests that may wait for a session")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
-  command
-      .add_option("--connections", options.http.connections_max, "clients connected at once")
+  command.add_option("--connections", options.http.connections_max, "clients connected at once")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
   command

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 namespace sluice::server {
 namespace {
@@ -18,8 +19,24 @@ std::string_view error_type(int status) {
   }
 }
 
-std::string_view finish_reason(chat::Finish finish) {
-  return finish == chat::Finish::kLength || finish == chat::Finish::kContext ? "length" : "stop";
+// A change of a stream's message. A part that changes nothing has none.
+Json delta_of(const chat::AnswerPart& part) {
+  using Kind = chat::AnswerPart::Kind;
+  switch (part.kind) {
+    case Kind::kContent: return {{"content", part.text}};
+    case Kind::kReasoning: return {{"reasoning_content", part.text}};
+    case Kind::kCall:
+      return {
+          {"tool_calls", Json::array({{{"index", part.index},
+                                       {"id", part.id},
+                                       {"type", "function"},
+                                       {"function", {{"name", part.name}, {"arguments", ""}}}}})}};
+    case Kind::kArguments:
+      return {{"tool_calls",
+               Json::array({{{"index", part.index}, {"function", {{"arguments", part.text}}}}})}};
+    case Kind::kCallEnd: break;
+  }
+  return {};
 }
 
 std::string event_text(const Json& event) { return "data: " + dump_json(event) + "\n\n"; }
@@ -54,17 +71,20 @@ void reply_error(Exchange& exchange, const Error& error, const Json& body) {
   const int status = status_of(error.code);
   Headers headers;
   if (status == 429) headers.emplace_back("Retry-After", "1");
-  exchange.reply(status, "application/json",
-                 error_body(status, error.message, error_code_name(error.code),
-                            named ? word : std::string()),
-                 headers);
+  exchange.reply(
+      status, "application/json",
+      error_body(status, error.message, error_code_name(error.code), named ? word : std::string()),
+      headers);
 }
 
 struct Answer::Choice {
-  explicit Choice(std::string_view prompt) : splitter(prompt) {}
+  Choice(const AnswerOptions& options, std::string_view prompt)
+      : parser(options.syntax, prompt, options.tools) {}
 
-  chat::ReasoningSplitter splitter;
+  chat::ToolCallParser parser;
   std::string content, reasoning;
+  Json calls = Json::array();
+  std::map<size_t, std::pair<std::string, std::string>> begun;  // ids and names by index
   std::vector<ChosenToken> chosen;
   JobResult result;
   bool ended = false;
@@ -77,8 +97,8 @@ Answer::Answer(std::shared_ptr<Exchange> exchange, const tokenizer::Tokenizer& t
       options_(std::move(options)),
       on_end_(std::move(on_end)) {
   for (const std::string& prompt : options_.prompts) {
-    // Thinking is told apart in chats alone; a text is what the model wrote.
-    choices_.emplace_back(prompt);
+    // Thinking and calls are told apart in chats alone; a text is what the model wrote.
+    choices_.emplace_back(options_, prompt);
     if (options_.echo) choices_.back().content = prompt;
   }
 }
@@ -93,36 +113,62 @@ void Answer::take(size_t index, JobEvent event) {
   if (event.end && !*event.end) return fail_all(event.end->error());
   if (event.end && (*event.end)->finish == chat::Finish::kCancelled)
     return fail_all({ErrorCode::kCancelled, "the server is stopping"});
-  std::vector<chat::TextPart> parts;
-  if (options_.chat)
-    parts = choice.splitter.feed(event.text);
-  else if (!event.text.empty())
-    parts.push_back({false, event.text});
-  if (event.end && options_.chat)
-    for (chat::TextPart& part : choice.splitter.finish()) parts.push_back(std::move(part));
-  const bool wanted = options_.stream && !event.chosen.empty();
-  take_text(index, parts, wanted ? logprobs_json(event.chosen) : Json());
+  const std::vector<chat::AnswerPart> parts = parts_of(index, event);
+  if (options_.stream)
+    stream_parts(index, parts, event.chosen.empty() ? Json() : logprobs_json(event.chosen));
+  else
+    keep_parts(index, parts);
   if (!options_.stream)
     choice.chosen.insert(choice.chosen.end(), event.chosen.begin(), event.chosen.end());
   if (!event.end) return;
   choice.result = **event.end;
   choice.ended = true;
-  if (options_.stream)
-    send_choice(index, Json::object(), {}, finish_reason(choice.result.finish));
+  if (options_.stream) send_choice(index, Json::object(), {}, finish_reason(index));
   if (std::ranges::all_of(choices_, [](const Choice& c) { return c.ended; })) finish();
 }
 
-void Answer::take_text(size_t index, const std::vector<chat::TextPart>& parts, Json logprobs) {
-  Choice& choice = choices_[index];
-  if (!options_.stream) {
-    for (const chat::TextPart& part : parts)
-      (part.thinking ? choice.reasoning : choice.content) += part.text;
-    return;
+std::vector<chat::AnswerPart> Answer::parts_of(size_t index, const JobEvent& event) {
+  if (!options_.chat) {
+    if (event.text.empty()) return {};
+    return {{.kind = chat::AnswerPart::Kind::kContent, .text = event.text}};
   }
-  for (const chat::TextPart& part : parts)
-    send_choice(index, {{part.thinking ? "reasoning_content" : "content", part.text}},
-                std::exchange(logprobs, Json()), {});
+  Choice& choice = choices_[index];
+  std::vector<chat::AnswerPart> parts = choice.parser.feed(event.text);
+  if (event.end)
+    for (chat::AnswerPart& part : choice.parser.finish()) parts.push_back(std::move(part));
+  return parts;
+}
+
+void Answer::stream_parts(size_t index, const std::vector<chat::AnswerPart>& parts, Json logprobs) {
+  for (const chat::AnswerPart& part : parts) {
+    Json delta = delta_of(part);
+    if (!delta.is_null()) send_choice(index, std::move(delta), std::exchange(logprobs, Json()), {});
+  }
   if (!logprobs.is_null()) send_choice(index, {{"content", ""}}, std::move(logprobs), {});
+}
+
+// Of calls, only those that are complete.
+void Answer::keep_parts(size_t index, const std::vector<chat::AnswerPart>& parts) {
+  using Kind = chat::AnswerPart::Kind;
+  Choice& choice = choices_[index];
+  for (const chat::AnswerPart& part : parts) {
+    if (part.kind == Kind::kContent) choice.content += part.text;
+    if (part.kind == Kind::kReasoning) choice.reasoning += part.text;
+    if (part.kind == Kind::kCall) choice.begun[part.index] = {part.id, part.name};
+    if (part.kind != Kind::kCallEnd) continue;
+    const auto& [id, name] = choice.begun[part.index];
+    choice.calls.push_back({{"id", id},
+                            {"type", "function"},
+                            {"function", {{"name", name}, {"arguments", part.text}}}});
+  }
+}
+
+// Cut off by max_tokens is cut off, even behind a call that was complete.
+std::string_view Answer::finish_reason(size_t index) const {
+  const Choice& choice = choices_[index];
+  const chat::Finish finish = choice.result.finish;
+  if (finish == chat::Finish::kLength || finish == chat::Finish::kContext) return "length";
+  return choice.parser.complete_calls() > 0 ? "tool_calls" : "stop";
 }
 
 Json Answer::envelope(std::string_view object) const {
@@ -224,7 +270,7 @@ Json Answer::timings_json() const {
 Json Answer::choice_json(size_t index) const {
   const Choice& choice = choices_[index];
   Json json = {{"index", index},
-               {"finish_reason", finish_reason(choice.result.finish)},
+               {"finish_reason", finish_reason(index)},
                {"logprobs", choice.chosen.empty() ? Json() : logprobs_json(choice.chosen)}};
   if (!options_.chat) {
     json["text"] = choice.content;
@@ -232,6 +278,10 @@ Json Answer::choice_json(size_t index) const {
   }
   json["message"] = {{"role", "assistant"}, {"content", choice.content}, {"refusal", nullptr}};
   if (!choice.reasoning.empty()) json["message"]["reasoning_content"] = choice.reasoning;
+  if (!choice.calls.empty()) {
+    json["message"]["tool_calls"] = choice.calls;
+    if (choice.content.empty()) json["message"]["content"] = nullptr;
+  }
   return json;
 }
 

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
-#include "chat/reasoning.h"
+#include "chat/tool_calls.h"
 #include "server/http_server.h"
 #include "server/scheduler.h"
 
@@ -25,10 +25,12 @@ void reply_error(Exchange& exchange, const Error& error, const Json& body = {});
 struct AnswerOptions {
   bool chat = true;
   bool stream = false, include_usage = false;
-  std::string id, model;                // "chatcmpl-…"
-  int64_t created = 0;                  // seconds since 1970
-  std::vector<std::string> prompts;     // by choice: what the model continues
-  bool echo = false;                    // the prompt goes before the text
+  std::string id = {}, model = {};        // "chatcmpl-…"
+  int64_t created = 0;                    // seconds since 1970
+  std::vector<std::string> prompts = {};  // by choice: what the model continues
+  bool echo = false;                      // the prompt goes before the text
+  chat::ToolSyntax syntax{chat::ToolFamily::kGeneric};
+  Json tools = {};  // that the model was told of; null: none
 };
 
 // The loop's thread.
@@ -49,7 +51,10 @@ class Answer {
  private:
   struct Choice;
 
-  void take_text(size_t index, const std::vector<chat::TextPart>& parts, Json logprobs);
+  std::vector<chat::AnswerPart> parts_of(size_t index, const JobEvent& event);
+  void stream_parts(size_t index, const std::vector<chat::AnswerPart>& parts, Json logprobs);
+  void keep_parts(size_t index, const std::vector<chat::AnswerPart>& parts);
+  std::string_view finish_reason(size_t index) const;
   void send(const Json& event);
   void send_choice(size_t index, Json delta, Json logprobs, Json finish_reason);
   Json envelope(std::string_view object) const;

@@ -18,12 +18,34 @@ std::string_view phase_name(SlotState::Phase phase) {
   return kNames[static_cast<size_t>(phase)];
 }
 
+// Without a template that lists tools, a system prompt of ours does, and calls and results are
+// text.
+std::vector<chat::Message> described(std::vector<chat::Message> messages, const Json& tools) {
+  for (chat::Message& message : messages) {
+    for (const chat::MessageCall& call : std::exchange(message.tool_calls, {}))
+      message.content += chat::ToolSyntax::written(call.name, call.arguments);
+    if (message.role != chat::Role::kTool) continue;
+    message.role = chat::Role::kUser;
+    message.content = chat::ToolSyntax::written_result(message.name, message.content);
+  }
+  if (tools.is_null()) return messages;
+  const bool has_system = !messages.empty() && (messages[0].role == chat::Role::kSystem ||
+                                                messages[0].role == chat::Role::kDeveloper);
+  if (!has_system) messages.insert(messages.begin(), {.role = chat::Role::kSystem});
+  std::string& system = messages[0].content;
+  system += (system.empty() ? "" : "\n\n") + chat::ToolSyntax::describe(tools);
+  return messages;
+}
+
 }  // namespace
 
 Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
     : model_(model),
       scheduler_(scheduler),
       options_(std::move(options)),
+      syntax_(chat::ToolSyntax::of_template(
+          model.chat_template ? std::string_view(model.chat_template->source(true)) : "")),
+      shown_(syntax_.shown_tokens(model.tokenizer)),
       created_(static_cast<int64_t>(std::time(nullptr))) {}
 
 const std::vector<Api::Entry>& Api::routes() {
@@ -48,7 +70,8 @@ void Api::handle(const std::shared_ptr<Exchange>& exchange) {
   const HttpRequest& request = exchange->request();
   const Stopwatch watch;
   if (request.method == "OPTIONS") return exchange->reply(204, "text/plain", "");
-  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  const std::string_view method =
+      request.method == "HEAD" ? "GET" : std::string_view(request.method);
   const Entry* found = nullptr;
   bool known = false;
   for (const Entry& entry : routes()) {
@@ -86,11 +109,7 @@ void Api::finished(const std::shared_ptr<Exchange>& exchange, double request_s,
 
 // The page is one file: what it needs is within it.
 void Api::page(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  exchange->reply(200, kHtml, options_.page,
-                  {{"Content-Security-Policy",
-                    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                    "img-src data:; font-src data:; connect-src 'self'; frame-src 'self'; "
-                    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}});
+  exchange->reply(200, kHtml, options_.page, {{"Content-Security-Policy", options_.page_policy}});
 }
 
 void Api::health(const std::shared_ptr<Exchange>& exchange, const Json&) {
@@ -108,7 +127,7 @@ Json Api::model_json(const std::string& name) const {
             {"context", info.context},
             {"parameters", info.parameters},
             {"weight_bytes", info.weight_bytes},
-            {"tools", false},
+            {"tools", model_.chat_template.has_value()},
             {"reasoning", true},
             {"embeddings", false},
             {"report", !options_.report.empty()}}}};
@@ -132,10 +151,9 @@ void Api::report(const std::shared_ptr<Exchange>& exchange, const Json&) {
 }
 
 void Api::metrics(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  exchange->reply(
-      200, "text/plain; version=0.0.4",
-      metrics_text(metrics_, {scheduler_.state(), options_.name, model_.engine.get(),
-                              options_.memory_limit_bytes, uptime_.seconds()}));
+  exchange->reply(200, "text/plain; version=0.0.4",
+                  metrics_text(metrics_, {scheduler_.state(), options_.name, model_.engine.get(),
+                                          options_.memory_limit_bytes, uptime_.seconds()}));
 }
 
 void Api::slots(const std::shared_ptr<Exchange>& exchange, const Json&) {
@@ -191,9 +209,28 @@ Result<Api::Prompt> Api::chat_prompt(const ChatRequest& request) const {
   Prompt prompt;
   tokenizer::ChatInput input;
   input.variables = request.variables;
-  SLUICE_ASSIGN(prompt.tokens, chat::render_conversation(model_, request.messages,
-                                                         std::move(input), &prompt.text));
+  const bool listed = syntax_.in_template();
+  if (listed && !request.tools.is_null()) input.tools = dump_json(request.tools);
+  const auto messages = listed ? request.messages : described(request.messages, request.tools);
+  SLUICE_ASSIGN(prompt.tokens,
+                chat::render_conversation(model_, messages, std::move(input), &prompt.text));
+  SLUICE_TRY(constrain(request, prompt));
   return prompt;
+}
+
+Status Api::constrain(const ChatRequest& request, Prompt& prompt) const {
+  using Mode = chat::ToolChoice::Mode;
+  const Mode mode = request.tool_choice.mode;
+  if (mode == Mode::kRequired || mode == Mode::kNamed) {
+    SLUICE_ASSIGN(prompt.constraint, syntax_.constraint(model_.tokenizer, request.tools,
+                                                        request.tool_choice, prompt.text));
+  } else if (request.form) {
+    auto constraint = chat::constrain_answer(model_.tokenizer, *request.form, prompt.text);
+    if (!constraint)
+      return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
+    prompt.constraint = std::move(*constraint);
+  }
+  return {};
 }
 
 Result<Api::Prompt> Api::text_prompt(const PromptText& text) const {
@@ -215,7 +252,9 @@ void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
     return reply_error(*exchange, known.error(), body);
   auto prompt = chat_prompt(*request);
   if (!prompt) return reply_error(*exchange, prompt.error(), body);
-  generate(exchange, *request, {std::move(*prompt)}, true, false);
+  std::vector<Prompt> prompts;
+  prompts.push_back(std::move(*prompt));
+  generate(exchange, *request, prompts, {.chat = true, .syntax = syntax_, .tools = request->tools});
 }
 
 void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) {
@@ -227,39 +266,54 @@ void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) 
   for (const PromptText& text : request->prompts) {
     auto prompt = text_prompt(text);
     if (!prompt) return reply_error(*exchange, prompt.error(), body);
+    if (request->form) {
+      auto constraint = chat::constrain_answer(model_.tokenizer, *request->form, {});
+      if (!constraint)
+        return reply_error(
+            *exchange,
+            {ErrorCode::kInvalidArgument, "response_format: " + constraint.error().message}, body);
+      prompt->constraint = std::move(*constraint);
+    }
     prompts.push_back(std::move(*prompt));
   }
-  generate(exchange, *request, prompts, false, request->echo);
+  generate(exchange, *request, prompts, {.chat = false, .echo = request->echo});
 }
 
 // A job for every choice; all of them, or an error.
 void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                   const std::vector<Prompt>& prompts, bool chat, bool echo) {
-  AnswerOptions options{.chat = chat,
-                        .stream = request.stream,
-                        .include_usage = request.include_usage,
-                        .id = fmt::format("{}-{}-{}", chat ? "chatcmpl" : "cmpl", created_,
-                                          next_id_++),
-                        .model = request.model.empty() ? options_.name : request.model,
-                        .created = static_cast<int64_t>(std::time(nullptr)),
-                        .prompts = {},
-                        .echo = echo};
+                   const std::vector<Prompt>& prompts, AnswerOptions options) {
+  options.stream = request.stream;
+  options.include_usage = request.include_usage;
+  options.id = fmt::format("{}-{}-{}", options.chat ? "chatcmpl" : "cmpl", created_, next_id_++);
+  options.model = request.model.empty() ? options_.name : request.model;
+  options.created = static_cast<int64_t>(std::time(nullptr));
+  const bool calls = options.chat && !options.tools.is_null();
   for (const Prompt& prompt : prompts)
     options.prompts.insert(options.prompts.end(), request.choices, prompt.text);
   const Stopwatch watch;
   const auto jobs = std::make_shared<std::vector<uint64_t>>();
   const auto counted = std::make_shared<bool>(false);
-  const auto answer = std::make_shared<Answer>(
-      exchange, model_.tokenizer, std::move(options),
-      [this, exchange, watch, jobs, counted](double first_token_s) {
-        for (const uint64_t job : *jobs) scheduler_.cancel(job);
-        if (!*counted) return;  // handle() does
-        --running_;
-        finished(exchange, watch.seconds(), first_token_s);
-      });
+  const auto answer =
+      std::make_shared<Answer>(exchange, model_.tokenizer, std::move(options),
+                               [this, exchange, watch, jobs, counted](double first_token_s) {
+                                 for (const uint64_t job : *jobs) scheduler_.cancel(job);
+                                 if (!*counted) return;  // handle() does
+                                 --running_;
+                                 finished(exchange, watch.seconds(), first_token_s);
+                               });
   for (size_t i = 0; i < prompts.size() * request.choices; ++i) {
     Job job = request.job;
-    job.prompt = prompts[i / request.choices].tokens;
+    const Prompt& prompt = prompts[i / request.choices];
+    job.prompt = prompt.tokens;
+    if (calls) job.shown = shown_;
+    if (prompt.constraint) {
+      auto constraint = prompt.constraint->clone();
+      if (!constraint) {
+        reply_error(*exchange, constraint.error());
+        return answer->abandon();
+      }
+      job.constraint = std::make_shared<tokenizer::Constraint>(std::move(*constraint));
+    }
     job.client = exchange->client() + " " + job.client;
     job.sampling.seed += i;  // each choice its own draws
     const auto number =

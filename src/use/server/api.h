@@ -24,7 +24,7 @@ struct ApiOptions {
   runtime::SamplerOptions sampling;  // the model's own settings
   size_t tokens_max = 0;             // of an answer; 0: the context
   uint64_t memory_limit_bytes = 0;   // for the gauges
-  std::string page;                  // HTML
+  std::string page, page_policy;     // HTML, and its Content-Security-Policy
   std::string report;                // HTML; empty: the model has none
 };
 
@@ -50,6 +50,7 @@ class Api {
   struct Prompt {
     std::vector<uint32_t> tokens;
     std::string text;
+    std::optional<tokenizer::Constraint> constraint;
   };
   static const std::vector<Entry>& routes();
 
@@ -70,14 +71,17 @@ class Api {
   RequestDefaults defaults() const;
   Result<Prompt> chat_prompt(const ChatRequest& request) const;
   Result<Prompt> text_prompt(const PromptText& text) const;
+  Status constrain(const ChatRequest& request, Prompt& prompt) const;
   void generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                const std::vector<Prompt>& prompts, bool chat, bool echo);
-  void finished(const std::shared_ptr<Exchange>& exchange, double request_s,
-                double first_token_s);
+                const std::vector<Prompt>& prompts, AnswerOptions answer);
+  void finished(const std::shared_ptr<Exchange>& exchange, double request_s, double first_token_s);
 
   const chat::ChatModel& model_;
   Scheduler& scheduler_;
   const ApiOptions options_;
+  // How the model calls tools, and the marks of that.
+  chat::ToolSyntax syntax_;
+  std::vector<uint32_t> shown_;
   HttpServer* server_ = nullptr;
   Metrics metrics_;
   Stopwatch uptime_;

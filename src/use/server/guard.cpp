@@ -9,11 +9,11 @@
 namespace sluice::server {
 namespace {
 
-// The host of "host", "host:port" or "[address]:port" in lower case; empty where it is none of them.
+// The host of "host", "host:port" or "[address]:port" in lower case; empty where it is none of
+// them.
 std::string host_of(std::string_view authority) {
   const size_t bracket = authority.starts_with('[') ? authority.find(']') : std::string_view::npos;
-  const size_t colon =
-      authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
+  const size_t colon = authority.find(':', bracket == std::string_view::npos ? 0 : bracket);
   const std::string_view host = authority.substr(0, colon);
   if (colon != std::string_view::npos) {
     const std::string_view port = authority.substr(colon + 1);
@@ -52,8 +52,7 @@ bool is_own_origin(const HttpRequest& request, std::string_view origin) {
 
 bool is_allowed_origin(const HttpRequest& request, const GuardOptions& options) {
   const std::string* origin = request.header("origin");
-  return origin != nullptr &&
-         std::ranges::find(options.origins, *origin) != options.origins.end();
+  return origin != nullptr && std::ranges::find(options.origins, *origin) != options.origins.end();
 }
 
 // What shows nothing of anybody's: the page, which asks for the token, and whether it is up.

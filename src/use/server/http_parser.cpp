@@ -29,8 +29,8 @@ bool is_field_text(std::string_view text) {
 
 bool is_target(std::string_view text) {
   return text.starts_with('/') && std::ranges::all_of(text, [](char c) {
-    return c > 0x20 && c < 0x7f && c != '#' && c != '\\';
-  });
+           return c > 0x20 && c < 0x7f && c != '#' && c != '\\';
+         });
 }
 
 // Digits alone: no sign, no space, no other base.
@@ -72,8 +72,8 @@ size_t HttpParser::feed_line(std::string_view bytes) {
   const bool head = state_ == State::kHead;
   if (head) head_bytes_ += count;
   if (head && head_bytes_ > limits_.head_bytes_max) {
-    refuse(431, fmt::format("request line and headers have at most {} bytes",
-                            limits_.head_bytes_max));
+    refuse(431,
+           fmt::format("request line and headers have at most {} bytes", limits_.head_bytes_max));
     return count;
   }
   line_.append(bytes.substr(0, count));
@@ -131,8 +131,8 @@ void HttpParser::take_header(std::string_view line) {
 }
 
 void HttpParser::end_head() {
-  for (const std::string_view name : {"host", "content-length", "transfer-encoding",
-                                      "content-type", "authorization", "origin", "expect"}) {
+  for (const std::string_view name : {"host", "content-length", "transfer-encoding", "content-type",
+                                      "authorization", "origin", "expect"}) {
     const auto count =
         std::ranges::count(request_.headers, name, [](const auto& h) { return h.first; });
     if (count > 1) return refuse(400, fmt::format("the header {} is there {} times", name, count));

@@ -13,8 +13,8 @@
 namespace sluice::server {
 
 struct HttpRequest {
-  std::string method, path, query;  // as sent: nothing is unescaped
-  int minor = 1;                    // HTTP/1.minor
+  std::string method, path, query;                           // as sent: nothing is unescaped
+  int minor = 1;                                             // HTTP/1.minor
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
   bool keep_alive = true, expects_continue = false;

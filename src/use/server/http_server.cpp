@@ -193,8 +193,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     while (!busy_ && !closing_ && !closed_ && evbuffer_get_length(input) > 0) {
       if (parser_.idle()) waiting_ = {};
       const size_t there = evbuffer_get_contiguous_space(input);
-      const auto* bytes = reinterpret_cast<const char*>(
-          evbuffer_pullup(input, static_cast<ev_ssize_t>(there)));
+      const auto* bytes =
+          reinterpret_cast<const char*>(evbuffer_pullup(input, static_cast<ev_ssize_t>(there)));
       const auto before = parser_.state();
       const size_t taken = parser_.feed({bytes, there});
       evbuffer_drain(input, taken);
@@ -227,9 +227,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void refuse(int status, std::string_view message, std::string_view code) {
     const std::string body = server_.error_body(status, message, code);
     const std::string challenge = status == 401 ? "WWW-Authenticate: Bearer\r\n" : "";
-    send(fmt::format("HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
-                     "{}Connection: close\r\n\r\n{}",
-                     status, reason(status), body.size(), challenge, body));
+    send(
+        fmt::format("HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
+                    "{}Connection: close\r\n\r\n{}",
+                    status, reason(status), body.size(), challenge, body));
     server_.on_refused(status);
     close_when_written();
   }
@@ -420,9 +421,9 @@ Result<std::unique_ptr<HttpServer>> HttpServer::open(const HttpServerOptions& op
   socklen_t bound_length = sizeof bound;
   ::getsockname(evconnlistener_get_fd(state->listener.get()), reinterpret_cast<sockaddr*>(&bound),
                 &bound_length);
-  state->port = ntohs(bound.ss_family == AF_INET
-                          ? reinterpret_cast<const sockaddr_in*>(&bound)->sin_port
-                          : reinterpret_cast<const sockaddr_in6*>(&bound)->sin6_port);
+  state->port =
+      ntohs(bound.ss_family == AF_INET ? reinterpret_cast<const sockaddr_in*>(&bound)->sin_port
+                                       : reinterpret_cast<const sockaddr_in6*>(&bound)->sin6_port);
   state->wake.reset(event_new(
       state->base.get(), -1, EV_PERSIST,
       [](evutil_socket_t, short, void* self) { static_cast<State*>(self)->run_posted(); },

@@ -23,9 +23,9 @@ struct HttpServerOptions {
   uint16_t port = 8080;            // 0: any
   HttpLimits limits;
   size_t connections_max = 1024;
-  double request_s_max = 30;  // from a request's first byte to its last
-  double idle_s_max = 75;     // between requests
-  double write_s_max = 60;    // without the client taking anything
+  double request_s_max = 30;            // from a request's first byte to its last
+  double idle_s_max = 75;               // between requests
+  double write_s_max = 60;              // without the client taking anything
   uint64_t unread_bytes_max = 4 << 20;  // of a stream that the client does not take
   GuardOptions guard;
 };
@@ -71,17 +71,16 @@ class Exchange {
 
 using Handler = std::function<void(std::shared_ptr<Exchange>)>;
 // The body of an error, of type application/json.
-using ErrorBody = std::function<std::string(int status, std::string_view message,
-                                            std::string_view code)>;
+using ErrorBody =
+    std::function<std::string(int status, std::string_view message, std::string_view code)>;
 // Told of what never reached the handler.
 using OnRefused = std::function<void(int status)>;
 
 class HttpServer {
  public:
   // Binds. kInvalidArgument for a host that is no address; kIo when it cannot be bound.
-  static Result<std::unique_ptr<HttpServer>> open(const HttpServerOptions& options,
-                                                  Handler handler, ErrorBody error_body,
-                                                  OnRefused on_refused);
+  static Result<std::unique_ptr<HttpServer>> open(const HttpServerOptions& options, Handler handler,
+                                                  ErrorBody error_body, OnRefused on_refused);
   ~HttpServer();
 
   uint16_t port() const;

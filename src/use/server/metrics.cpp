@@ -39,9 +39,10 @@ std::string Histogram::text(const std::string& name) const {
     below += counts_[i];
     text += fmt::format("sluice_{}_bucket{{le=\"{}\"}} {}\n", name, kBounds[i], below);
   }
-  return text + fmt::format("sluice_{0}_bucket{{le=\"+Inf\"}} {1}\nsluice_{0}_sum {2}\n"
-                            "sluice_{0}_count {1}\n",
-                            name, total_, sum_);
+  return text + fmt::format(
+                    "sluice_{0}_bucket{{le=\"+Inf\"}} {1}\nsluice_{0}_sum {2}\n"
+                    "sluice_{0}_count {1}\n",
+                    name, total_, sum_);
 }
 
 std::string metrics_text(const Metrics& metrics, const Gauges& gauges) {

@@ -16,4 +16,8 @@ inline constexpr std::string_view kPlainPage = R"(<!doctype html>
 <a href="/metrics">/metrics</a>.</p></body></html>
 )";
 
+inline constexpr std::string_view kPlainPagePolicy =
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'";
+
 }  // namespace sluice::server

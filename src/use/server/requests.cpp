@@ -162,20 +162,51 @@ Status read_common(const Json& body, const RequestDefaults& defaults, Generation
 }
 
 Status refuse_unoffered(const Fields& fields) {
-  const Json* tools = fields.find("tools");
-  if (tools != nullptr && !tools->empty())
-    return fail(ErrorCode::kUnsupported, "tools: this server does not offer tools yet");
-  for (const std::string_view key : {"functions", "function_call", "audio", "prediction", "grammar"})
+  for (const std::string_view key : {"functions", "function_call", "audio", "prediction"})
     if (fields.find(key) != nullptr)
       return fail(ErrorCode::kUnsupported, "{} is not offered by this server", key);
+  return {};
+}
+
+// {"type": "json_schema", "json_schema": {"schema": …}}; its name and strictness change nothing, as
+// an answer always keeps to its schema.
+Status read_form(const Fields& fields, std::optional<chat::AnswerForm>& form) {
   const Json* format = fields.find("response_format");
   if (format == nullptr) return {};
   const Json* type = json_find(*format, "type");
   if (type == nullptr || !type->is_string())
     return Fields::wrong("response_format", "an object with a type");
-  if (*type != "text")
-    return fail(ErrorCode::kUnsupported, "response_format: {} is not offered by this server yet",
-                type->get<std::string>());
+  if (*type == "text") return {};
+  if (*type == "json_object") {
+    form = chat::AnswerForm{chat::AnswerForm::Kind::kObject, {}};
+    return {};
+  }
+  if (*type != "json_schema")
+    return Fields::wrong("response_format", "of type text, json_object or json_schema");
+  const Json* outer = json_find(*format, "json_schema");
+  const Json* schema = outer == nullptr ? nullptr : json_find(*outer, "schema");
+  if (schema == nullptr || !(schema->is_object() || schema->is_boolean()))
+    return Fields::wrong("response_format", "with json_schema.schema, an object");
+  form = chat::AnswerForm{chat::AnswerForm::Kind::kSchema, dump_json(*schema)};
+  return {};
+}
+
+Status read_tools(const Fields& fields, ChatRequest& request) {
+  const Json* tools = fields.find("tools");
+  if (tools == nullptr || tools->empty()) return {};
+  SLUICE_TRY(chat::check_tools(*tools, "tools"));
+  const Json* choice = fields.find("tool_choice");
+  SLUICE_ASSIGN(request.tool_choice,
+                chat::parse_tool_choice(choice == nullptr ? Json() : *choice, *tools));
+  SLUICE_TRY(fields.flag("parallel_tool_calls", request.tool_choice.parallel));
+  using Mode = chat::ToolChoice::Mode;
+  if (request.tool_choice.mode != Mode::kNone) request.tools = *tools;
+  const bool forced =
+      request.tool_choice.mode == Mode::kRequired || request.tool_choice.mode == Mode::kNamed;
+  if (forced && request.form)
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "response_format: an answer cannot be both JSON and the call that tool_choice wants");
   return {};
 }
 
@@ -241,6 +272,8 @@ Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& 
   SLUICE_TRY(read_common(body, defaults, request));
   const Fields fields(body);
   SLUICE_TRY(refuse_unoffered(fields));
+  SLUICE_TRY(read_form(fields, request.form));
+  SLUICE_TRY(read_tools(fields, request));
   SLUICE_TRY(read_variables(fields, request.variables));
   bool logprobs = false;
   size_t likeliest = 0;
@@ -262,6 +295,7 @@ Result<CompletionRequest> parse_completion_request(const Json& body,
   SLUICE_TRY(read_common(body, defaults, request));
   const Fields fields(body);
   SLUICE_TRY(refuse_unoffered(fields));
+  SLUICE_TRY(read_form(fields, request.form));
   SLUICE_TRY(fields.flag("echo", request.echo));
   size_t best_of = request.choices, likeliest = 0;
   SLUICE_TRY(fields.whole("best_of", 1, defaults.choices_max, best_of));
@@ -273,7 +307,8 @@ Result<CompletionRequest> parse_completion_request(const Json& body,
   SLUICE_TRY(read_prompts(fields.find("prompt"), defaults.vocabulary, request.prompts));
   // One text each, as llama.cpp's server and OpenAI's long had it.
   if (fields.find("max_tokens") == nullptr && fields.find("max_completion_tokens") == nullptr)
-    request.job.tokens_max = defaults.tokens_max != 0 ? std::min<size_t>(defaults.tokens_max, 256) : 256;
+    request.job.tokens_max =
+        defaults.tokens_max != 0 ? std::min<size_t>(defaults.tokens_max, 256) : 256;
   if (request.prompts.size() * request.choices > kPromptsMax)
     return fail(ErrorCode::kInvalidArgument, "prompt: at most {} answers at once", kPromptsMax);
   return request;

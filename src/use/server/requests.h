@@ -1,5 +1,5 @@
-// Bodies of OpenAI's API as values, every field checked: kind, range and size. What is asked for and
-// not offered is refused by name (kUnsupported), never passed over in silence.
+// Bodies of OpenAI's API as values, every field checked: kind, range and size. What is asked for
+// and not offered is refused by name (kUnsupported), never passed over in silence.
 #pragma once
 
 #include <map>
@@ -9,7 +9,9 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "chat/answer_form.h"
 #include "chat/conversation.h"
+#include "chat/tool_calls.h"
 #include "server/scheduler.h"
 
 namespace sluice::server {
@@ -27,11 +29,14 @@ struct GenerationRequest {
   Job job;
   size_t choices = 1;
   bool stream = false, include_usage = false;
+  std::optional<chat::AnswerForm> form;  // of response_format
 };
 
 struct ChatRequest : GenerationRequest {
   std::vector<chat::Message> messages;
   std::map<std::string, std::string> variables;  // of the template, as JSON texts
+  Json tools;                                    // null: none, or none to be called
+  chat::ToolChoice tool_choice;
 };
 
 using PromptText = std::variant<std::string, std::vector<uint32_t>>;

@@ -34,7 +34,7 @@ struct Scheduler::Running {
         job(std::move(from->job)),
         on_event(std::move(from->on_event)),
         sampler(std::move(from->sampler)),
-        decoder(tokenizer, true),
+        decoder(tokenizer, true, job.shown),
         stops(job.stops),
         tokens(job.prompt) {
     result.queued_s = from->watch.seconds();
@@ -249,7 +249,8 @@ Scheduler::Slot& Scheduler::choose_slot(const std::vector<uint32_t>& prompt) {
     if (idle == nullptr || length > idle_length) idle = slot.get(), idle_length = length;
   }
   // A few tokens in common (a template's beginning) are no reason to give up another conversation.
-  const bool continues = idle_length >= kPrefixWorthTokens && 2 * idle_length >= idle->session.size();
+  const bool continues =
+      idle_length >= kPrefixWorthTokens && 2 * idle_length >= idle->session.size();
   if (continues && any_length <= idle_length + kPrefixWorthTokens) return *idle;
   if (any_length >= kPrefixWorthTokens && any != oldest) oldest->session = any->session.fork();
   return *oldest;
@@ -324,9 +325,19 @@ void Scheduler::take_logits(Slot& slot, std::span<const float> logits) {
 
 Result<std::optional<chat::Finish>> Scheduler::choose(Running& job, std::span<const float> logits,
                                                       JobEvent& event) {
+  tokenizer::Constraint* constraint = job.job.constraint.get();
+  std::span<const uint32_t> mask;
+  if (constraint != nullptr) {
+    SLUICE_ASSIGN(mask, constraint->mask(model_.ends));
+    // A model without tokens that end a text ends it where nothing may follow.
+    if (std::ranges::all_of(mask, [](uint32_t word) { return word == 0; }))
+      return chat::Finish::kEnd;
+  }
   SLUICE_ASSIGN(const uint32_t token,
-                job.sampler.sample(logits, job.tokens, job.tokens.size()));
-  if (!job.job.ignore_end && model_.ends_text(token)) return chat::Finish::kEnd;
+                job.sampler.sample(logits, job.tokens, job.tokens.size(), mask));
+  const bool may_end = !job.job.ignore_end || constraint != nullptr;
+  if (may_end && model_.ends_text(token)) return chat::Finish::kEnd;
+  if (constraint != nullptr) SLUICE_TRY(constraint->take(token));
   if (job.job.logprobs) {
     ChosenToken chosen{token, runtime::logprob_of(logits, token), {}};
     chosen.likeliest.resize(std::min(*job.job.logprobs, logits.size()));

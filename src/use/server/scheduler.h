@@ -18,6 +18,7 @@
 #include "chat/chat_model.h"
 #include "chat/generate.h"
 #include "runtime/sampler/sampler.h"
+#include "tokenizer/constraint.h"
 
 namespace sluice::server {
 
@@ -29,7 +30,10 @@ struct Job {
   size_t tokens_max = 0;           // 0: until the context is full
   std::optional<size_t> logprobs;  // the chosen token's, and so many of the likeliest
   bool ignore_end = false;
-  std::string client;  // whose it is: clients take turns
+  // What the text has to be; this job's alone. It ends where it may, ignore_end or not.
+  std::shared_ptr<tokenizer::Constraint> constraint;
+  std::vector<uint32_t> shown;  // special tokens that have text all the same
+  std::string client;           // whose it is: clients take turns
 };
 
 // A token of the answer, where logprobs are wanted.
@@ -46,12 +50,12 @@ struct JobResult {
 };
 
 struct JobEvent {
-  std::string text;                 // more of the answer: whole characters, nothing of a stop string
-  std::vector<ChosenToken> chosen;  // since the last event
+  std::string text;  // more of the answer: whole characters, nothing of a stop string
+  std::vector<ChosenToken> chosen;       // since the last event
   std::optional<Result<JobResult>> end;  // the job's last event has it
 };
-// Called on the scheduler's thread, or on that of submit()'s or stop()'s caller for a job that never
-// began; must neither block nor call the scheduler.
+// Called on the scheduler's thread, or on that of submit()'s or stop()'s caller for a job that
+// never began; must neither block nor call the scheduler.
 using OnEvent = std::function<void(JobEvent event)>;
 
 struct SchedulerOptions {
