@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit threads (also as sluice::fmt and so on),
+# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit sqlite threads (also as sluice::fmt and so on),
 # and liburing and simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -11,7 +11,9 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core>=2.1 libevent_pthreads>=2.1)
 find_package(CURL 7.85 REQUIRED)  # part of macOS
+find_package(SQLite3 3.37 REQUIRED)  # part of macOS
 if(APPLE)  # Homebrew keeps it out of the way of the system's own
   list(APPEND CMAKE_PREFIX_PATH /opt/homebrew/opt/openssl@3 /usr/local/opt/openssl@3)
 endif()
@@ -19,7 +21,7 @@ find_package(OpenSSL 3 REQUIRED COMPONENTS Crypto)
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   pkg_check_modules(liburing IMPORTED_TARGET liburing)
 endif()
-find_path(SLUICE_EDITLINE_INCLUDE editline/readline.h REQUIRED DOC "libedit; part of macOS")
+find_path(SLUICE_EDITLINE_INCLUDE histedit.h REQUIRED DOC "libedit; part of macOS")
 find_library(SLUICE_EDITLINE_LIBRARY edit REQUIRED)
 find_path(SLUICE_TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED DOC "toml++, used header-only")
 
@@ -33,12 +35,14 @@ _sluice_dependency(threads Threads::Threads)
 _sluice_dependency(nlohmann_json nlohmann_json::nlohmann_json)
 _sluice_dependency(cli11 CLI11::CLI11)
 _sluice_dependency(xxhash PkgConfig::libxxhash)
+_sluice_dependency(libevent PkgConfig::libevent)
 # Headers alone: the library is loaded when it is needed (io/curl_library.h).
 add_library(sluice_curl INTERFACE)
 target_include_directories(sluice_curl SYSTEM INTERFACE ${CURL_INCLUDE_DIRS})
 _sluice_dependency(curl sluice_curl)
 _sluice_dependency(crypto OpenSSL::Crypto)
 _sluice_dependency(eigen Eigen3::Eigen)
+_sluice_dependency(sqlite SQLite::SQLite3)
 add_library(sluice_libedit INTERFACE)
 target_include_directories(sluice_libedit SYSTEM INTERFACE "${SLUICE_EDITLINE_INCLUDE}")
 target_link_libraries(sluice_libedit INTERFACE "${SLUICE_EDITLINE_LIBRARY}")

@@ -49,7 +49,7 @@ ONLY_HEADERS = {
     ("verify", "allocate"): r"allocate/(plan|candidate)\.h",
     ("evaluate", "runtime"): r"runtime/engine\.h",
     ("chat", "runtime"): r"runtime/engine\.h",
-    ("server", "runtime"): r"runtime/engine\.h",
+    ("server", "runtime"): r"runtime/(engine|sampler/sampler)\.h",
 }
 
 # Verification must not share what it verifies with.
@@ -63,12 +63,14 @@ FACADES = [
     (r"CLI/.*", {"cli"}),
     (r"toml\+\+/.*", {"cli"}),
     (r"Eigen/.*", {"analyze"}),
-    (r"editline/.*", {"cli"}),
     (r"xxhash\.h", {"base"}),
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),
     (r"curl/.*", {"io"}),
+    (r"event2/.*", {"server"}),
     (r"liburing\.h", {"io"}),
+    (r"sqlite3\.h", {"chat"}),
+    (r"histedit\.h", {"cli"}),
 ]
 
 ENDS_PROCESS = re.compile(

@@ -2,6 +2,7 @@
 // Header only.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -43,6 +44,10 @@ class SLUICE_THREAD_ANNOTATION(scoped_lockable) MutexLock {
 class CondVar {
  public:
   void wait(Mutex& mutex) REQUIRES(mutex) { cond_.wait(mutex); }
+  // At most so long.
+  void wait_for(Mutex& mutex, std::chrono::milliseconds time) REQUIRES(mutex) {
+    cond_.wait_for(mutex, time);
+  }
   void notify_one() { cond_.notify_one(); }
   void notify_all() { cond_.notify_all(); }
 

@@ -12,6 +12,7 @@
 
 #include "base/machine.h"
 #include "base/units.h"
+#include "chat/answer_form.h"
 #include "cli/model.h"
 #include "cli/user_folder.h"
 #include "runtime/expert_profile.h"
@@ -273,6 +274,41 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
   add_draft_options(command, arguments.draft);
 }
 
+void add_constraint_options(CLI::App& command, ConstraintArguments& arguments) {
+  CLI::Option* schema =
+      command
+          .add_option("-j,--json-schema", arguments.json_schema,
+                      "the answer is JSON by this schema, a text or a file; {}: any JSON object")
+          ->type_name("JSON|FILE");
+  command
+      .add_option("--grammar", arguments.grammar,
+                  "the answer is what this Lark grammar describes, a text or a file")
+      ->type_name("LARK|FILE")
+      ->excludes(schema);
+}
+
+Result<std::optional<tokenizer::Constraint>> make_constraint(
+    Context& context, const tokenizer::Tokenizer& tokenizer, const ConstraintArguments& arguments,
+    std::string_view prompt) {
+  chat::AnswerForm form;
+  if (!arguments.json_schema.empty()) {
+    form = {chat::AnswerForm::Kind::kSchema, arguments.json_schema};
+    if (form.text.find('{') == std::string::npos) {
+      SLUICE_ASSIGN(form.text, read_text_file(context, arguments.json_schema));
+    }
+    // As llama.cpp has it.
+    if (form.text == "{}") form.kind = chat::AnswerForm::Kind::kObject;
+  } else if (!arguments.grammar.empty()) {
+    form = {chat::AnswerForm::Kind::kLark, arguments.grammar};
+    if (form.text.find("start:") == std::string::npos) {
+      SLUICE_ASSIGN(form.text, read_text_file(context, arguments.grammar));
+    }
+  } else {
+    return std::nullopt;
+  }
+  return chat::constrain_answer(tokenizer, form, prompt);
+}
+
 EngineUse generation_use(const GenerationArguments& arguments) {
   return {.logits_rows = 1 + draft_tokens(arguments.draft),
           .real_text = true,
@@ -293,9 +329,9 @@ Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
   return chat::open_chat_model(running.engine, text);
 }
 
-Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
-                                      const GenerationArguments& arguments,
-                                      double default_temperature) {
+Result<runtime::SamplerOptions> sampler_options(const runtime::Engine& engine,
+                                                const GenerationArguments& arguments,
+                                                double default_temperature) {
   const auto chosen = [&](const std::optional<double>& given, std::string_view key,
                           double fallback) {
     if (given) return static_cast<float>(*given);
@@ -317,6 +353,13 @@ Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& e
   for (const std::string& text : arguments.logit_bias) {
     SLUICE_ASSIGN(options.logit_bias.emplace_back(), parse_bias(text));
   }
+  return options;
+}
+
+Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
+                                      const GenerationArguments& arguments,
+                                      double default_temperature) {
+  SLUICE_ASSIGN(auto options, sampler_options(engine, arguments, default_temperature));
   return runtime::Sampler::open(std::move(options), engine.info().vocabulary,
                                 kernels::layer_ops(context.simd));
 }
@@ -393,6 +436,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"draft_s", generation.draft_s},
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
+          {"mask_s", generation.mask_s},
+          {"complete", generation.complete},
           {"peak_resident_bytes", peak_resident_bytes()},
           {"disk_bytes_read", statistics.bytes_read},
           {"experts_requested", statistics.experts_requested},
@@ -408,40 +453,6 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
             {"digests", need.digests},
             {"draft", need.draft},
             {"total", need.total()}}}};
-}
-
-AnswerPrinter::AnswerPrinter(std::string_view prompt, Reasoning reasoning)
-    : splitter_(prompt),
-      reasoning_(reasoning),
-      colour_(isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr) {}
-
-AnswerPrinter::~AnswerPrinter() {
-  if (dimmed_) std::fputs("\x1b[0m", stdout);
-}
-
-bool AnswerPrinter::show(std::string_view text) {
-  print(splitter_.feed(text));
-  return std::fflush(stdout) == 0;
-}
-
-void AnswerPrinter::finish() {
-  print(splitter_.finish());
-  std::fflush(stdout);
-}
-
-void AnswerPrinter::print(const std::vector<chat::TextPart>& parts) {
-  for (const chat::TextPart& part : parts) {
-    if (!part.thinking) answer_ += part.text;
-    if (part.thinking && reasoning_ == Reasoning::kHide) continue;
-    if (part.thinking != dimmed_ && colour_) {
-      std::fputs(part.thinking ? "\x1b[2m" : "\x1b[0m", stdout);
-      dimmed_ = part.thinking;
-    }
-    if (!part.thinking && thought_) std::fputs("\n\n", stdout);
-    thought_ = part.thinking;
-    std::fwrite(part.text.data(), 1, part.text.size(), stdout);
-    ends_line_ = part.text.ends_with('\n');
-  }
 }
 
 }  // namespace sluice::cli

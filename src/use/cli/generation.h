@@ -11,7 +11,6 @@
 #include "base/thread_pool.h"
 #include "chat/chat_model.h"
 #include "chat/generate.h"
-#include "chat/reasoning.h"
 #include "cli/context.h"
 #include "runtime/expert_trace.h"
 #include "runtime/sampler/sampler.h"
@@ -74,6 +73,16 @@ struct GenerationArguments {
   bool ignore_end = false, context_shift = false, raw = false;
   DraftArguments draft;
 };
+
+// What a single answer has to be. At most one is given.
+struct ConstraintArguments {
+  std::string json_schema, grammar;
+};
+void add_constraint_options(CLI::App& command, ConstraintArguments& arguments);
+// None where nothing is asked for. prompt: what the model continues.
+Result<std::optional<tokenizer::Constraint>> make_constraint(
+    Context& context, const tokenizer::Tokenizer& tokenizer, const ConstraintArguments& arguments,
+    std::string_view prompt);
 void add_generation_options(CLI::App& command, GenerationArguments& arguments);
 
 // Generating text: the program and scratch stay within 64 MB together.
@@ -86,6 +95,9 @@ Result<chat::ChatModel> open_chat(Context& context, const RunningModel& running,
                                   const GenerationArguments& arguments);
 
 // default_temperature: where neither the command line nor the model says anything.
+Result<runtime::SamplerOptions> sampler_options(const runtime::Engine& engine,
+                                                const GenerationArguments& arguments,
+                                                double default_temperature);
 Result<runtime::Sampler> make_sampler(Context& context, const runtime::Engine& engine,
                                       const GenerationArguments& arguments,
                                       double default_temperature);
@@ -104,28 +116,5 @@ Result<std::map<std::string, std::string>> template_variables(const GenerationAr
 // full context, and as JSON.
 std::string generation_text(const chat::Generation& generation, const runtime::Engine& engine);
 Json generation_json(const chat::Generation& generation, const runtime::Engine& engine);
-
-// Shows text as it comes: thinking dimmed or left out. Stops dimming on destruction.
-class AnswerPrinter {
- public:
-  // prompt: what the model continues.
-  AnswerPrinter(std::string_view prompt, Reasoning reasoning);
-  ~AnswerPrinter();
-  // Once the reader is gone (a closed pipe) it returns false.
-  bool show(std::string_view text);
-  void finish();
-  // What was no thinking.
-  const std::string& answer() const { return answer_; }
-  bool ends_line() const { return ends_line_; }
-
- private:
-  void print(const std::vector<chat::TextPart>& parts);
-
-  chat::ReasoningSplitter splitter_;
-  const Reasoning reasoning_;
-  const bool colour_;
-  bool dimmed_ = false, thought_ = false, ends_line_ = true;
-  std::string answer_;
-};
 
 }  // namespace sluice::cli

@@ -14,11 +14,11 @@ extern "C" void on_generation_interrupt(int) {
 
 }  // namespace
 
-InterruptScope::InterruptScope(CancelToken& token) {
+InterruptScope::InterruptScope(CancelToken& token, SecondInterrupt second) {
   current.store(&token);
   struct sigaction action{};
   action.sa_handler = on_generation_interrupt;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  if (second == SecondInterrupt::kEndsProgram) action.sa_flags = static_cast<int>(SA_RESETHAND);
   sigaction(SIGINT, &action, &before_);
 }
 

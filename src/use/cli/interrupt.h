@@ -7,11 +7,14 @@
 
 namespace sluice::cli {
 
-// From construction to destruction the first SIGINT sets the token and the second ends the program;
-// afterwards SIGINT does what it did before. One at a time.
+enum class SecondInterrupt { kEndsProgram, kDoesNothing };
+
+// From construction to destruction the first SIGINT sets the token; afterwards SIGINT does what it
+// did before. One at a time.
 class InterruptScope {
  public:
-  explicit InterruptScope(CancelToken& token);
+  explicit InterruptScope(CancelToken& token,
+                          SecondInterrupt second = SecondInterrupt::kEndsProgram);
   ~InterruptScope();
   InterruptScope(const InterruptScope&) = delete;
   InterruptScope& operator=(const InterruptScope&) = delete;

@@ -1,0 +1,93 @@
+// The routes: what each path and method does. Everything runs on the HTTP server's loop, but for
+// generation itself, which is the scheduler's. docs/server.md describes it from outside.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "server/answers.h"
+#include "server/http_server.h"
+#include "server/metrics.h"
+#include "server/requests.h"
+#include "server/scheduler.h"
+
+namespace sluice::server {
+
+struct ApiOptions {
+  std::string name;                  // of the model, as clients ask for it
+  std::vector<std::string> aliases;  // names that mean the same
+  runtime::SamplerOptions sampling;  // the model's own settings
+  size_t tokens_max = 0;             // of an answer; 0: the context
+  uint64_t memory_limit_bytes = 0;   // for the gauges
+  std::string page, page_policy;     // HTML, and its Content-Security-Policy
+  std::string report;                // HTML; empty: the model has none
+};
+
+// The loop's thread.
+class Api {
+ public:
+  // model, scheduler outlive it.
+  Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options);
+
+  // Where jobs' events are posted to; before the first request.
+  void attach(HttpServer& server) { server_ = &server; }
+  void handle(const std::shared_ptr<Exchange>& exchange);
+  void count_refused(int status) { ++metrics_.requests[{"refused", status}]; }
+  // Requests that are being answered.
+  size_t running() const { return running_; }
+
+ private:
+  using Route = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body);
+  struct Entry {
+    std::string_view method, path;
+    Route route;
+  };
+  struct Prompt {
+    std::vector<uint32_t> tokens;
+    std::string text;
+    std::optional<tokenizer::Constraint> constraint;
+  };
+  static const std::vector<Entry>& routes();
+
+  void page(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void health(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void models(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void report(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void metrics(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void slots(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void embeddings(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void chat(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void complete(const std::shared_ptr<Exchange>& exchange, const Json& body);
+
+  Status check_model(const std::string& name) const;
+  Json model_json(const std::string& name) const;
+  RequestDefaults defaults() const;
+  Result<Prompt> chat_prompt(const ChatRequest& request) const;
+  Result<Prompt> text_prompt(const PromptText& text) const;
+  Status constrain(const ChatRequest& request, Prompt& prompt) const;
+  void generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
+                const std::vector<Prompt>& prompts, AnswerOptions answer);
+  void finished(const std::shared_ptr<Exchange>& exchange, double request_s, double first_token_s);
+
+  const chat::ChatModel& model_;
+  Scheduler& scheduler_;
+  const ApiOptions options_;
+  // How the model calls tools, and the marks of that.
+  chat::ToolSyntax syntax_;
+  std::vector<uint32_t> shown_;
+  HttpServer* server_ = nullptr;
+  Metrics metrics_;
+  Stopwatch uptime_;
+  int64_t created_ = 0;
+  uint64_t next_id_ = 1;
+  size_t running_ = 0;
+};
+
+}  // namespace sluice::server

@@ -1,0 +1,85 @@
+"""A served model for tests: started on a free port, stopped as a user would stop it."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+
+from support import binary
+
+
+class Server:
+    def __init__(self, process, port, log):
+        self.process, self.port, self.log = process, port, log
+        self.url = f"http://127.0.0.1:{port}"
+
+    def request(self, method, path, body=None, headers=None):
+        """(status, headers, body as text) of one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        given = dict(headers or {})
+        if data is not None:
+            given.setdefault("Content-Type", "application/json")
+        connection.request(method, path, data, given)
+        reply = connection.getresponse()
+        text = reply.read().decode()
+        connection.close()
+        return reply.status, dict(reply.getheaders()), text
+
+    def json(self, method, path, body=None, headers=None):
+        return json.loads(self.request(method, path, body, headers)[2])
+
+    def raw(self, data, timeout=20):
+        """What comes back for these bytes until the server closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(data)
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                while piece := connection.recv(65536):
+                    received += piece
+        return received
+
+    def metric(self, name):
+        for line in self.request("GET", "/metrics")[2].splitlines():
+            if line.startswith(f"sluice_{name} "):
+                return float(line.split()[1])
+        raise AssertionError(f"no metric {name}")
+
+
+@contextlib.contextmanager
+def serving(model, *arguments, environment=None):
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [binary(), "serve", str(model), "--port", "0", "--json", *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=log, env={**os.environ, **(environment or {})})
+        line = process.stdout.readline()
+        try:
+            if not line:
+                log.seek(0)
+                raise AssertionError(f"the server did not start: {log.read().decode()}")
+            # The result is printed as one JSON document, over several lines or one.
+            while True:
+                try:
+                    ready = json.loads(line)
+                    break
+                except json.JSONDecodeError:
+                    more = process.stdout.readline()
+                    if not more:
+                        raise
+                    line += more
+            if "port" not in ready:
+                raise AssertionError(f"the server did not start: {ready}")
+            yield Server(process, ready["port"], log)
+            assert process.poll() is None, "the server ended by itself"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0, "the server did not end well"
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stdout.close()

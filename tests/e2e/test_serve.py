@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""`sluice serve` as clients see it: OpenAI's own Python client, plain HTTP, and hostile bytes."""
+
+import json
+import sys
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+
+from server import serving
+from support import demo_model, skip, sluice_json
+
+try:
+    import openai
+except ImportError:
+    skip("openai is not installed; run scripts/setup test")
+
+MODEL = demo_model()
+if MODEL is None:
+    skip("the demo model is not there; run scripts/demo_model")
+NAME = MODEL.stem
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+class Served(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.scope = serving(MODEL, "--context", 1024, "--alias", "demo", "--parallel", 4)
+        cls.server = cls.scope.__enter__()
+        cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.close()
+        cls.scope.__exit__(None, None, None)
+
+    def chat(self, **options):
+        return self.client.chat.completions.create(
+            **{"model": NAME, "messages": QUESTION, "temperature": 0, "max_tokens": 16, **options})
+
+    def await_idle(self):
+        deadline = time.monotonic() + 60
+        while self.server.metric("requests_running") > 0:
+            self.assertLess(time.monotonic(), deadline, "requests are still running")
+            time.sleep(0.05)
+
+
+class Openai(Served):
+    def test_chat(self):
+        answer = self.chat(max_tokens=64)
+        choice = answer.choices[0]
+        alone = sluice_json("run", MODEL, "-p", QUESTION[0]["content"], "--temp", 0, "-n", 64)
+        self.assertEqual(choice.message.content, alone["text"])
+        self.assertEqual(choice.message.role, "assistant")
+        self.assertEqual(answer.usage.prompt_tokens, alone["prompt_tokens"])
+        self.assertEqual(answer.model, NAME)
+        self.assertEqual(answer.usage.total_tokens,
+                         answer.usage.prompt_tokens + answer.usage.completion_tokens)
+
+    def test_length(self):
+        answer = self.chat(max_tokens=3)
+        self.assertEqual(answer.choices[0].finish_reason, "length")
+        self.assertEqual(answer.usage.completion_tokens, 3)
+
+    def test_streaming_says_the_same(self):
+        whole = self.chat(max_tokens=40).choices[0].message.content
+        chunks = list(self.chat(max_tokens=40, stream=True,
+                                stream_options={"include_usage": True}))
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        self.assertEqual(text, whole)
+        self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
+        self.assertIsNotNone(chunks[-1].usage)
+        self.assertGreater(chunks[-1].model_extra["timings"]["generated_tokens"], 0)
+        self.assertGreater(len(chunks), 3)
+
+    def test_choices_and_seeds(self):
+        options = {"temperature": 1, "seed": 5, "n": 3, "max_tokens": 12}
+        first, second = self.chat(**options), self.chat(**options)
+        texts = [c.message.content for c in first.choices]
+        self.assertEqual(texts, [c.message.content for c in second.choices])
+        self.assertEqual([c.index for c in first.choices], [0, 1, 2])
+        self.assertGreater(len(set(texts)), 1)
+
+    def test_stop(self):
+        whole = self.chat().choices[0].message.content
+        stopped = self.chat(stop=[whole[5:9]])
+        self.assertEqual(stopped.choices[0].message.content, whole[:whole.index(whole[5:9])])
+        self.assertEqual(stopped.choices[0].finish_reason, "stop")
+
+    def test_logprobs(self):
+        choice = self.chat(max_tokens=5, logprobs=True, top_logprobs=3).choices[0]
+        self.assertEqual(len(choice.logprobs.content), 5)
+        for token in choice.logprobs.content:
+            self.assertLessEqual(token.logprob, 0)
+            self.assertEqual(len(token.top_logprobs), 3)
+            self.assertEqual(token.top_logprobs[0].token, token.token)
+        joined = b"".join(bytes(t.bytes) for t in choice.logprobs.content).decode()
+        self.assertEqual(joined.strip(), choice.message.content.strip())
+        streamed = list(self.chat(max_tokens=5, logprobs=True, top_logprobs=0, stream=True))
+        count = sum(len(c.choices[0].logprobs.content) for c in streamed
+                    if c.choices and c.choices[0].logprobs)
+        self.assertEqual(count, 5)
+
+    def test_logit_bias(self):
+        token = self.server.json("POST", "/tokenize", {"content": "The"})["tokens"][0]
+        free = self.chat(max_tokens=4).choices[0].message.content
+        forced = self.chat(max_tokens=4, logit_bias={str(token): 100}).choices[0].message.content
+        self.assertEqual(forced, "TheTheTheThe")
+        self.assertNotEqual(free, forced)
+
+    def test_completions(self):
+        answer = self.client.completions.create(model=NAME, prompt=["Once upon", "One, two,"],
+                                                max_tokens=6, temperature=0, echo=True, logprobs=2)
+        self.assertEqual(len(answer.choices), 2)
+        self.assertTrue(answer.choices[0].text.startswith("Once upon"))
+        self.assertEqual(len(answer.choices[1].logprobs.tokens), 6)
+        pieces = self.client.completions.create(model=NAME, prompt="Once upon", max_tokens=6,
+                                                temperature=0, stream=True)
+        text = "".join(p.choices[0].text for p in pieces if p.choices)
+        self.assertEqual("Once upon" + text, answer.choices[0].text)
+
+    def test_models(self):
+        self.assertEqual([m.id for m in self.client.models.list().data], [NAME, "demo"])
+        self.assertTrue(self.chat(model="demo", max_tokens=1).choices)
+
+    def test_errors(self):
+        with self.assertRaises(openai.NotFoundError) as raised:
+            self.chat(model="../../etc/passwd")
+        self.assertEqual(raised.exception.param, "model")
+        with self.assertRaises(openai.BadRequestError) as raised:
+            self.chat(temperature=-1)
+        self.assertEqual(raised.exception.param, "temperature")
+        self.assertIn("from 0 to 100", str(raised.exception))
+        with self.assertRaises(openai.BadRequestError):
+            self.chat(messages=[{"role": "user", "content": "word " * 2000}])
+        with self.assertRaises(openai.APIStatusError):
+            self.client.embeddings.create(model=NAME, input="x")
+
+    def test_json_schema(self):
+        schema = {"type": "object", "properties": {
+            "city": {"type": "string", "maxLength": 12}, "size": {"enum": ["small", "large"]}},
+            "required": ["city", "size"], "additionalProperties": False}
+        form = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+        for seed in range(5):
+            choice = self.chat(response_format=form, max_tokens=100, temperature=1,
+                               seed=seed).choices[0]
+            self.assertEqual(choice.finish_reason, "stop")
+            found = json.loads(choice.message.content)
+            self.assertEqual(sorted(found), ["city", "size"])
+            self.assertIn(found["size"], ["small", "large"])
+        self.assertEqual(self.chat(response_format=form, max_tokens=2).choices[0].finish_reason,
+                         "length")
+        form["json_schema"]["schema"] = {"type": "string", "minLength": 5, "maxLength": 2}
+        with self.assertRaises(openai.BadRequestError) as raised:
+            self.chat(response_format=form)
+        self.assertEqual(raised.exception.param, "response_format")
+
+    def test_json_object(self):
+        choice = self.chat(response_format={"type": "json_object"}, max_tokens=200, seed=1,
+                           temperature=1).choices[0]
+        if choice.finish_reason == "stop":
+            self.assertIsInstance(json.loads(choice.message.content), dict)
+        self.assertTrue(choice.message.content.startswith("{"))
+
+    def test_tools(self):
+        tools = [{"type": "function", "function": {
+            "name": name, "description": "Tells the weather.", "parameters": {
+                "type": "object", "properties": {"city": {"type": "string", "maxLength": 10}},
+                "required": ["city"], "additionalProperties": False}}}
+            for name in ("weather", "forecast")]
+        named = {"type": "function", "function": {"name": "forecast"}}
+        options = {"tools": tools, "tool_choice": named, "max_tokens": 100}
+        choice = self.chat(**options).choices[0]
+        self.assertEqual(choice.finish_reason, "tool_calls")
+        call = choice.message.tool_calls[0]
+        self.assertEqual(call.function.name, "forecast")
+        self.assertEqual(list(json.loads(call.function.arguments)), ["city"])
+        pieces = [c.choices[0] for c in self.chat(stream=True, **options) if c.choices]
+        calls = [d for p in pieces for d in p.delta.tool_calls or [] if d.index == 0]
+        self.assertEqual(calls[0].function.name, "forecast")
+        self.assertEqual("".join(c.function.arguments or "" for c in calls),
+                         call.function.arguments)
+        self.assertEqual(pieces[-1].finish_reason, "tool_calls")
+        again = self.chat(tools=tools, messages=QUESTION + [
+            choice.message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"}])
+        self.assertTrue(again.choices[0].message.content)
+        self.assertIsNone(self.chat(tools=tools, tool_choice="none").choices[0].message.tool_calls)
+        with self.assertRaises(openai.BadRequestError):
+            self.chat(tools=[{"type": "function"}])
+        with self.assertRaises(openai.BadRequestError):
+            self.chat(tools=tools, tool_choice={"type": "function", "function": {"name": "x"}})
+
+    def test_repeated_prompts_are_kept(self):
+        messages = [{"role": "user", "content": "Tell me about rivers. " * 20}]
+        self.chat(messages=messages, max_tokens=2)
+        again = self.chat(messages=messages, max_tokens=2)
+        self.assertGreater(again.usage.prompt_tokens_details.cached_tokens, 50)
+
+    def test_cancellation(self):
+        stream = self.chat(max_tokens=900, stream=True, logit_bias={"2": -100, "0": -100},
+                           extra_body={"ignore_eos": True})
+        for count, _ in enumerate(stream):
+            if count == 3:
+                break
+        stream.close()
+        before = self.server.metric("generated_tokens_total")
+        self.await_idle()
+        self.assertLess(self.server.metric("generated_tokens_total") - before, 900)
+
+    def test_many_at_once_are_not_crossed(self):
+        prompts = [f"{i}, {i + 1}, {i + 2}," for i in range(10, 26)]
+
+        def complete(prompt):
+            return self.client.completions.create(model=NAME, prompt=prompt, max_tokens=8,
+                                                  temperature=0).choices[0].text
+
+        alone = [complete(p) for p in prompts]
+        with ThreadPoolExecutor(16) as pool:
+            self.assertEqual(list(pool.map(complete, prompts)), alone)
+
+
+class Plain(Served):
+    def test_health_slots_metrics_page(self):
+        self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
+        slots = self.server.json("GET", "/slots")
+        self.assertEqual([s["id"] for s in slots], [0, 1, 2, 3])
+        self.assertEqual(self.server.metric("slots_total"), 4)
+        status, headers, page = self.server.request("GET", "/")
+        self.assertEqual(status, 200)
+        self.assertIn("<html", page)
+        self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
+        self.assertEqual(self.server.request("GET", "/report")[0], 404)
+
+    def test_tokens_go_both_ways(self):
+        text = "Grüße, 世界 🙂"
+        tokens = self.server.json("POST", "/tokenize", {"content": text})["tokens"]
+        self.assertEqual(self.server.json("POST", "/detokenize", {"tokens": tokens}),
+                         {"content": text})
+
+    def test_origins(self):
+        own = {"Origin": self.server.url}
+        self.assertEqual(self.server.request("GET", "/v1/models", headers=own)[0], 200)
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"},
+                        {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            status, replied, _ = self.server.request("GET", "/v1/models", headers=headers)
+            self.assertEqual(status, 403, headers)
+            self.assertNotIn("Access-Control-Allow-Origin", replied)
+        self.assertEqual(self.server.request("POST", "/v1/chat/completions", b"{}",
+                                             {"Content-Type": "text/plain"})[0], 415)
+
+    def test_paths(self):
+        steps = ["../", "..%2f", "%2e%2e/", "..\\", "%252e%252e/", "....//", "..;/", "./", "//", "%00"]
+        targets = ["etc/passwd", "proc/self/environ", "v1/../../etc/shadow", "report/../secret"]
+        for count in range(1, 6):
+            for step in steps:
+                for target in targets:
+                    reply = self.server.raw(f"GET /{step * count}{target} HTTP/1.1\r\nHost: localhost"
+                                            "\r\nConnection: close\r\n\r\n".encode())
+                    self.assertIn(reply.split(b" ")[1], (b"404", b"400"), (step, target))
+        self.assertEqual(self.server.request("DELETE", "/v1/models")[0], 405)
+        for name in ("../x", "/etc/passwd", "a" * 100_000, "\x00"):
+            reply = self.server.request("POST", "/v1/chat/completions",
+                                        {"model": name, "messages": QUESTION})
+            self.assertEqual(reply[0], 404)
+
+    def test_smuggling(self):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        hidden = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for lengths in (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+                        b"Transfer-Encoding: xchunked\r\n", b"Transfer-Encoding : chunked\r\n",
+                        b"Content-Length: 0x10\r\n", b"Content-Length: 5\n"):
+            reply = self.server.raw(head + lengths + b"\r\n0\r\n\r\n" + hidden)
+            self.assertIn(reply.split(b" ")[1], (b"400", b"501"), lengths)
+            self.assertEqual(reply.count(b"HTTP/1.1 "), 1, lengths)
+
+    def test_bodies(self):
+        for body, status in ((b"", 400), (b"{", 400), (b"[]", 400), (b"\xff\xfe", 400),
+                             (b"[" * 100_000, 400), (b'{"messages":NaN}', 400),
+                             (b'{"a":1,"a":2}', 400), (b" " * (9 << 20), 413)):
+            reply = self.server.request("POST", "/v1/chat/completions", body) if status != 413 else \
+                (int(self.server.raw(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+                                     % len(body)).split(b" ")[1]),)
+            self.assertEqual(reply[0], status, body[:20])
+        reply = self.server.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+        self.assertEqual(reply.split(b" ")[1], b"431")
+        self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
+
+
+class Keys(unittest.TestCase):
+    def test_bearer_token(self):
+        with serving(MODEL, "--context", 256, "--parallel", 1, "--api-key",
+                     "a key of some length") as server:
+            self.assertEqual(server.request("GET", "/v1/models")[0], 401)
+            self.assertEqual(server.request("GET", "/health")[0], 200)
+            client = openai.OpenAI(base_url=server.url + "/v1", api_key="wrong", max_retries=0)
+            with self.assertRaises(openai.AuthenticationError):
+                client.models.list()
+            client = openai.OpenAI(base_url=server.url + "/v1", api_key="a key of some length")
+            self.assertEqual(client.models.list().data[0].id, NAME)
+
+    def test_no_open_door(self):
+        with self.assertRaisesRegex(AssertionError, "can be reached from other machines"):
+            with serving(MODEL, "--host", "0.0.0.0"):
+                pass
+
+
+class BeyondMemory(unittest.TestCase):
+    def test_same_text_from_disk(self):
+        def text(*arguments):
+            with serving(MODEL, "--context", 256, "--parallel", 2, *arguments) as server:
+                body = {"messages": QUESTION, "temperature": 0, "max_tokens": 8}
+                return server.json("POST", "/v1/chat/completions", body)["choices"][0]["message"]
+
+        self.assertEqual(text(), text("--memory", "150MB"))
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
