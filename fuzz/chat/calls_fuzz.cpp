@@ -1,5 +1,6 @@
 // Answers with tool calls: the first byte is the family, the second how they are cut, the rest the
-// text. However it is cut, content, thoughts and calls are the same, and arguments are JSON objects.
+// text. However it is cut, content, thoughts and calls are the same, and arguments are JSON
+// objects.
 #include <string>
 #include <string_view>
 #include <vector>

@@ -58,7 +58,8 @@ constexpr std::string_view kBoth = R"(weather({"city": "Bonn", "days": 3})now({}
 
 const Case kCases[] = {
     {ToolFamily::kHermes,
-     "<think>\nHm.\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": "
+     "<think>\nHm.\n</think>\n\nI look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": "
+     "{\"city\": "
      "\"Bonn\", \"days\": 3}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": "
      "{}}\n</tool_call>",
      "I look.", "Hm.", kBoth},
@@ -90,12 +91,15 @@ const Case kCases[] = {
      "3}[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}",
      "Well.", "", kBoth},
     {ToolFamily::kDeepseek,
-     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\": "
-     "\"Bonn\", \"days\": 3}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n"
+     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\":"
+     " "
+     "\"Bonn\", \"days\": "
+     "3}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n"
      "```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
      "", "", kBoth},
     {ToolFamily::kDeepseekBare,
-     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{\"city\": \"Bonn\", \"days\": "
+     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{\"city\": \"Bonn\", "
+     "\"days\": "
      "3}<｜tool▁call▁end｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
      "<｜tool▁calls▁end｜>",
      "", "", kBoth},
@@ -177,9 +181,9 @@ TEST(ToolCallParser, IdsDiffer) {
 
 TEST(ToolSyntax, ChecksTools) {
   EXPECT_TRUE(check_tools(kTools, "tools"));
-  for (const char* bad : {"{}", "[1]", "[{}]", R"([{"function": {}}])",
-                          R"([{"function": {"name": "a b"}}])", R"([{"function": {"name": ""}}])",
-                          R"([{"function": {"name": "a", "parameters": 3}}])"}) {
+  for (const char* bad :
+       {"{}", "[1]", "[{}]", R"([{"function": {}}])", R"([{"function": {"name": "a b"}}])",
+        R"([{"function": {"name": ""}}])", R"([{"function": {"name": "a", "parameters": 3}}])"}) {
     const Status checked = check_tools(Json::parse(bad), "tools");
     ASSERT_FALSE(checked) << bad;
     EXPECT_EQ(checked.error().code, ErrorCode::kInvalidArgument);
@@ -210,7 +214,8 @@ bool close_string(tokenizer::Constraint& constraint, std::string_view closing, s
 }
 
 // Draws at random under the mask until the text may end, and once more with a coin.
-std::string draw(tokenizer::Constraint& constraint, std::string_view closing, std::mt19937& random) {
+std::string draw(tokenizer::Constraint& constraint, std::string_view closing,
+                 std::mt19937& random) {
   std::string text;
   while (text.size() < 4000) {
     if (random() % 4 == 0 && close_string(constraint, closing, &text)) continue;
@@ -224,7 +229,8 @@ std::string draw(tokenizer::Constraint& constraint, std::string_view closing, st
     // Closing marks are likelier than chance has them, so that texts end.
     uint32_t token = allowed[random() % allowed.size()];
     for (const char end : {'"', '}', '<', '\n'})
-      if (random() % 4 == 0 && std::ranges::find(allowed, static_cast<uint32_t>(end)) != allowed.end())
+      if (random() % 4 == 0 &&
+          std::ranges::find(allowed, static_cast<uint32_t>(end)) != allowed.end())
         token = static_cast<uint32_t>(end);
     EXPECT_TRUE(constraint.take(token));
     text += static_cast<char>(token);
@@ -232,11 +238,11 @@ std::string draw(tokenizer::Constraint& constraint, std::string_view closing, st
   return text;
 }
 
-constexpr ToolFamily kForced[] = {
-    ToolFamily::kHermes,      ToolFamily::kXml,      ToolFamily::kGlm,
-    ToolFamily::kLlama,       ToolFamily::kMistralList, ToolFamily::kMistralName,
-    ToolFamily::kDeepseek,    ToolFamily::kDeepseekBare, ToolFamily::kKimi,
-    ToolFamily::kGeneric};
+constexpr ToolFamily kForced[] = {ToolFamily::kHermes,      ToolFamily::kXml,
+                                  ToolFamily::kGlm,         ToolFamily::kLlama,
+                                  ToolFamily::kMistralList, ToolFamily::kMistralName,
+                                  ToolFamily::kDeepseek,    ToolFamily::kDeepseekBare,
+                                  ToolFamily::kKimi,        ToolFamily::kGeneric};
 
 TEST(ToolSyntax, ForcedCallsAreReadBack) {
   const auto tokenizer = tokenizer::testing::open(tokenizer::testing::byte_level()).value();
@@ -264,7 +270,8 @@ TEST(ToolSyntax, ForcedCallsAreReadBack) {
       EXPECT_TRUE(arguments["city"].is_string()) << text;
       EXPECT_TRUE(arguments["days"].is_number_integer()) << text;
     }
-    EXPECT_GT(complete, 0u) << tool_family_name(family) << ::testing::PrintToString(last.substr(0, 300));
+    EXPECT_GT(complete, 0u) << tool_family_name(family)
+                            << ::testing::PrintToString(last.substr(0, 300));
   }
 }
 
@@ -297,9 +304,9 @@ TEST(ToolSyntax, HarmonysForcedCallsUseItsTokens) {
     if (json["added_tokens"][0]["content"] != mark)
       json["added_tokens"].push_back(tokenizer::testing::added_token(next++, mark));
   const auto tokenizer = tokenizer::testing::open(json).value();
-  auto constraint = ToolSyntax(ToolFamily::kHarmony)
-                        .constraint(tokenizer, kTools,
-                                    {.mode = ToolChoice::Mode::kNamed, .name = "now"}, "");
+  auto constraint =
+      ToolSyntax(ToolFamily::kHarmony)
+          .constraint(tokenizer, kTools, {.mode = ToolChoice::Mode::kNamed, .name = "now"}, "");
   ASSERT_TRUE(constraint) << constraint.error().message;
   const auto take = [&](std::string_view text) {
     const auto special = tokenizer.id(text);
@@ -307,9 +314,9 @@ TEST(ToolSyntax, HarmonysForcedCallsUseItsTokens) {
     return std::ranges::all_of(
         text, [&](char c) { return constraint->take(static_cast<uint8_t>(c)).has_value(); });
   };
-  for (const char* piece :
-       {"<|channel|>", "analysis", "<|message|>", "Hm <", "<|end|>", "<|start|>", "assistant",
-        "<|channel|>", "commentary to=functions.now ", "<|constrain|>", "json", "<|message|>", "{}"})
+  for (const char* piece : {"<|channel|>", "analysis", "<|message|>", "Hm <", "<|end|>",
+                            "<|start|>", "assistant", "<|channel|>", "commentary to=functions.now ",
+                            "<|constrain|>", "json", "<|message|>", "{}"})
     ASSERT_TRUE(take(piece)) << piece;
   EXPECT_TRUE(constraint->may_end().value());
   const auto shown = ToolSyntax(ToolFamily::kHarmony).shown_tokens(tokenizer);
@@ -318,11 +325,11 @@ TEST(ToolSyntax, HarmonysForcedCallsUseItsTokens) {
 
 TEST(ToolSyntax, ForcedCallsFollowTheThinking) {
   const auto tokenizer = tokenizer::testing::open(tokenizer::testing::byte_level()).value();
-  auto constraint = ToolSyntax(ToolFamily::kHermes)
-                        .constraint(tokenizer, kTools,
-                                    {.mode = ToolChoice::Mode::kRequired, .name = {}},
-                                    "<|assistant|><think>\n")
-                        .value();
+  auto constraint =
+      ToolSyntax(ToolFamily::kHermes)
+          .constraint(tokenizer, kTools, {.mode = ToolChoice::Mode::kRequired, .name = {}},
+                      "<|assistant|><think>\n")
+          .value();
   constexpr std::string_view kText =
       "Hm.</think>\n\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
   for (const char c : kText) ASSERT_TRUE(constraint.take(static_cast<uint8_t>(c))) << c;

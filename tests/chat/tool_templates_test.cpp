@@ -27,7 +27,8 @@ TEST(ToolTemplates, EachHasItsFamily) {
       {"microsoft-Phi-3.5-mini-instruct", "generic"},
   };
   for (const auto& [name, family] : kExpected) {
-    const std::string text = tokenizer::testing::read_text(*folder / (std::string(name) + ".jinja"));
+    const std::string text =
+        tokenizer::testing::read_text(*folder / (std::string(name) + ".jinja"));
     ASSERT_FALSE(text.empty()) << name;
     EXPECT_EQ(tool_family_name(ToolSyntax::of_template(text).family()), family) << name;
   }
@@ -37,7 +38,8 @@ TEST(ToolTemplates, EachHasItsFamily) {
 TEST(ToolTemplates, Parts) {
   const std::pair<std::string_view, std::string_view> kParts[] = {
       {"<|start|>assistant<|channel|>commentary to=functions.{{ name }}<|message|>", "harmony"},
-      {"{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' }}", "deepseek-bare"},
+      {"{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name + '<｜tool▁sep｜>' }}",
+       "deepseek-bare"},
       {"{% for tool in tools %}<tool_call>", "hermes"},
       {"", "generic"},
   };

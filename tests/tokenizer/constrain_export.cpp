@@ -1,7 +1,7 @@
 // For constraints_test.py: draws texts at random under the masks of JSON schemas.
 //   constrain_export SEED TOKENS_MAX [tokenizer.json]   without a file: a small byte-level one
-// Reads a schema from each line of standard input and writes a line of JSON for it: {"error", "code"},
-// or {"text", "complete", "tokens", "mask_us"}, the last a median.
+// Reads a schema from each line of standard input and writes a line of JSON for it: {"error",
+// "code"}, or {"text", "complete", "tokens", "mask_us"}, the last a median.
 #include <algorithm>
 #include <chrono>
 #include <iostream>

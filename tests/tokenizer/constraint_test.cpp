@@ -10,9 +10,9 @@ namespace sluice::tokenizer {
 namespace {
 
 using testing::byte_level;
+using ::testing::HasSubstr;
 using testing::open;
 using testing::sentencepiece;
-using ::testing::HasSubstr;
 
 constexpr uint32_t kEnd = 262;  // <|end|> of byte_level()
 
@@ -95,8 +95,8 @@ TEST(Constraint, SpecialTokensOnlyWhereNamed) {
 TEST(Constraint, BytesOfSentencepieceAreUsed) {
   const auto tokenizer = open(sentencepiece()).value();
   auto constraint = Constraint::regex(tokenizer, "h h\xc3\xa9").value();
-  const std::vector<uint32_t> tokens = {tokenizer.id("h").value(), tokenizer.id("\xe2\x96\x81h").value(),
-                                        3 + 0xc3, 3 + 0xa9};
+  const std::vector<uint32_t> tokens = {tokenizer.id("h").value(),
+                                        tokenizer.id("\xe2\x96\x81h").value(), 3 + 0xc3, 3 + 0xa9};
   for (const uint32_t token : tokens) {
     ASSERT_TRUE(allows(constraint.mask({}).value(), token)) << token;
     ASSERT_TRUE(constraint.take(token));
