@@ -205,22 +205,20 @@ TEST(ToolSyntax, ReadsTheChoice) {
 }
 
 // What chance would not come upon: the ends of strings between tags.
-bool close_string(tokenizer::Constraint& constraint, std::string* text) {
-  for (const std::string_view closing : {"\n</parameter>\n", "</arg_value>"}) {
-    const std::vector<uint32_t> tokens(closing.begin(), closing.end());
-    if (constraint.count_allowed(tokens).value() != tokens.size()) continue;
-    for (const uint32_t token : tokens) EXPECT_TRUE(constraint.take(token));
-    *text += closing;
-    return true;
-  }
-  return false;
+bool close_string(tokenizer::Constraint& constraint, std::string_view closing, std::string* text) {
+  const std::vector<uint32_t> tokens(closing.begin(), closing.end());
+  if (constraint.count_allowed(tokens).value() != tokens.size()) return false;
+  for (const uint32_t token : tokens) EXPECT_TRUE(constraint.take(token));
+  *text += closing;
+  return true;
 }
 
 // Draws at random under the mask until the text may end, and once more with a coin.
-std::string draw(tokenizer::Constraint& constraint, std::mt19937& random) {
+std::string draw(tokenizer::Constraint& constraint, std::string_view closing,
+                 std::mt19937& random) {
   std::string text;
   while (text.size() < 4000) {
-    if (random() % 4 == 0 && close_string(constraint, &text)) continue;
+    if (random() % 4 == 0 && close_string(constraint, closing, &text)) continue;
     const auto mask = constraint.mask({}).value();
     std::vector<uint32_t> allowed;
     for (uint32_t token = 0; token < 256; ++token)
@@ -253,11 +251,14 @@ TEST(ToolSyntax, ForcedCallsAreReadBack) {
   std::mt19937 random(seed);
   for (const ToolFamily family : kForced) {
     size_t complete = 0;
+    std::string last;
     for (int round = 0; round < 8; ++round) {
       const ToolChoice choice{.mode = ToolChoice::Mode::kNamed, .name = "weather"};
       auto constraint = ToolSyntax(family).constraint(tokenizer, kTools, choice, "");
       ASSERT_TRUE(constraint) << tool_family_name(family) << ": " << constraint.error().message;
-      const std::string text = draw(*constraint, random);
+      const std::string text = draw(
+          *constraint, family == ToolFamily::kXml ? "\n</parameter>\n" : "</arg_value>", random);
+      last = text;
       if (!constraint->may_end().value()) continue;
       ++complete;
       const Answer answer = read(family, text, 3);
@@ -269,7 +270,30 @@ TEST(ToolSyntax, ForcedCallsAreReadBack) {
       EXPECT_TRUE(arguments["city"].is_string()) << text;
       EXPECT_TRUE(arguments["days"].is_number_integer()) << text;
     }
-    EXPECT_GT(complete, 0u) << tool_family_name(family);
+    EXPECT_GT(complete, 0u) << tool_family_name(family)
+                            << ::testing::PrintToString(last.substr(0, 300));
+  }
+}
+
+TEST(ToolSyntax, ValuesBetweenTagsEndAtTheirTag) {
+  const auto tokenizer = tokenizer::testing::open(tokenizer::testing::byte_level()).value();
+  const std::pair<ToolFamily, std::string_view> kTexts[] = {
+      {ToolFamily::kXml,
+       "<tool_call>\n<function=weather>\n<parameter=city>\nB\n</parameter>\n<parameter=days>\n12"
+       "\n</parameter>\n</function>\n</tool_call>"},
+      {ToolFamily::kGlm,
+       "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>B</arg_value>\n<arg_key>days"
+       "</arg_key>\n<arg_value>12</arg_value>\n</tool_call>"},
+  };
+  const ToolChoice choice{.mode = ToolChoice::Mode::kNamed, .name = "weather"};
+  for (const auto& [family, text] : kTexts) {
+    auto constraint = ToolSyntax(family).constraint(tokenizer, kTools, choice, "").value();
+    const std::vector<uint32_t> tokens(text.begin(), text.end());
+    EXPECT_EQ(constraint.count_allowed(tokens).value(), tokens.size()) << text;
+    const size_t tag = text.find("B") + 1 + (family == ToolFamily::kXml ? 14 : 12);
+    for (size_t at = 0; at < tag; ++at) ASSERT_TRUE(constraint.take(tokens[at])) << at;
+    const std::vector<uint32_t> other = {'x'};
+    EXPECT_EQ(constraint.count_allowed(other).value(), 0u) << text.substr(0, tag);
   }
 }
 

@@ -170,7 +170,9 @@ TEST(Constraint, HostileTextsEnd) {
   const std::string deep(100'000, '[');
   EXPECT_FALSE(Constraint::json_schema(tokenizer, deep));
   auto large = Constraint::regex(tokenizer, "((((a{1000}){1000}){1000}){1000}){1000}");
-  if (large) EXPECT_TRUE(large->mask({}));
+  if (large) {
+    EXPECT_TRUE(large->mask({}));
+  }
   EXPECT_FALSE(Constraint::regex(tokenizer, std::string(100'000, '(')));
   EXPECT_FALSE(Constraint::json_schema(tokenizer, std::string(5 << 20, ' ')));
   // Endless references end in a schema that nothing satisfies, or in a refusal.

@@ -1,5 +1,5 @@
-// What an answer is asked to be, as a constraint on all that a model writes: models that think do so
-// first, and only what follows has the form.
+// What an answer is asked to be, as a constraint on all that a model writes: models that think do
+// so first, and only what follows has the form.
 #pragma once
 
 #include <string>

@@ -189,8 +189,7 @@ Status Generator::advance() {
   size_t right = 0;
   for (;; ++right) {
     uint32_t token = 0;
-    SLUICE_TRY(
-        choose_and_take(std::span(rows_).subspan(right * vocabulary, vocabulary), &token));
+    SLUICE_TRY(choose_and_take(std::span(rows_).subspan(right * vocabulary, vocabulary), &token));
     const bool guessed = right < draft.size() && token == draft[right];
     if (!guessed || finished_) break;
     ++result_.accepted;

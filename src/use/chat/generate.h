@@ -27,8 +27,8 @@ struct GenerateOptions {
   bool context_shift = false;  // drops the oldest half when the context is full
   size_t keep = 0;             // tokens from the start that shifting keeps
   Draft* draft = nullptr;      // guesses ahead; null: nothing does
-  // What the text has to be, at its beginning; what is generated is taken. Null: anything. With one,
-  // the text ends where it may, ignore_end or not, and guesses that it forbids are dropped.
+  // What the text has to be, at its beginning; what is generated is taken. Null: anything. With
+  // one, the text ends where it may, ignore_end or not, and guesses that it forbids are dropped.
   tokenizer::Constraint* constraint = nullptr;
   std::vector<uint32_t> shown = {};  // special tokens that have text all the same
 };
@@ -45,8 +45,8 @@ struct Generation {
   size_t steps = 0;          // behind the prompt's: one for each token without a draft
   size_t drafted = 0, accepted = 0;
   double prefill_s = 0, decode_s = 0;
-  double draft_s = 0;  // of decode_s
-  double mask_s = 0;   // of decode_s, and of the first token's: the constraint's
+  double draft_s = 0;    // of decode_s
+  double mask_s = 0;     // of decode_s, and of the first token's: the constraint's
   bool complete = true;  // false: cut off before it was all that the constraint wants
 };
 

@@ -68,9 +68,9 @@ std::string parameter_type(const Json& tools, std::string_view tool, std::string
     const Json* name = json_find(*function, "name");
     if (name == nullptr || *name != Json(tool)) continue;
     const Json* at = function;
-    for (const std::string_view key : {std::string_view("parameters"),
-                                       std::string_view("properties"), parameter,
-                                       std::string_view("type")}) {
+    for (const std::string_view key :
+         {std::string_view("parameters"), std::string_view("properties"), parameter,
+          std::string_view("type")}) {
       at = at->is_object() ? json_find(*at, key) : nullptr;
       if (at == nullptr) return "";
     }
@@ -130,8 +130,8 @@ std::optional<Calls> read_glm(std::string_view body, const Json& tools) {
   Arguments arguments;
   while (take_until(body, "<arg_key>")) {
     const auto key = take_until(body, "</arg_key>");
-    const auto value = key && take_until(body, "<arg_value>") ? take_until(body, "</arg_value>")
-                                                              : std::nullopt;
+    const auto value =
+        key && take_until(body, "<arg_value>") ? take_until(body, "</arg_value>") : std::nullopt;
     if (!value) return std::nullopt;
     const std::string_view known = trimmed(*key);
     arguments.add(known, value_text(*value, parameter_type(tools, name, known)));

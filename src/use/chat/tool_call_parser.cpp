@@ -167,8 +167,8 @@ bool ToolCallParser::State::outside(bool last) {
   return false;
 }
 
-// Llama's calls are JSON without a mark, at an answer's very beginning; whether it is one shows only
-// at the end. True: wait, or all is done.
+// Llama's calls are JSON without a mark, at an answer's very beginning; whether it is one shows
+// only at the end. True: wait, or all is done.
 bool ToolCallParser::State::bare_json(bool last) {
   const std::string_view text = trimmed(held_);
   if (text.empty()) return !last;

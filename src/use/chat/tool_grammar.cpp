@@ -65,7 +65,8 @@ Result<std::string> Grammar::value(const Json& schema, const Json& parameter,
     if (!texts.empty()) return fmt::format("({}) {}", texts, literal(closing));
   }
   if (type != nullptr && *type == "string")
-    return rule(name + "[lazy]", lark_regex("(.|\n)*" + std::string(closing))).substr(0, name.size());
+    return rule(name + "[lazy]", lark_regex("(.|\n)*" + std::string(closing)))
+        .substr(0, name.size());
   Json whole = parameter;
   for (const char* key : {"$defs", "definitions"})
     if (const Json* shared = json_find(schema, key)) whole[key] = *shared;
@@ -82,14 +83,15 @@ Result<std::string> Grammar::parameters(const Json& schema, size_t index) {
   size_t number = 0;
   for (const auto& [key, parameter] : properties->items()) {
     const std::string name = fmt::format("value_{}_{}", index, number++);
-    const std::string opening = xml ? "<parameter=" + key + ">\n" : "<arg_key>" + key + "</arg_key>";
+    const std::string opening =
+        xml ? "<parameter=" + key + ">\n" : "<arg_key>" + key + "</arg_key>";
     SLUICE_ASSIGN(const std::string inside,
                   value(schema, parameter, name, xml ? "\n</parameter>\n" : "</arg_value>"));
     const std::string between = xml ? "" : " \"\\n\"? \"<arg_value>\"";
     const bool must = required != nullptr && required->is_array() &&
                       std::ranges::find(*required, Json(key)) != required->end();
-    text += fmt::format(" ({}{} {}{}){}", literal(opening), between, inside,
-                        xml ? "" : " \"\\n\"?", must ? "" : "?");
+    text += fmt::format(" ({}{} {}{}){}", literal(opening), between, inside, xml ? "" : " \"\\n\"?",
+                        must ? "" : "?");
   }
   return text;
 }
@@ -127,9 +129,8 @@ Result<std::string> Grammar::call(const Json& function, size_t index) {
       return mark(marks::kDeepseekBegin) + " " + literal(name) + " " +
              mark(marks::kDeepseekSeparator) + " " + arguments + " " + mark(marks::kDeepseekEnd);
     case ToolFamily::kKimi:
-      return mark(marks::kKimiBegin) + " " + literal("functions." + name + ":") +
-             " /[0-9]{1,3}/ " + mark(marks::kKimiArguments) + " " + arguments + " " +
-             mark(marks::kKimiEnd);
+      return mark(marks::kKimiBegin) + " " + literal("functions." + name + ":") + " /[0-9]{1,3}/ " +
+             mark(marks::kKimiArguments) + " " + arguments + " " + mark(marks::kKimiEnd);
     case ToolFamily::kHarmony:
       return mark(marks::kChannel) + " " + literal("commentary to=functions." + name + " ") + " " +
              mark(marks::kConstrain) + " \"json\" " + mark(marks::kMessage) + " " + arguments;
@@ -160,8 +161,8 @@ std::string Grammar::joined(const std::string& calls, bool parallel) const {
     case ToolFamily::kDeepseek:
     case ToolFamily::kDeepseekBare:
     case ToolFamily::kKimi:
-      return mark(blocks[0].open) + " " +
-             many(family_ == ToolFamily::kDeepseek ? "\"\\n\"" : "") + " " + mark(blocks[0].close);
+      return mark(blocks[0].open) + " " + many(family_ == ToolFamily::kDeepseek ? "\"\\n\"" : "") +
+             " " + mark(blocks[0].close);
     default: return many("\"\\n\"");
   }
 }
@@ -181,8 +182,7 @@ Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer, c
     const Json& function = tools[at]["function"];
     if (choice.mode == ToolChoice::Mode::kNamed && function["name"] != choice.name) continue;
     if (auto added = grammar.add_tool(function, at); !added)
-      return in_context(fmt::format("tools[{}].function.parameters", at),
-                        std::move(added).error());
+      return in_context(fmt::format("tools[{}].function.parameters", at), std::move(added).error());
     any = true;
   }
   if (!any)
@@ -194,9 +194,9 @@ Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer, c
     const auto id = [&](std::string_view mark) {
       return fmt::format("<[{}]>", tokenizer.id(mark).value_or(0));
     };
-    const std::string thoughts = fmt::format("({} \"analysis\" {} /(.|\\n)*/ {} {} \"assistant\")?",
-                                             id(marks::kChannel), id(marks::kMessage),
-                                             id(marks::kEnd), id(marks::kStart));
+    const std::string thoughts =
+        fmt::format("({} \"analysis\" {} /(.|\\n)*/ {} {} \"assistant\")?", id(marks::kChannel),
+                    id(marks::kMessage), id(marks::kEnd), id(marks::kStart));
     return grammar.text(thoughts, parallel);
   }
   const std::string thinking = thinking_rule(prompt);

@@ -17,7 +17,8 @@ constexpr ToolBlock kGlmBlocks[] = {{"<tool_call>", "</tool_call>"}};
 constexpr ToolBlock kLlamaBlocks[] = {{"<|python_tag|>", ""}};
 constexpr ToolBlock kMistralBlocks[] = {{marks::kMistral, ""}};
 constexpr ToolBlock kDeepseekBlocks[] = {{"<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"}};
-constexpr ToolBlock kKimiBlocks[] = {{"<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"}};
+constexpr ToolBlock kKimiBlocks[] = {
+    {"<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"}};
 
 std::span<const std::string_view> inner_marks(ToolFamily family) {
   static constexpr std::string_view kMistral[] = {marks::kMistralArgs, marks::kMistralId};
@@ -62,8 +63,8 @@ Status check_tool(const Json& tool, const std::string& label) {
   const bool named = name != nullptr && name->is_string() && !name->get<std::string>().empty() &&
                      name->get<std::string>().size() <= kNameBytesMax;
   const auto plain = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           c == '_' || c == '-' || c == '.';
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
+           c == '-' || c == '.';
   };
   if (!named || !std::ranges::all_of(name->get<std::string>(), plain))
     return fail(ErrorCode::kInvalidArgument,
@@ -115,8 +116,8 @@ std::string ToolSyntax::describe(const Json& tools) {
 }
 
 std::string ToolSyntax::written(std::string_view name, std::string_view arguments) {
-  return "<tool_call>\n{\"name\": " + dump_json(Json(name)) + ", \"arguments\": " +
-         std::string(arguments) + "}\n</tool_call>";
+  return "<tool_call>\n{\"name\": " + dump_json(Json(name)) +
+         ", \"arguments\": " + std::string(arguments) + "}\n</tool_call>";
 }
 
 std::string ToolSyntax::written_result(std::string_view name, std::string_view result) {
@@ -141,8 +142,7 @@ std::vector<uint32_t> ToolSyntax::shown_tokens(const tokenizer::Tokenizer& token
 }
 
 Status check_tools(const Json& tools, std::string_view label) {
-  if (!tools.is_array())
-    return fail(ErrorCode::kInvalidArgument, "{} should be a list", label);
+  if (!tools.is_array()) return fail(ErrorCode::kInvalidArgument, "{} should be a list", label);
   if (tools.size() > kToolsMax)
     return fail(ErrorCode::kInvalidArgument, "{} has {} entries; at most {} are taken", label,
                 tools.size(), kToolsMax);

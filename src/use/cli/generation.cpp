@@ -287,9 +287,10 @@ void add_constraint_options(CLI::App& command, ConstraintArguments& arguments) {
       ->excludes(schema);
 }
 
-Result<std::optional<tokenizer::Constraint>> make_constraint(
-    Context& context, const tokenizer::Tokenizer& tokenizer, const ConstraintArguments& arguments,
-    std::string_view prompt) {
+Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
+                                                             const tokenizer::Tokenizer& tokenizer,
+                                                             const ConstraintArguments& arguments,
+                                                             std::string_view prompt) {
   chat::AnswerForm form;
   if (!arguments.json_schema.empty()) {
     form = {chat::AnswerForm::Kind::kSchema, arguments.json_schema};
