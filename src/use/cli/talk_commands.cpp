@@ -251,8 +251,10 @@ Result<bool> Talk::on_save(const std::string& rest) {
   SLUICE_TRY(check_name(rest));
   SLUICE_TRY(kept_.save(rest, talking_->name));
   const std::string path = kept_.session_path();
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+  if (std::filesystem::create_directories(folder, ignored))  // what was said is its owner's alone
+    std::filesystem::permissions(folder, std::filesystem::perms::owner_all, ignored);
   // What was said is safe by now; these only save reading it again.
   if (const Status saved = talking_->session->save(path); !saved)
     context_.console->warn(fmt::format("{}; when it is loaded, the conversation will be read anew",
