@@ -43,6 +43,7 @@ class ServerGauges {
  private:
   struct Figures;
   Figures figures() const;
+  void add_figures(std::vector<std::string>& lines, size_t columns) const;
   // Of a counter: what was added per second since the sample before.
   std::optional<double> rate(std::string_view counter) const;
   std::optional<double> hit_rate() const;

@@ -172,39 +172,45 @@ Result<bool> Talk::on_clear(const std::string&) {
   return true;
 }
 
-Result<bool> Talk::on_compact(const std::string&) {
+// All but the last exchange and the wish for a summary, as far as the context has room for them.
+Result<std::vector<chat::Message>> Talk::to_summarize() {
   std::vector<chat::Message> older = kept_.all();
   const size_t system = kept_.system().empty() ? 0 : 1;
   if (older.size() < system + 2 * kExchange)
     return fail(ErrorCode::kInvalidArgument, "there is nothing yet to summarize");
-  const std::vector<chat::Message> last(older.end() - kExchange, older.end());
   older.resize(older.size() - kExchange);
-  const chat::Message request{.role = chat::Role::kUser, .content = kSummaryRequest};
-  older.push_back(request);
-  const size_t room = talking_->session->context();
-  std::string rendered;
-  SLUICE_ASSIGN(std::vector<uint32_t> tokens, tokens_of(older, &rendered));
+  older.push_back({.role = chat::Role::kUser, .content = kSummaryRequest});
   size_t dropped = 0;
-  while (tokens.size() + kSummaryTokensMax > room && older.size() > system + kExchange + 1) {
-    older.erase(older.begin() + static_cast<ptrdiff_t>(system),
-                older.begin() + static_cast<ptrdiff_t>(system + kExchange));
+  for (;;) {
+    std::string rendered;
+    SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(older, &rendered));
+    const bool fits = tokens.size() + kSummaryTokensMax <= talking_->session->context();
+    if (fits || older.size() <= system + kExchange + 1) break;
+    const auto first = older.begin() + static_cast<ptrdiff_t>(system);
+    older.erase(first, first + kExchange);
     dropped += kExchange;
-    SLUICE_ASSIGN(tokens, tokens_of(older, &rendered));
   }
   if (dropped > 0)
     context_.console->warn(
         fmt::format("the context has no room for the {} oldest messages, which are left out of "
                     "the summary",
                     dropped));
+  return older;
+}
+
+Result<bool> Talk::on_compact(const std::string&) {
+  SLUICE_ASSIGN(const std::vector<chat::Message> older, to_summarize());
   const size_t used = talking_->session->size();
   SLUICE_ASSIGN(Written written, write(older, *talking_->sampler, kSummaryTokensMax));
   if (written.generation.finish == chat::Finish::kCancelled || written.answer.empty())
     return fail(ErrorCode::kInvalidArgument, "there is no summary; nothing has changed");
   std::vector<chat::Message> messages = {
-      request, {.role = chat::Role::kAssistant, .content = std::move(written.answer)}};
-  messages.insert(messages.end(), last.begin(), last.end());
+      older.back(), {.role = chat::Role::kAssistant, .content = std::move(written.answer)}};
+  const std::vector<chat::Message> all = kept_.all();
+  messages.insert(messages.end(), all.end() - kExchange, all.end());
   SLUICE_ASSIGN(const std::string kept, kept_.replace(std::move(messages), talking_->name));
-  SLUICE_ASSIGN(tokens, tokens_of(kept_.all(), &rendered));
+  std::string rendered;
+  SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(kept_.all(), &rendered));
   last_ = std::move(written.generation);
   context_.print(
       fmt::format("context: {} tokens instead of {}{}\n", tokens.size(), used, kept_note(kept)));
