@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "chat/visible_text.h"
+#include "cli/interrupt.h"
 #include "cli/talk.h"
 #include "evaluate/throughput.h"
 
@@ -372,8 +373,10 @@ Result<bool> Talk::on_bench(const std::string&) {
   talking_->session->rewind(0);
   context_.console->count_in("tokens");
   context_.console->begin("bench", 0);
+  CancelToken cancel;
+  const InterruptScope scope(cancel, SecondInterrupt::kDoesNothing);
   const auto results =
-      evaluate::measure_throughput(talking_->engine(), options, *context_.console, context_.cancel);
+      evaluate::measure_throughput(talking_->engine(), options, *context_.console, &cancel);
   context_.console->end();
   context_.console->count_in("");
   if (!results) return std::unexpected(results.error());
