@@ -2,6 +2,7 @@
 // `sluice chat` do to it. How lines are read is chat_command's business.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>

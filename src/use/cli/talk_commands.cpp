@@ -4,6 +4,7 @@
 #include <ctime>
 #include <filesystem>
 
+#include "base/machine.h"
 #include "chat/visible_text.h"
 #include "cli/interrupt.h"
 #include "cli/talk.h"
@@ -139,6 +140,7 @@ Result<bool> Talk::on_model(const std::string& rest) {
   const std::string before = talking_->name;
   SLUICE_TRY(finish());
   talking_.reset();
+  return_freed_memory();
   auto opened = open_talking_model(context_, arguments_, rest);
   if (!opened) {
     context_.console->error(opened.error().message);
