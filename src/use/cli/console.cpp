@@ -6,6 +6,8 @@
 #include <cstdio>
 
 #include "base/units.h"
+#include "chat/visible_text.h"
+#include "cli/terminal.h"
 
 namespace sluice::cli {
 namespace {
@@ -140,7 +142,10 @@ void Console::draw() {
     print_line(status_text());
     return;
   }
-  std::fprintf(stderr, "\r\033[K%s", status_text().c_str());
+  // A line that the terminal breaks could not be drawn over.
+  const std::string text = status_text();
+  const std::string_view shown = chat::fitting(text, terminal_size().columns - 1);
+  std::fprintf(stderr, "\r\033[K%.*s", static_cast<int>(shown.size()), shown.data());
   std::fflush(stderr);
   bar_shown_ = true;
 }
