@@ -14,16 +14,17 @@ namespace {
 
 constexpr auto kRedrawInterval = std::chrono::milliseconds(100);
 constexpr auto kPlainInterval = std::chrono::seconds(10);
-constexpr int kBarCells = 24;
-
-std::string bar(double share) {
-  const long filled = std::lround(share * kBarCells);
-  std::string cells;
-  for (int i = 0; i < kBarCells; ++i) cells += i < filled ? "█" : "░";
-  return cells;
-}
+constexpr size_t kBarCells = 24;
 
 }  // namespace
+
+std::string bar_text(double share, size_t columns) {
+  const double clamped = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) : 0;
+  const auto full = static_cast<size_t>(std::lround(clamped * static_cast<double>(columns)));
+  std::string text;
+  for (size_t i = 0; i < columns; ++i) text += i < full ? "█" : "░";
+  return text;
+}
 
 size_t display_width(std::string_view utf8) {
   return static_cast<size_t>(
@@ -132,7 +133,7 @@ std::string Console::status_text() const {
   const std::string numbers = fmt::format(
       "{:3.0f} %  {} of {}  {}/s  {} left", share * 100, amount_text(static_cast<double>(done_)),
       amount_text(static_cast<double>(total_)), amount_text(rate), left);
-  return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar(share), numbers)
+  return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar_text(share, kBarCells), numbers)
                    : fmt::format("{}: {}", stage_, numbers);
 }
 

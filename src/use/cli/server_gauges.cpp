@@ -58,14 +58,6 @@ Result<std::vector<ServerSlot>> parse_slots(std::string_view text, const std::st
   return slots;
 }
 
-std::string bar_text(double share, size_t columns) {
-  const double clamped = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) : 0;
-  const size_t full = static_cast<size_t>(std::lround(clamped * static_cast<double>(columns)));
-  std::string text;
-  for (size_t i = 0; i < columns; ++i) text += i < full ? "█" : "░";
-  return text;
-}
-
 std::string sparkline(const std::deque<double>& values, size_t columns) {
   constexpr std::string_view kHeights[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   const size_t count = std::min(columns, values.size());

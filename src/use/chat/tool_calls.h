@@ -1,0 +1,123 @@
+// Tools as models call them. Every family writes its calls in a form of its own, which its chat
+// template shows; from the template follows a ToolSyntax, which finds the calls in the stream of
+// text and gives the grammar that makes a model call. Running tools is the caller's business.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "tokenizer/constraint.h"
+#include "tokenizer/tokenizer.h"
+
+namespace sluice::chat {
+
+// docs/constraints.md shows a call in each of them.
+enum class ToolFamily : uint8_t {
+  kHermes,  // <tool_call>{"name": …, "arguments": {…}}</tool_call>
+  kXml,     // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>
+  kGlm,     // <tool_call>name <arg_key>key</arg_key><arg_value>value</arg_value></tool_call>
+  kLlama,   // {"name": …, "parameters": {…}}, perhaps behind <|python_tag|>
+  kMistralList,   // [TOOL_CALLS][{"name": …, "arguments": {…}}]
+  kMistralName,   // [TOOL_CALLS]name[ARGS]{…}
+  kDeepseek,      // <｜tool▁call▁begin｜>function<｜tool▁sep｜>name, and JSON in a block of code
+  kDeepseekBare,  // <｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}, from V3.1 on
+  kKimi,          // <|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}
+  kHarmony,       // <|channel|>commentary to=functions.name <|message|>{…}<|call|>
+  kGeneric,       // <tool_call> as kHermes, by a system prompt of ours: the template knows no tools
+};
+std::string_view tool_family_name(ToolFamily family);  // "hermes", "xml" …
+
+// As OpenAI's tool_choice.
+struct ToolChoice {
+  enum class Mode : uint8_t { kAuto, kNone, kRequired, kNamed };
+  Mode mode = Mode::kAuto;
+  std::string name = {};  // kNamed
+  bool parallel = true;   // several calls in one answer
+};
+
+// A piece of an answer, as ToolCallParser tells it.
+struct AnswerPart {
+  enum class Kind : uint8_t {
+    kContent,    // text: more of what the user reads
+    kReasoning,  // text: more of the thinking
+    kCall,       // call `index` begins: id and name
+    kArguments,  // text: more of the arguments of call `index`
+    kCallEnd,    // call `index` is complete; text: all its arguments, a JSON object
+  };
+  Kind kind = Kind::kContent;
+  std::string text = {};
+  size_t index = 0;
+  std::string id = {}, name = {};
+};
+
+// Value; the form in which a model calls tools.
+class ToolSyntax {
+ public:
+  // template_text: the chat template's source; empty for a model without one.
+  static ToolSyntax of_template(std::string_view template_text);
+  explicit ToolSyntax(ToolFamily family) : family_(family) {}
+
+  ToolFamily family() const { return family_; }
+  // The template lists tools by itself. Otherwise describe() belongs into the system prompt, calls
+  // into the assistant's messages as written() has them, and results into the user's.
+  bool in_template() const { return family_ != ToolFamily::kGeneric; }
+  // tools: OpenAI's list.
+  static std::string describe(const Json& tools);
+  static std::string written(std::string_view name, std::string_view arguments);
+  static std::string written_result(std::string_view name, std::string_view result);
+
+  // Special tokens that are marks of this form, and must stay in the text: for a Decoder, and for
+  // GenerateOptions::shown.
+  std::vector<uint32_t> shown_tokens(const tokenizer::Tokenizer& tokenizer) const;
+
+  // Makes the answer one call (or several, if the choice says so) of these tools with arguments by
+  // their schemas, after the thinking that the prompt has opened or the model opens. choice:
+  // kRequired or kNamed. Errors: kInvalidArgument for tools that are none, or no tool of that name;
+  // the schema's.
+  Result<tokenizer::Constraint> constraint(const tokenizer::Tokenizer& tokenizer, const Json& tools,
+                                           const ToolChoice& choice, std::string_view prompt) const;
+  // The Lark grammar that constraint() uses.
+  Result<std::string> grammar(const tokenizer::Tokenizer& tokenizer, const Json& tools,
+                              const ToolChoice& choice, std::string_view prompt) const;
+
+ private:
+  ToolFamily family_;
+};
+
+// OpenAI's list of tools as foreign input: kInvalidArgument naming what is wrong with which.
+// label: of the list in errors, such as "tools".
+Status check_tools(const Json& tools, std::string_view label);
+// tool_choice as OpenAI has it: absent (null), "auto", "none", "required", or an object naming one.
+Result<ToolChoice> parse_tool_choice(const Json& choice, const Json& tools);
+
+// Finds thinking, content and calls in a stream of text. Nothing of a mark is ever content, and
+// what only looked like a call is content as it stands. One thread.
+class ToolCallParser {
+ public:
+  // prompt: what the model continues. tools: the list that the request gave; without any (null),
+  // calls are not looked for, and only thinking is told apart (and harmony's channels). The list
+  // also says which parameters of kXml and kGlm are strings.
+  ToolCallParser(const ToolSyntax& syntax, std::string_view prompt, const Json& tools);
+  ~ToolCallParser();
+  ToolCallParser(ToolCallParser&&) noexcept;
+
+  std::vector<AnswerPart> feed(std::string_view piece);
+  // The text has ended. A call that is not complete has no kCallEnd.
+  std::vector<AnswerPart> finish();
+
+  // Calls begun, and of them those that were complete.
+  size_t calls() const;
+  size_t complete_calls() const;
+
+ private:
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sluice::chat
