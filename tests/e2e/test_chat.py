@@ -206,6 +206,14 @@ class Chat(support.TestCase):
         self.say(chat, "four")
         self.assertIn("6 messages", self.say(chat, "/restore before-compact-1", "back on"))
 
+    def test_compact_what_the_context_has_no_room_for(self):
+        chat = self.open("--context", 900)
+        for i in range(5):
+            self.say(chat, f"{i} " + "words and more words " * 4)
+        self.until_kept(chat, 10)
+        self.assertIn("oldest messages, which are left out", self.say(chat, "/compact", "what was there"))
+        self.assertIn("4 messages", self.say(chat, "/stats", "messages"))
+
     def test_model(self):
         chat = self.open()
         self.say(chat, "hello")

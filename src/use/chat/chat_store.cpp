@@ -205,20 +205,22 @@ Result<std::vector<int64_t>> ChatStore::append(int64_t conversation, const std::
   return ids;
 }
 
-Result<int64_t> ChatStore::tip(int64_t conversation, const std::string& branch) {
+Result<ChatStore::BranchPlaces> ChatStore::places(int64_t conversation, const std::string& branch) {
   SLUICE_ASSIGN(const auto rows,
-                database_.query("SELECT tip FROM branch WHERE conversation = ? AND name = ?",
+                database_.query("SELECT start, tip FROM branch WHERE conversation = ? AND name = ?",
                                 {conversation, branch}));
   if (rows.empty()) return fail(ErrorCode::kNotFound, "there is no branch \"{}\"", branch);
-  return rows[0].integer(0);
+  return BranchPlaces{rows[0].integer(0), rows[0].integer(1)};
+}
+
+Result<int64_t> ChatStore::tip(int64_t conversation, const std::string& branch) {
+  SLUICE_ASSIGN(const BranchPlaces found, places(conversation, branch));
+  return found.tip;
 }
 
 Result<int64_t> ChatStore::branch_start(int64_t conversation, const std::string& name) {
-  SLUICE_ASSIGN(const auto rows,
-                database_.query("SELECT start FROM branch WHERE conversation = ? AND name = ?",
-                                {conversation, name}));
-  if (rows.empty()) return fail(ErrorCode::kNotFound, "there is no branch \"{}\"", name);
-  return rows[0].integer(0);
+  SLUICE_ASSIGN(const BranchPlaces found, places(conversation, name));
+  return found.start;
 }
 
 Result<std::vector<StoredMessage>> ChatStore::timeline(int64_t conversation, int64_t tip) {

@@ -82,6 +82,10 @@ class ChatStore {
   Status rate(int64_t message, int rating, const std::string& note);
 
  private:
+  struct BranchPlaces {
+    int64_t start = 0, tip = 0;
+  };
+  Result<BranchPlaces> places(int64_t conversation, const std::string& branch);
   explicit ChatStore(Database database) : database_(std::move(database)) {}
   Status prepare();
   Result<bool> leads_through(int64_t conversation, int64_t tip, int64_t message);

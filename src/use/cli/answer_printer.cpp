@@ -46,7 +46,7 @@ bool AnswerPrinter::show(std::string_view text) {
 void AnswerPrinter::finish() {
   take(splitter_.finish());
   if (markdown_) put(markdown_->finish());
-  std::fflush(stdout);
+  dim(false);
 }
 
 void AnswerPrinter::take(const std::vector<chat::TextPart>& parts) {

@@ -32,6 +32,7 @@ class AnswerPrinter {
 
   // Once the reader is gone (a closed pipe) it returns false.
   bool show(std::string_view text);
+  // No more is to come: shows what was held back.
   void finish();
   // What was no thinking, and what was, as the model wrote it.
   const std::string& answer() const { return answer_; }

@@ -6,22 +6,25 @@
 #include <cstdio>
 
 #include "base/units.h"
+#include "chat/visible_text.h"
+#include "cli/terminal.h"
 
 namespace sluice::cli {
 namespace {
 
 constexpr auto kRedrawInterval = std::chrono::milliseconds(100);
 constexpr auto kPlainInterval = std::chrono::seconds(10);
-constexpr int kBarCells = 24;
-
-std::string bar(double share) {
-  const long filled = std::lround(share * kBarCells);
-  std::string cells;
-  for (int i = 0; i < kBarCells; ++i) cells += i < filled ? "█" : "░";
-  return cells;
-}
+constexpr size_t kBarCells = 24;
 
 }  // namespace
+
+std::string bar_text(double share, size_t columns) {
+  const double clamped = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) : 0;
+  const auto full = static_cast<size_t>(std::lround(clamped * static_cast<double>(columns)));
+  std::string text;
+  for (size_t i = 0; i < columns; ++i) text += i < full ? "█" : "░";
+  return text;
+}
 
 size_t display_width(std::string_view utf8) {
   return static_cast<size_t>(
@@ -130,7 +133,7 @@ std::string Console::status_text() const {
   const std::string numbers = fmt::format(
       "{:3.0f} %  {} of {}  {}/s  {} left", share * 100, amount_text(static_cast<double>(done_)),
       amount_text(static_cast<double>(total_)), amount_text(rate), left);
-  return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar(share), numbers)
+  return terminal_ ? fmt::format("{:<10} {} {}", stage_, bar_text(share, kBarCells), numbers)
                    : fmt::format("{}: {}", stage_, numbers);
 }
 
@@ -140,7 +143,10 @@ void Console::draw() {
     print_line(status_text());
     return;
   }
-  std::fprintf(stderr, "\r\033[K%s", status_text().c_str());
+  // A line that the terminal breaks could not be drawn over.
+  const std::string text = status_text();
+  const std::string_view shown = chat::fitting(text, terminal_size().columns - 1);
+  std::fprintf(stderr, "\r\033[K%.*s", static_cast<int>(shown.size()), shown.data());
   std::fflush(stderr);
   bar_shown_ = true;
 }

@@ -69,6 +69,9 @@ std::string shell_word(std::string_view text);
 // At least one line.
 std::vector<std::string> wrapped(std::string_view text, size_t width);
 
+// A bar of so many columns, the share of which is full.
+std::string bar_text(double share, size_t columns);
+
 // Characters that a terminal shows, not bytes.
 size_t display_width(std::string_view utf8);
 

@@ -112,6 +112,10 @@ size_t Highlighter::take_quoted(std::string_view rest, std::string& out) {
   }
   size_t end = 1;
   while (end < rest.size() && rest[end] != rest[0]) end += rest[end] == '\\' ? 2 : 1;
+  if (end >= rest.size() && rest[0] != '\'') {
+    paint(out, kString, rest);
+    return rest.size();
+  }
   // An apostrophe, or Rust's lifetimes: no string at all.
   if (end >= rest.size()) {
     out += rest[0];

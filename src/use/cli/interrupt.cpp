@@ -18,7 +18,8 @@ InterruptScope::InterruptScope(CancelToken& token, SecondInterrupt second) {
   current.store(&token);
   struct sigaction action{};
   action.sa_handler = on_generation_interrupt;
-  if (second == SecondInterrupt::kEndsProgram) action.sa_flags = static_cast<int>(SA_RESETHAND);
+  action.sa_flags =
+      static_cast<int>(second == SecondInterrupt::kEndsProgram ? SA_RESETHAND : SA_RESTART);
   sigaction(SIGINT, &action, &before_);
 }
 

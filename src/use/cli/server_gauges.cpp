@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/units.h"
 #include "chat/visible_text.h"
@@ -55,14 +56,6 @@ Result<std::vector<ServerSlot>> parse_slots(std::string_view text, const std::st
     SLUICE_ASSIGN(slots.emplace_back(), parse_slot(entry, label));
   }
   return slots;
-}
-
-std::string bar_text(double share, size_t columns) {
-  const double clamped = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) : 0;
-  const size_t full = static_cast<size_t>(std::lround(clamped * static_cast<double>(columns)));
-  std::string text;
-  for (size_t i = 0; i < columns; ++i) text += i < full ? "█" : "░";
-  return text;
 }
 
 std::string sparkline(const std::deque<double>& values, size_t columns) {
@@ -141,73 +134,90 @@ void ServerGauges::add(ServerSample sample) {
   if (speeds_.size() > kSpeedsMax) speeds_.pop_front();
 }
 
+namespace {
+
+using Figure = std::optional<double>;
+
+template <class Text>
+std::string text_of(const Figure& figure, Text text) {
+  return figure ? text(*figure) : std::string("–");
+}
+
+std::string speed_of(double tokens_per_s) { return fmt::format("{:.1f} tokens/s", tokens_per_s); }
+std::string seconds_of(double seconds) { return fmt::format("{:.2f} s", seconds); }
+
+std::string memory_text(const Figure& resident, const Figure& limit) {
+  if (!limit || *limit <= 0) return bytes_of(*resident);
+  return fmt::format("{}  {} of {}", bar_text(*resident / *limit, kBarColumns), bytes_of(*resident),
+                     bytes_of(*limit));
+}
+
+void add_slots(std::vector<std::string>& lines, const std::vector<ServerSlot>& slots) {
+  Table table(
+      {Align::kRight, Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
+  table.add({"slot", "state", "prompt", "written", "context", "model"});
+  for (const ServerSlot& slot : slots)
+    table.add({fmt::format("{}", slot.id), shown(slot.state), fmt::format("{}", slot.prompt_tokens),
+               fmt::format("{}", slot.generated_tokens), fmt::format("{}", slot.context),
+               std::string(chat::fitting(shown(slot.model), kModelColumns))});
+  const std::string text = table.text("");
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+}
+
+}  // namespace
+
+void ServerGauges::add_figures(std::vector<std::string>& lines, size_t columns) const {
+  const Figures now = figures();
+  const Metrics& metrics = last_->metrics;
+  if (now.uptime) lines[0] += "  up " + duration_text(std::max(0.0, *now.uptime));
+  if (const std::string model = metrics.label("sluice_model_info", "model"); !model.empty())
+    add_line(lines, "model",
+             shown(model + "  " + metrics.label("sluice_model_info", "family") + "  " +
+                   metrics.label("sluice_model_info", "storage")));
+  constexpr size_t kSpeedColumns = 18;
+  const size_t room = columns - std::min(columns, kLabelColumns + kSpeedColumns);
+  add_line(lines, "decode",
+           fmt::format("{:<{}}{}", text_of(now.decode, speed_of), kSpeedColumns,
+                       sparkline(speeds_, room)));
+  add_line(lines, "prefill", text_of(now.prefill, speed_of));
+  if (now.resident)
+    add_line(lines, "memory",
+             fmt::format("{}  weights {}, keys and values {}", memory_text(now.resident, now.limit),
+                         text_of(now.weights, bytes_of), text_of(now.kv, bytes_of)));
+  if (now.hit_rate)
+    add_line(
+        lines, "experts",
+        fmt::format("{}  {:.1f} % in memory, {} asked for", bar_text(*now.hit_rate, kBarColumns),
+                    100 * *now.hit_rate, text_of(now.experts, count_of)));
+  add_line(lines, "disk",
+           fmt::format("{}/s  {} since the start", text_of(now.disk_rate, bytes_of),
+                       text_of(now.disk_bytes, bytes_of)));
+  add_line(lines, "requests",
+           fmt::format("{} running, {} waiting, {:.0f} done, {:.0f} of them refused or failed",
+                       text_of(now.running, count_of), text_of(now.queued, count_of), now.requests,
+                       now.failed));
+  add_line(lines, "tokens",
+           fmt::format("{} read, {} of them kept from before; {} written; {} in the context",
+                       text_of(now.prompt, count_of), text_of(now.reused, count_of),
+                       text_of(now.generated, count_of), text_of(now.context, count_of)));
+  if (now.first_p50)
+    add_line(lines, "waiting",
+             fmt::format("{} for the first token, {} in the slowest twentieth",
+                         text_of(now.first_p50, seconds_of), text_of(now.first_p95, seconds_of)));
+}
+
 std::vector<std::string> ServerGauges::lines(size_t columns, size_t rows,
                                              const std::string& problem) const {
   std::vector<std::string> lines = {fmt::format("sluice top  {}", address_)};
   if (!problem.empty()) lines.push_back(shown(problem));
   if (last_) {
-    const Figures now = figures();
-    const auto number = [](const std::optional<double>& value, auto text) {
-      return value ? text(*value) : std::string("–");
-    };
-    if (now.uptime) lines[0] += "  up " + duration_text(std::max(0.0, *now.uptime));
-    if (const std::string model = last_->metrics.label("sluice_model_info", "model");
-        !model.empty())
-      add_line(lines, "model",
-               shown(model + "  " + last_->metrics.label("sluice_model_info", "family") + "  " +
-                     last_->metrics.label("sluice_model_info", "storage")));
-    const std::string decode =
-        number(now.decode, [](double v) { return fmt::format("{:.1f} tokens/s", v); });
-    const size_t used = kLabelColumns + 18;
-    add_line(
-        lines, "decode",
-        fmt::format("{:<16}  {}", decode, sparkline(speeds_, columns > used ? columns - used : 0)));
-    add_line(lines, "prefill",
-             number(now.prefill, [](double v) { return fmt::format("{:.1f} tokens/s", v); }));
-    if (now.resident)
-      add_line(lines, "memory",
-               (now.limit && *now.limit > 0
-                    ? fmt::format("{}  {} of {}", bar_text(*now.resident / *now.limit, kBarColumns),
-                                  bytes_of(*now.resident), bytes_of(*now.limit))
-                    : bytes_of(*now.resident)) +
-                   fmt::format("  weights {}, keys and values {}", number(now.weights, bytes_of),
-                               number(now.kv, bytes_of)));
-    if (now.hit_rate)
-      add_line(
-          lines, "experts",
-          fmt::format("{}  {:.1f} % in memory, {} asked for", bar_text(*now.hit_rate, kBarColumns),
-                      100 * *now.hit_rate, number(now.experts, count_of)));
-    add_line(lines, "disk",
-             fmt::format("{}/s  {} since the start", number(now.disk_rate, bytes_of),
-                         number(now.disk_bytes, bytes_of)));
-    add_line(lines, "requests",
-             fmt::format("{} running, {} waiting, {:.0f} done, {:.0f} of them refused or failed",
-                         number(now.running, count_of), number(now.queued, count_of), now.requests,
-                         now.failed));
-    add_line(lines, "tokens",
-             fmt::format("{} read, {} of them kept from before; {} written; {} in the context",
-                         number(now.prompt, count_of), number(now.reused, count_of),
-                         number(now.generated, count_of), number(now.context, count_of)));
-    const auto time = [](double v) { return fmt::format("{:.2f} s", v); };
-    if (now.first_p50)
-      add_line(lines, "waiting",
-               fmt::format("{} for the first token, {} in the slowest twentieth",
-                           number(now.first_p50, time), number(now.first_p95, time)));
-    Table table(
-        {Align::kRight, Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
-    table.add({"slot", "state", "prompt", "written", "context", "model"});
-    for (const ServerSlot& slot : last_->slots)
-      table.add({count_of(static_cast<double>(slot.id)), shown(slot.state),
-                 fmt::format("{}", slot.prompt_tokens), fmt::format("{}", slot.generated_tokens),
-                 fmt::format("{}", slot.context),
-                 std::string(chat::fitting(shown(slot.model), kModelColumns))});
+    add_figures(lines, columns);
     lines.emplace_back();
-    const std::string text = table.text("");
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = std::min(text.find('\n', at), text.size());
-      lines.push_back(text.substr(at, end - at));
-      at = end + 1;
-    }
+    add_slots(lines, last_->slots);
   }
   if (lines.size() > rows) lines.resize(rows);
   for (std::string& line : lines) line = chat::fitting(line, columns);

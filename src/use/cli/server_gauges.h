@@ -43,6 +43,7 @@ class ServerGauges {
  private:
   struct Figures;
   Figures figures() const;
+  void add_figures(std::vector<std::string>& lines, size_t columns) const;
   // Of a counter: what was added per second since the sample before.
   std::optional<double> rate(std::string_view counter) const;
   std::optional<double> hit_rate() const;
@@ -52,8 +53,6 @@ class ServerGauges {
   std::deque<double> speeds_;  // tokens per second, the latest last
 };
 
-// A bar of so many columns, the share of which is full.
-std::string bar_text(double share, size_t columns);
 // The last values as small columns, the largest of them as high as a line.
 std::string sparkline(const std::deque<double>& values, size_t columns);
 

@@ -93,6 +93,11 @@ Result<Talk::Written> Talk::write(std::span<const chat::Message> messages,
 }
 
 Status Talk::keep_answer(size_t keep_count, std::vector<chat::Message> messages, Written written) {
+  if (written.generation.finish == chat::Finish::kCancelled && written.answer.empty() &&
+      written.thoughts.empty()) {
+    context_.console->info("nothing was written; the conversation is as it was");
+    return {};
+  }
   messages.push_back({.role = chat::Role::kAssistant,
                       .content = std::move(written.answer),
                       .reasoning = std::move(written.thoughts)});

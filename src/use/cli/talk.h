@@ -2,6 +2,7 @@
 // `sluice chat` do to it. How lines are read is chat_command's business.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,6 +49,7 @@ class Talk {
                                           std::string* text) const;
   Result<Written> write(std::span<const chat::Message> messages, runtime::Sampler& sampler,
                         size_t tokens_max);
+  Result<std::vector<chat::Message>> to_summarize();
   std::string figures(size_t prompt_tokens, size_t tokens, double seconds);
   Status keep_answer(size_t keep_count, std::vector<chat::Message> messages, Written written);
   void show_messages(size_t first) const;

@@ -4,7 +4,9 @@
 #include <ctime>
 #include <filesystem>
 
+#include "base/machine.h"
 #include "chat/visible_text.h"
+#include "cli/interrupt.h"
 #include "cli/talk.h"
 #include "evaluate/throughput.h"
 
@@ -138,6 +140,7 @@ Result<bool> Talk::on_model(const std::string& rest) {
   const std::string before = talking_->name;
   SLUICE_TRY(finish());
   talking_.reset();
+  return_freed_memory();
   auto opened = open_talking_model(context_, arguments_, rest);
   if (!opened) {
     context_.console->error(opened.error().message);
@@ -172,39 +175,45 @@ Result<bool> Talk::on_clear(const std::string&) {
   return true;
 }
 
-Result<bool> Talk::on_compact(const std::string&) {
+// All but the last exchange and the wish for a summary, as far as the context has room for them.
+Result<std::vector<chat::Message>> Talk::to_summarize() {
   std::vector<chat::Message> older = kept_.all();
   const size_t system = kept_.system().empty() ? 0 : 1;
   if (older.size() < system + 2 * kExchange)
     return fail(ErrorCode::kInvalidArgument, "there is nothing yet to summarize");
-  const std::vector<chat::Message> last(older.end() - kExchange, older.end());
   older.resize(older.size() - kExchange);
-  const chat::Message request{.role = chat::Role::kUser, .content = kSummaryRequest};
-  older.push_back(request);
-  const size_t room = talking_->session->context();
-  std::string rendered;
-  SLUICE_ASSIGN(std::vector<uint32_t> tokens, tokens_of(older, &rendered));
+  older.push_back({.role = chat::Role::kUser, .content = kSummaryRequest});
   size_t dropped = 0;
-  while (tokens.size() + kSummaryTokensMax > room && older.size() > system + kExchange + 1) {
-    older.erase(older.begin() + static_cast<ptrdiff_t>(system),
-                older.begin() + static_cast<ptrdiff_t>(system + kExchange));
+  for (;;) {
+    std::string rendered;
+    SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(older, &rendered));
+    const bool fits = tokens.size() + kSummaryTokensMax <= talking_->session->context();
+    if (fits || older.size() <= system + kExchange + 1) break;
+    const auto first = older.begin() + static_cast<ptrdiff_t>(system);
+    older.erase(first, first + kExchange);
     dropped += kExchange;
-    SLUICE_ASSIGN(tokens, tokens_of(older, &rendered));
   }
   if (dropped > 0)
     context_.console->warn(
         fmt::format("the context has no room for the {} oldest messages, which are left out of "
                     "the summary",
                     dropped));
+  return older;
+}
+
+Result<bool> Talk::on_compact(const std::string&) {
+  SLUICE_ASSIGN(const std::vector<chat::Message> older, to_summarize());
   const size_t used = talking_->session->size();
   SLUICE_ASSIGN(Written written, write(older, *talking_->sampler, kSummaryTokensMax));
   if (written.generation.finish == chat::Finish::kCancelled || written.answer.empty())
     return fail(ErrorCode::kInvalidArgument, "there is no summary; nothing has changed");
   std::vector<chat::Message> messages = {
-      request, {.role = chat::Role::kAssistant, .content = std::move(written.answer)}};
-  messages.insert(messages.end(), last.begin(), last.end());
+      older.back(), {.role = chat::Role::kAssistant, .content = std::move(written.answer)}};
+  const std::vector<chat::Message> all = kept_.all();
+  messages.insert(messages.end(), all.end() - kExchange, all.end());
   SLUICE_ASSIGN(const std::string kept, kept_.replace(std::move(messages), talking_->name));
-  SLUICE_ASSIGN(tokens, tokens_of(kept_.all(), &rendered));
+  std::string rendered;
+  SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(kept_.all(), &rendered));
   last_ = std::move(written.generation);
   context_.print(
       fmt::format("context: {} tokens instead of {}{}\n", tokens.size(), used, kept_note(kept)));
@@ -251,8 +260,10 @@ Result<bool> Talk::on_save(const std::string& rest) {
   SLUICE_TRY(check_name(rest));
   SLUICE_TRY(kept_.save(rest, talking_->name));
   const std::string path = kept_.session_path();
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code ignored;
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
+  if (std::filesystem::create_directories(folder, ignored))  // what was said is its owner's alone
+    std::filesystem::permissions(folder, std::filesystem::perms::owner_all, ignored);
   // What was said is safe by now; these only save reading it again.
   if (const Status saved = talking_->session->save(path); !saved)
     context_.console->warn(fmt::format("{}; when it is loaded, the conversation will be read anew",
@@ -364,8 +375,10 @@ Result<bool> Talk::on_bench(const std::string&) {
   talking_->session->rewind(0);
   context_.console->count_in("tokens");
   context_.console->begin("bench", 0);
+  CancelToken cancel;
+  const InterruptScope scope(cancel, SecondInterrupt::kDoesNothing);
   const auto results =
-      evaluate::measure_throughput(talking_->engine(), options, *context_.console, context_.cancel);
+      evaluate::measure_throughput(talking_->engine(), options, *context_.console, &cancel);
   context_.console->end();
   context_.console->count_in("");
   if (!results) return std::unexpected(results.error());

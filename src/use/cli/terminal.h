@@ -9,7 +9,7 @@ struct TerminalSize {
   size_t columns = 80, rows = 24;
   bool operator==(const TerminalSize&) const = default;
 };
-// Of standard output, now; the above where it is none or does not say.
+// Of standard output or error, now; the above where neither is one or says so.
 TerminalSize terminal_size();
 
 // Whether standard output shows colours and bold letters: a terminal, but for TERM=dumb, and unless
