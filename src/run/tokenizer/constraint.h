@@ -23,12 +23,13 @@ namespace sluice::tokenizer {
 // trie of its tokens (0.1 s for 50,000, 0.5 s for 150,000), which all later ones share.
 class Constraint {
  public:
-  // What describes the text cannot be used: kInvalidArgument if it is malformed or nothing satisfies
-  // it, kUnsupported if it asks for what cannot be enforced (a keyword of JSON Schema, a size),
-  // always with the reason.
+  // What describes the text cannot be used: kInvalidArgument if it is malformed or nothing
+  // satisfies it, kUnsupported if it asks for what cannot be enforced (a keyword of JSON Schema, a
+  // size), always with the reason.
 
-  // schema: a JSON Schema as text, draft 2020-12 and before; docs/constraints.md lists the keywords.
-  // Between the parts of the JSON there is a space, or a line break and indentation, at most.
+  // schema: a JSON Schema as text, draft 2020-12 and before; docs/constraints.md lists the
+  // keywords. Between the parts of the JSON there is a space, or a line break and indentation, at
+  // most.
   static Result<Constraint> json_schema(const Tokenizer& tokenizer, std::string_view schema);
   // Any JSON object.
   static Result<Constraint> json_object(const Tokenizer& tokenizer);

@@ -70,10 +70,10 @@ struct AgentPolicy {
 };
 
 struct AgentOptions {
-  size_t steps_max = 16;              // answers of the model
-  size_t calls_max = 32;              // of tools, all steps together
-  size_t output_bytes_max = 16'384;   // of one tool's output that the model reads
-  bool native_tools = true;           // the template knows tools; else one word is chosen first
+  size_t steps_max = 16;             // answers of the model
+  size_t calls_max = 32;             // of tools, all steps together
+  size_t output_bytes_max = 16'384;  // of one tool's output that the model reads
+  bool native_tools = true;          // the template knows tools; else one word is chosen first
   AgentPolicy policy;
   const CancelToken* cancel = nullptr;
 };

@@ -19,13 +19,13 @@ namespace sluice::chat {
 
 // docs/constraints.md shows a call in each of them.
 enum class ToolFamily : uint8_t {
-  kHermes,       // <tool_call>{"name": …, "arguments": {…}}</tool_call>
-  kXml,          // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>
-  kGlm,          // <tool_call>name <arg_key>key</arg_key><arg_value>value</arg_value></tool_call>
-  kLlama,        // {"name": …, "parameters": {…}}, perhaps behind <|python_tag|>
-  kMistralList,  // [TOOL_CALLS][{"name": …, "arguments": {…}}]
-  kMistralName,  // [TOOL_CALLS]name[ARGS]{…}
-  kDeepseek,     // <｜tool▁call▁begin｜>function<｜tool▁sep｜>name, and JSON in a block of code
+  kHermes,  // <tool_call>{"name": …, "arguments": {…}}</tool_call>
+  kXml,     // <tool_call><function=name><parameter=key>value</parameter></function></tool_call>
+  kGlm,     // <tool_call>name <arg_key>key</arg_key><arg_value>value</arg_value></tool_call>
+  kLlama,   // {"name": …, "parameters": {…}}, perhaps behind <|python_tag|>
+  kMistralList,   // [TOOL_CALLS][{"name": …, "arguments": {…}}]
+  kMistralName,   // [TOOL_CALLS]name[ARGS]{…}
+  kDeepseek,      // <｜tool▁call▁begin｜>function<｜tool▁sep｜>name, and JSON in a block of code
   kDeepseekBare,  // <｜tool▁call▁begin｜>name<｜tool▁sep｜>{…}, from V3.1 on
   kKimi,          // <|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}
   kHarmony,       // <|channel|>commentary to=functions.name <|message|>{…}<|call|>

@@ -1,5 +1,6 @@
 // What an agent can do beside talking. A tool checks the arguments that a model wrote, says exactly
-// what it is about to do, and does it once somebody has agreed. Who agrees is the caller's business.
+// what it is about to do, and does it once somebody has agreed. Who agrees is the caller's
+// business.
 #pragma once
 
 #include <functional>
