@@ -68,6 +68,7 @@ FACADES = [
     (r"simdjson\.h", {"base", "io"}),
     (r"openssl/.*", {"base"}),
     (r"curl/.*", {"io"}),
+    (r"libxml/.*", {"chat"}),
     (r"liburing\.h", {"io"}),
 ]
 
