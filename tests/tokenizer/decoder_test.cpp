@@ -177,5 +177,15 @@ TEST(DecoderTest, EndlessBrokenBytes) {
   }
 }
 
+TEST(DecoderTest, ShowsTheSpecialTokensThatAreAskedFor) {
+  const auto tokenizer = testing::open(testing::byte_level()).value();
+  const std::vector<uint32_t> shown = {262};
+  Decoder decoder(tokenizer, true, shown);
+  std::string text;
+  for (const uint32_t id : {261u, 258u, 262u, 0xc3u, 262u, 259u, 261u})
+    text += decoder.push(id).value();
+  EXPECT_EQ(text + decoder.flush().value(), "hell<|end|>\xef\xbf\xbd<|end|> w");
+}
+
 }  // namespace
 }  // namespace sluice::tokenizer

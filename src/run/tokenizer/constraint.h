@@ -18,6 +18,10 @@ struct SluiceMatcher;
 
 namespace sluice::tokenizer {
 
+// Between the parts of JSON that a schema describes: a space, or a line break and what indents the
+// next line. Without a bound, a model that is unsure writes spaces until it is cut off.
+inline constexpr std::string_view kJsonWhitespace = R"(\x20|\r?\n[\x20\t]{0,32})";
+
 // Special tokens are forbidden but where a grammar names them (or they end the text). One thread;
 // move-only. Independent of the Tokenizer's life. The first constraint of a tokenizer builds the
 // trie of its tokens (0.1 s for 50,000, 0.5 s for 150,000), which all later ones share.
@@ -28,8 +32,12 @@ class Constraint {
   // size), always with the reason.
 
   // schema: a JSON Schema as text, draft 2020-12 and before; docs/constraints.md lists the
+<<<<<<< HEAD
   // keywords. Between the parts of the JSON there is a space, or a line break and indentation, at
   // most.
+=======
+  // keywords.
+>>>>>>> 700855e5f8d905ab41717a23f28a5eea98bb6948
   static Result<Constraint> json_schema(const Tokenizer& tokenizer, std::string_view schema);
   // Any JSON object.
   static Result<Constraint> json_object(const Tokenizer& tokenizer);

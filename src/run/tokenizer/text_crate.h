@@ -1,7 +1,7 @@
 // The C interface of the Rust crate in crate/, for the facade in this folder alone. Functions that
 // return int give 0, or one of kTextCorrupt and the like with the reason in the buffer. Buffers are
 // the crate's memory: every filled one goes back through sluice_text_free. Handles are
-// thread-safe but for decoders (one thread). Nothing unwinds out of it.
+// thread-safe but for decoders and matchers (one thread). Nothing unwinds out of it.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@ extern "C" {
 struct SluiceTokenizer;
 struct SluiceDecoder;
 struct SluiceTemplate;
+struct SluiceMatcher;
 
 // Read during the call only; data may be null where size is 0.
 struct SluiceBytes {
@@ -57,6 +58,25 @@ SluiceDecoder* sluice_decoder_new(const SluiceTokenizer* tokenizer, bool skip_sp
 void sluice_decoder_free(SluiceDecoder* decoder);
 int32_t sluice_decoder_push(SluiceDecoder* decoder, uint32_t id, SluiceBuffer* out);
 int32_t sluice_decoder_flush(SluiceDecoder* decoder, SluiceBuffer* out);
+
+enum SluiceMatcherKind : uint32_t {
+  kMatcherSchema = 0,
+  kMatcherRegex = 1,
+  kMatcherLark = 2,
+};
+// Keeps what it needs of the tokenizer alive.
+int32_t sluice_matcher_open(const SluiceTokenizer* tokenizer, uint32_t kind, SluiceBytes text,
+                            SluiceMatcher** matcher, SluiceBuffer* error);
+void sluice_matcher_free(SluiceMatcher* matcher);
+int32_t sluice_matcher_clone(const SluiceMatcher* matcher, SluiceMatcher** copy,
+                             SluiceBuffer* error);
+size_t sluice_matcher_words(const SluiceMatcher* matcher);
+int32_t sluice_matcher_mask(SluiceMatcher* matcher, uint32_t* mask, bool* may_end,
+                            SluiceBuffer* error);
+int32_t sluice_matcher_take(SluiceMatcher* matcher, uint32_t token, SluiceBuffer* error);
+int32_t sluice_matcher_count(SluiceMatcher* matcher, const uint32_t* tokens, size_t count,
+                             size_t* allowed, SluiceBuffer* error);
+int32_t sluice_matcher_may_end(SluiceMatcher* matcher, bool* may_end, SluiceBuffer* error);
 
 int32_t sluice_template_open(SluiceBytes source, SluiceTemplate** result, SluiceBuffer* error);
 void sluice_template_free(SluiceTemplate* chat_template);

@@ -141,10 +141,17 @@ bool Tokenizer::is_special(uint32_t id) const {
 
 void Decoder::Free::operator()(SluiceDecoder* decoder) const { sluice_decoder_free(decoder); }
 
-Decoder::Decoder(const Tokenizer& tokenizer, bool skip_special)
-    : handle_(sluice_decoder_new(tokenizer.handle_.get(), skip_special)) {}
+Decoder::Decoder(const Tokenizer& tokenizer, bool skip_special, std::span<const uint32_t> shown)
+    : handle_(sluice_decoder_new(tokenizer.handle_.get(), skip_special)) {
+  for (const uint32_t id : shown)
+    if (auto text = tokenizer.token(id)) shown_[id] = std::move(*text);
+}
 
 Result<std::string> Decoder::push(uint32_t id) {
+  if (const auto shown = shown_.find(id); shown != shown_.end()) {
+    SLUICE_ASSIGN(const std::string before, flush());
+    return before + shown->second;
+  }
   CrateText text;
   return text.result(sluice_decoder_push(handle_.get(), id, text.out()));
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,6 +60,7 @@ class Tokenizer {
   bool is_special(uint32_t id) const;
 
  private:
+  friend class Constraint;
   friend class Decoder;
   struct Free {
     void operator()(const SluiceTokenizer* tokenizer) const;
@@ -82,8 +84,9 @@ class Tokenizer {
 // One thread. Independent of the Tokenizer's life. kUnsupported when the tokenizer cannot decode.
 class Decoder {
  public:
-  // skip_special: special tokens have no text.
-  Decoder(const Tokenizer& tokenizer, bool skip_special);
+  // skip_special: special tokens have no text, but for the shown ones, which are as the vocabulary
+  // spells them: marks that a caller looks for in the text.
+  Decoder(const Tokenizer& tokenizer, bool skip_special, std::span<const uint32_t> shown = {});
 
   Result<std::string> push(uint32_t id);
   // Ends the text; the next id begins another one.
@@ -94,6 +97,7 @@ class Decoder {
     void operator()(SluiceDecoder* decoder) const;
   };
   std::unique_ptr<SluiceDecoder, Free> handle_;
+  std::map<uint32_t, std::string> shown_;
 };
 
 }  // namespace sluice::tokenizer

@@ -1,6 +1,7 @@
 #include "chat/generate.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/clock.h"
 #include "chat/stop_strings.h"
@@ -20,7 +21,7 @@ class Generator {
         options_(options),
         on_text_(on_text),
         cancel_(cancel),
-        decoder_(model.tokenizer, true),
+        decoder_(model.tokenizer, true, options.shown),
         stops_(options.stops) {}
 
   Result<Generation> run(std::span<const uint32_t> prompt) {
@@ -29,12 +30,17 @@ class Generator {
     while (!finished_) SLUICE_TRY(advance());
     result_.decode_s = watch.seconds();
     SLUICE_TRY(flush());
+    if (options_.constraint != nullptr) {
+      SLUICE_ASSIGN(result_.complete, options_.constraint->may_end());
+    }
     return std::move(result_);
   }
 
  private:
   Status prefill(std::span<const uint32_t> prompt);
   Status advance();
+  Status choose_and_take(std::span<float> row, uint32_t* token);
+  Status constrain(std::span<float> row);
   Status take(uint32_t token);
   Status show(std::string_view piece);
   Status flush();
@@ -73,16 +79,35 @@ Status Generator::prefill(std::span<const uint32_t> prompt) {
   }
   if (!logits) return std::unexpected(logits.error());
   rows_.assign(logits->begin(), logits->end());
-  SLUICE_ASSIGN(const uint32_t token, choose_(rows_, tokens_));
-  return take(token);
+  uint32_t token = 0;
+  return choose_and_take(rows_, &token);
+}
+
+Status Generator::choose_and_take(std::span<float> row, uint32_t* token) {
+  if (options_.constraint != nullptr) SLUICE_TRY(constrain(row));
+  if (finished_) return {};
+  SLUICE_ASSIGN(*token, choose_(row, tokens_));
+  return take(*token);
+}
+
+Status Generator::constrain(std::span<float> row) {
+  const Stopwatch watch;
+  SLUICE_ASSIGN(const auto mask, options_.constraint->mask(model_.ends));
+  forbid(row, mask);
+  result_.mask_s += watch.seconds();
+  // A model without tokens that end a text ends it where nothing may follow.
+  if (std::ranges::all_of(mask, [](uint32_t word) { return word == 0; })) finish(Finish::kEnd);
+  return {};
 }
 
 // The token was chosen: part of the text, or its end.
 Status Generator::take(uint32_t token) {
-  if (!options_.ignore_end && model_.ends_text(token)) {
+  const bool may_end = !options_.ignore_end || options_.constraint != nullptr;
+  if (may_end && model_.ends_text(token)) {
     finish(Finish::kEnd);
     return {};
   }
+  if (options_.constraint != nullptr) SLUICE_TRY(options_.constraint->take(token));
   tokens_.push_back(token);
   ++result_.tokens;
   SLUICE_ASSIGN(const std::string piece, decoder_.push(token));
@@ -129,6 +154,10 @@ Result<std::vector<uint32_t>> Generator::guess() {
   auto draft = options_.draft->guess(tokens_, room);
   result_.draft_s += watch.seconds();
   SLUICE_DCHECK(!draft || draft->size() <= room);
+  if (draft && options_.constraint != nullptr) {
+    SLUICE_ASSIGN(const size_t allowed, options_.constraint->count_allowed(*draft));
+    draft->resize(allowed);
+  }
   return draft;
 }
 
@@ -159,10 +188,9 @@ Status Generator::advance() {
   ++result_.steps;
   size_t right = 0;
   for (;; ++right) {
-    SLUICE_ASSIGN(const uint32_t token,
-                  choose_(std::span(rows_).subspan(right * vocabulary, vocabulary), tokens_));
+    uint32_t token = 0;
+    SLUICE_TRY(choose_and_take(std::span(rows_).subspan(right * vocabulary, vocabulary), &token));
     const bool guessed = right < draft.size() && token == draft[right];
-    SLUICE_TRY(take(token));
     if (!guessed || finished_) break;
     ++result_.accepted;
   }
@@ -175,6 +203,17 @@ Status Generator::advance() {
 std::string_view finish_name(Finish finish) {
   constexpr std::string_view kNames[] = {"end", "stop", "length", "context", "cancelled"};
   return kNames[static_cast<size_t>(finish)];
+}
+
+void forbid(std::span<float> logits, std::span<const uint32_t> mask) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (size_t word = 0; word * 32 < logits.size(); ++word) {
+    const uint32_t allowed = word < mask.size() ? mask[word] : 0;
+    if (allowed == UINT32_MAX) continue;
+    const auto part = logits.subspan(word * 32, std::min<size_t>(32, logits.size() - word * 32));
+    for (size_t bit = 0; bit < part.size(); ++bit)
+      if ((allowed >> bit & 1) == 0) part[bit] = kNever;
+  }
 }
 
 Status check_prompt(std::span<const uint32_t> prompt, size_t context) {

@@ -1,5 +1,5 @@
-// From a prompt to text, token by token: prefill, choosing, stop strings, incremental decoding,
-// speculation. Which token is chosen is the caller's business.
+// From a prompt to text, token by token: prefill, choosing under a constraint, stop strings,
+// incremental decoding, speculation. Which token is chosen is the caller's business.
 #pragma once
 
 #include <functional>
@@ -13,6 +13,7 @@
 #include "chat/chat_model.h"
 #include "chat/choose.h"
 #include "chat/draft.h"
+#include "tokenizer/constraint.h"
 
 namespace sluice::chat {
 
@@ -26,6 +27,10 @@ struct GenerateOptions {
   bool context_shift = false;  // drops the oldest half when the context is full
   size_t keep = 0;             // tokens from the start that shifting keeps
   Draft* draft = nullptr;      // guesses ahead; null: nothing does
+  // What the text has to be, at its beginning; what is generated is taken. Null: anything. With
+  // one, the text ends where it may, ignore_end or not, and guesses that it forbids are dropped.
+  tokenizer::Constraint* constraint = nullptr;
+  std::vector<uint32_t> shown = {};  // special tokens that have text all the same
 };
 
 enum class Finish : uint8_t { kEnd, kStop, kLength, kContext, kCancelled };
@@ -40,8 +45,13 @@ struct Generation {
   size_t steps = 0;          // behind the prompt's: one for each token without a draft
   size_t drafted = 0, accepted = 0;
   double prefill_s = 0, decode_s = 0;
-  double draft_s = 0;  // of decode_s
+  double draft_s = 0;    // of decode_s
+  double mask_s = 0;     // of decode_s, and of the first token's: the constraint's
+  bool complete = true;  // false: cut off before it was all that the constraint wants
 };
+
+// Logits of what the mask (tokenizer::Constraint::mask) forbids become −∞.
+void forbid(std::span<float> logits, std::span<const uint32_t> mask);
 
 // Whether there is a prompt, and room for an answer behind it: else kInvalidArgument.
 Status check_prompt(std::span<const uint32_t> prompt, size_t context);

@@ -28,15 +28,18 @@ size_t undecided(std::string_view text, std::string_view close) {
 
 }  // namespace
 
-ReasoningSplitter::ReasoningSplitter(std::string_view prompt) {
+std::string_view open_thinking(std::string_view prompt) {
   const size_t last = prompt.find_last_not_of(kBlank);
   prompt = prompt.substr(0, last == std::string_view::npos ? 0 : last + 1);
-  for (const Marks& marks : kMarks) {
-    if (!prompt.ends_with(marks.open)) continue;
-    thinking_ = trim_start_ = true;
-    may_begin_ = false;
-    close_ = marks.close;
-  }
+  for (const Marks& marks : kMarks)
+    if (prompt.ends_with(marks.open)) return marks.close;
+  return {};
+}
+
+ReasoningSplitter::ReasoningSplitter(std::string_view prompt) : close_(open_thinking(prompt)) {
+  if (close_.empty()) return;
+  thinking_ = trim_start_ = true;
+  may_begin_ = false;
 }
 
 // Opens or closes a block where held_ has its mark; true when it did and more may follow.

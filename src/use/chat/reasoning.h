@@ -13,6 +13,9 @@ struct TextPart {
   std::string text;
 };
 
+// The mark that ends the thinking which a prompt has opened at its end; empty: none is open.
+std::string_view open_thinking(std::string_view prompt);
+
 // One thread.
 class ReasoningSplitter {
  public:

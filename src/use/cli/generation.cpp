@@ -12,6 +12,7 @@
 
 #include "base/machine.h"
 #include "base/units.h"
+#include "chat/answer_form.h"
 #include "cli/model.h"
 #include "cli/user_folder.h"
 #include "runtime/expert_profile.h"
@@ -273,6 +274,42 @@ void add_generation_options(CLI::App& command, GenerationArguments& arguments) {
   add_draft_options(command, arguments.draft);
 }
 
+void add_constraint_options(CLI::App& command, ConstraintArguments& arguments) {
+  CLI::Option* schema =
+      command
+          .add_option("-j,--json-schema", arguments.json_schema,
+                      "the answer is JSON by this schema, a text or a file; {}: any JSON object")
+          ->type_name("JSON|FILE");
+  command
+      .add_option("--grammar", arguments.grammar,
+                  "the answer is what this Lark grammar describes, a text or a file")
+      ->type_name("LARK|FILE")
+      ->excludes(schema);
+}
+
+Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
+                                                             const tokenizer::Tokenizer& tokenizer,
+                                                             const ConstraintArguments& arguments,
+                                                             std::string_view prompt) {
+  chat::AnswerForm form;
+  if (!arguments.json_schema.empty()) {
+    form = {chat::AnswerForm::Kind::kSchema, arguments.json_schema};
+    if (form.text.find('{') == std::string::npos) {
+      SLUICE_ASSIGN(form.text, read_text_file(context, arguments.json_schema));
+    }
+    // As llama.cpp has it.
+    if (form.text == "{}") form.kind = chat::AnswerForm::Kind::kObject;
+  } else if (!arguments.grammar.empty()) {
+    form = {chat::AnswerForm::Kind::kLark, arguments.grammar};
+    if (form.text.find("start:") == std::string::npos) {
+      SLUICE_ASSIGN(form.text, read_text_file(context, arguments.grammar));
+    }
+  } else {
+    return std::nullopt;
+  }
+  return chat::constrain_answer(tokenizer, form, prompt);
+}
+
 EngineUse generation_use(const GenerationArguments& arguments) {
   return {.logits_rows = 1 + draft_tokens(arguments.draft),
           .real_text = true,
@@ -393,6 +430,8 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"draft_s", generation.draft_s},
           {"prefill_s", generation.prefill_s},
           {"decode_s", generation.decode_s},
+          {"mask_s", generation.mask_s},
+          {"complete", generation.complete},
           {"peak_resident_bytes", peak_resident_bytes()},
           {"disk_bytes_read", statistics.bytes_read},
           {"experts_requested", statistics.experts_requested},

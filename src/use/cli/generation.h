@@ -74,6 +74,17 @@ struct GenerationArguments {
   bool ignore_end = false, context_shift = false, raw = false;
   DraftArguments draft;
 };
+
+// What a single answer has to be. At most one is given.
+struct ConstraintArguments {
+  std::string json_schema, grammar;
+};
+void add_constraint_options(CLI::App& command, ConstraintArguments& arguments);
+// None where nothing is asked for. prompt: what the model continues.
+Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
+                                                             const tokenizer::Tokenizer& tokenizer,
+                                                             const ConstraintArguments& arguments,
+                                                             std::string_view prompt);
 void add_generation_options(CLI::App& command, GenerationArguments& arguments);
 
 // Generating text: the program and scratch stay within 64 MB together.

@@ -19,6 +19,7 @@ struct Options {
   std::string model, prompt, prompt_file;
   EngineArguments engine;
   GenerationArguments generation;
+  ConstraintArguments constraint;
   bool has_prompt = false;
 };
 
@@ -75,6 +76,8 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const std::vector<uint32_t> tokens,
                 prompt_tokens(context, model, options, &prompt));
   SLUICE_TRY(chat::check_prompt(tokens, running.engine->info().context));
+  SLUICE_ASSIGN(auto constraint,
+                make_constraint(context, model.tokenizer, options.constraint, prompt));
   SLUICE_TRY(load_weights(context, running));
   SLUICE_TRY(load_draft(context, draft, drafting));
   runtime::Session session = running.engine->new_session();
@@ -82,11 +85,12 @@ Result<int> run(Context& context, const Options& options) {
   CancelToken cancel;
   const InterruptScope scope(cancel);
   const bool quiet_output = context.options.json;
+  chat::GenerateOptions how = generate_options(options.generation, drafting.draft.get());
+  if (constraint) how.constraint = &*constraint;
   SLUICE_ASSIGN(
       const chat::Generation generation,
       chat::generate(
-          model, session, tokens, choose_with(sampler),
-          generate_options(options.generation, drafting.draft.get()),
+          model, session, tokens, choose_with(sampler), how,
           [&](std::string_view text) { return quiet_output || printer.show(text); }, &cancel));
   if (quiet_output) {
     context.print_json(generation_json(generation, *running.engine));
@@ -95,6 +99,10 @@ Result<int> run(Context& context, const Options& options) {
     if (!printer.ends_line()) context.print("\n");
     context.console->info("\n" + generation_text(generation, *running.engine));
   }
+  if (!generation.complete)
+    context.console->warn(
+        fmt::format("the answer was cut off ({}) before it was complete; raise --max-tokens",
+                    chat::finish_name(generation.finish)));
   SLUICE_TRY(finish_running(context, running));
   return generation.finish == chat::Finish::kCancelled ? kExitInterrupted : kExitSuccess;
 }
@@ -117,9 +125,11 @@ void add_run(CLI::App& app, Action& action) {
   command->add_flag("--raw", options->generation.raw,
                     "continue the prompt as it is, without the chat template");
   add_generation_options(*command, options->generation);
+  add_constraint_options(*command, options->constraint);
   add_engine_options(*command, options->engine);
   command->footer(
       "Examples:\n"
+      "  sluice run Qwen3-8B-6GB -p \"Name a city.\" -j '{\"type\": \"object\"}'\n"
       "  sluice run Qwen3-8B-6GB -p \"Why is the sky blue?\"\n"
       "  sluice run model.gguf --raw -p \"Once upon a time\" -n 100 --temp 0.8 --seed 1\n"
       "  cat notes.txt | sluice run Qwen3-8B-6GB -s \"Summarize.\"");

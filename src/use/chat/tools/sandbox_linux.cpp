@@ -15,6 +15,9 @@ constexpr const char* kLimiter = "/usr/bin/prlimit";  // of util-linux
 // What programs need of /etc; the rest may hold secrets.
 constexpr std::array kConfiguration = {"/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf",
                                        "/etc/ld.so.conf.d", "/etc/localtime"};
+// What root may write there even without capabilities, and in whatever namespace: the kernel's.
+constexpr std::array kKernel = {"/proc/sys",  "/proc/sysrq-trigger", "/proc/fs",  "/proc/acpi",
+                                "/proc/scsi", "/proc/mtrr",          "/proc/irq", "/proc/bus"};
 constexpr std::array kPrograms = {"/bin", "/sbin", "/lib", "/lib32", "/lib64"};
 
 void append(std::vector<std::string>& argv, std::initializer_list<std::string> words) {
@@ -42,9 +45,10 @@ Result<std::vector<std::string>> sandboxed(const std::string& folder,
     if (S_ISDIR(about.st_mode)) append(words, {"--ro-bind", path, path});
   }
   for (const char* path : kConfiguration) append(words, {"--ro-bind-try", path, path});
-  append(words, {"--proc", "/proc", "--dev", "/dev", "--size", std::to_string(limits.file_bytes),
-                 "--tmpfs", "/tmp", "--bind", folder, folder, "--remount-ro", "/", "--chdir",
-                 folder, "--"});
+  append(words, {"--proc", "/proc", "--dev", "/dev"});
+  for (const char* path : kKernel) append(words, {"--ro-bind-try", path, path});
+  append(words, {"--size", std::to_string(limits.file_bytes), "--tmpfs", "/tmp", "--bind", folder,
+                 folder, "--remount-ro", "/", "--chdir", folder, "--"});
   append(words,
          {kLimiter, fmt::format("--as={}", limits.memory_bytes),
           fmt::format("--fsize={}", limits.file_bytes), fmt::format("--nproc={}", limits.processes),

@@ -9,7 +9,7 @@ pub enum Code {
     Exhausted = 4,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     pub code: Code,
     pub message: String,

@@ -2,6 +2,7 @@
 //! by the one caller, the C++ facade beside this crate.
 
 mod clock;
+mod constraint;
 mod decoder;
 mod expression;
 mod failure;
@@ -13,10 +14,12 @@ mod python;
 mod source;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
+use constraint::Constraint;
 use decoder::Decoder;
 use failure::{Code, Failure, Outcome};
 use template::Template;
@@ -204,6 +207,115 @@ pub unsafe extern "C" fn sluice_decoder_push(
 #[no_mangle]
 pub unsafe extern "C" fn sluice_decoder_flush(decoder: &mut Decoder, out: &mut Buffer) -> i32 {
     answer(out, || decoder.flush().map(String::into_bytes))
+}
+
+// ---- constraint ----
+
+/// # Safety
+/// As above; tokenizer must be a handle of sluice_tokenizer_open.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_open(
+    tokenizer: *const Loaded,
+    kind: u32,
+    text: Bytes,
+    matcher: &mut *mut Constraint,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        let loaded = unsafe {
+            Arc::increment_strong_count(tokenizer);
+            Arc::from_raw(tokenizer)
+        };
+        let grammars = Loaded::grammars(&loaded)?;
+        let opened = grammars.open(kind, unsafe { text.text("it") }?)?;
+        *matcher = Box::into_raw(Box::new(opened));
+        Ok(Vec::new())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_free(matcher: *mut Constraint) {
+    let matcher = unsafe { Box::from_raw(matcher) };
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(matcher)));
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_clone(
+    matcher: &Constraint,
+    copy: &mut *mut Constraint,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        *copy = Box::into_raw(Box::new(matcher.clone()));
+        Ok(Vec::new())
+    })
+}
+
+#[no_mangle]
+pub extern "C" fn sluice_matcher_words(matcher: &Constraint) -> usize {
+    matcher.words()
+}
+
+/// # Safety
+/// As above; mask points to sluice_matcher_words words.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_mask(
+    matcher: &mut Constraint,
+    mask: *mut u32,
+    may_end: &mut bool,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        let mask = unsafe { std::slice::from_raw_parts_mut(mask, matcher.words()) };
+        *may_end = matcher.mask(mask)?;
+        Ok(Vec::new())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_take(
+    matcher: &mut Constraint,
+    token: u32,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || matcher.take(token).map(|()| Vec::new()))
+}
+
+/// # Safety
+/// As above; tokens points to count of them, count above 0.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_count(
+    matcher: &mut Constraint,
+    tokens: *const u32,
+    count: usize,
+    allowed: &mut usize,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        let tokens = unsafe { std::slice::from_raw_parts(tokens, count) };
+        *allowed = matcher.count_allowed(tokens)?;
+        Ok(Vec::new())
+    })
+}
+
+/// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_may_end(
+    matcher: &mut Constraint,
+    may_end: &mut bool,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || {
+        *may_end = matcher.may_end()?;
+        Ok(Vec::new())
+    })
 }
 
 // ---- template ----

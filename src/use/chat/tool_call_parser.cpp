@@ -1,0 +1,284 @@
+// Calls in the stream of an answer. A block of calls is kept until it is whole, then read by what
+// its family's form is; what cannot be read is content as it stands.
+#include <algorithm>
+#include <optional>
+
+#include "base/digest.h"
+#include "chat/json_text.h"
+#include "chat/overlap.h"
+#include "chat/reasoning.h"
+#include "chat/tool_bodies.h"
+#include "chat/tool_marks.h"
+
+namespace sluice::chat {
+namespace {
+
+using Kind = AnswerPart::Kind;
+
+constexpr std::string_view kBlank = " \t\r\n";
+// Nine letters and digits, as Mistral's templates want them.
+constexpr size_t kIdSize = 9;
+
+// The same for the same prompt and number, and different for others.
+std::string call_id(std::string_view prompt, size_t index) {
+  constexpr std::string_view kLetters =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  std::string id;
+  uint64_t left = digest_of(fmt::format("{} {}", index, prompt)).low;
+  for (size_t at = 0; at < kIdSize; ++at, left /= kLetters.size())
+    id += kLetters[left % kLetters.size()];
+  return id;
+}
+
+// A message of harmony's: what its header says.
+struct Channel {
+  bool reasoning = false;
+  std::string function;  // empty: a text
+};
+
+Channel read_header(std::string_view header) {
+  constexpr std::string_view kTo = "to=functions.";
+  Channel channel;
+  channel.reasoning = header.find("analysis") != std::string_view::npos;
+  const size_t to = header.find(kTo);
+  if (to == std::string_view::npos) return channel;
+  const std::string_view rest = header.substr(to + kTo.size());
+  channel.function = rest.substr(0, rest.find_first_of(" <\n"));
+  return channel;
+}
+
+}  // namespace
+
+class ToolCallParser::State {
+ public:
+  State(const ToolSyntax& syntax, std::string_view prompt, const Json& tools)
+      : family_(syntax.family()),
+        tools_(tools),
+        prompt_(prompt),
+        splitter_(prompt),
+        finds_calls_(tools.is_array() && !tools.empty()) {
+    if (family_ != ToolFamily::kHarmony) return;
+    const size_t start = prompt.rfind(marks::kStart);
+    if (prompt.ends_with(marks::kMessage) && start != std::string_view::npos) {
+      in_header_ = false;
+      channel_ = read_header(prompt.substr(start));
+    }
+  }
+
+  void feed(std::string_view piece, bool last) {
+    if (family_ == ToolFamily::kHarmony) {
+      held_ += piece;
+      while (harmony_step(last)) {
+      }
+      return;
+    }
+    auto thought = splitter_.feed(piece);
+    if (last)
+      for (TextPart& part : splitter_.finish()) thought.push_back(std::move(part));
+    for (const TextPart& part : thought) {
+      if (part.thinking)
+        parts_.push_back({.kind = Kind::kReasoning, .text = part.text});
+      else
+        held_ += part.text;
+    }
+    if (!finds_calls_) {
+      content(std::exchange(held_, {}));
+      return;
+    }
+    while (step(last)) {
+    }
+  }
+
+  std::vector<AnswerPart> take_parts() { return std::exchange(parts_, {}); }
+  size_t begun = 0, complete = 0;
+
+ private:
+  void content(std::string_view text) {
+    if (text.empty()) return;
+    if (!parts_.empty() && parts_.back().kind == Kind::kContent)
+      parts_.back().text += text;
+    else
+      parts_.push_back({.kind = Kind::kContent, .text = std::string(text)});
+    answered_ = true;
+  }
+
+  void call(const WrittenCall& written) {
+    const size_t index = begun++;
+    ++complete;
+    std::string id = written.id.empty() ? call_id(prompt_, index) : written.id;
+    parts_.push_back(
+        {.kind = Kind::kCall, .index = index, .id = std::move(id), .name = written.name});
+    parts_.push_back({.kind = Kind::kArguments, .text = written.arguments, .index = index});
+    parts_.push_back({.kind = Kind::kCallEnd, .text = written.arguments, .index = index});
+  }
+
+  bool step(bool last) { return block_ != nullptr ? inside(last) : outside(last); }
+  bool outside(bool last);
+  bool inside(bool last);
+  bool bare_json(bool last);
+  bool read_block(std::string_view body);
+  bool harmony_step(bool last);
+  void harmony_text(size_t length);
+  void harmony_end();
+
+  const ToolFamily family_;
+  const Json tools_;
+  const std::string prompt_;
+  ReasoningSplitter splitter_;
+  const bool finds_calls_;
+  std::vector<AnswerPart> parts_;
+  std::string held_;  // not yet told; within a block, all behind its mark
+  const ToolBlock* block_ = nullptr;
+  bool answered_ = false;  // there was content
+  bool in_header_ = true;  // harmony
+  Channel channel_ = {};
+  std::string arguments_;
+};
+
+// Tells content up to the next block, and keeps what may be a mark's beginning or blank before one.
+bool ToolCallParser::State::outside(bool last) {
+  if (family_ == ToolFamily::kLlama && !answered_ && begun == 0 && bare_json(last)) return false;
+  size_t first = std::string::npos;
+  for (const ToolBlock& block : tool_blocks(family_)) {
+    const size_t at = held_.find(block.open);
+    if (at >= first) continue;
+    first = at;
+    block_ = &block;
+  }
+  if (block_ != nullptr) {
+    const std::string_view before = std::string_view(held_).substr(0, first);
+    const size_t end = before.find_last_not_of(kBlank);
+    content(before.substr(0, end == std::string_view::npos ? 0 : end + 1));
+    held_.erase(0, first + block_->open.size());
+    return true;
+  }
+  size_t keep = 0;
+  if (!last) {
+    for (const ToolBlock& block : tool_blocks(family_))
+      keep = std::max(keep, overlap(held_, block.open));
+    const std::string_view rest = std::string_view(held_).substr(0, held_.size() - keep);
+    const size_t end = rest.find_last_not_of(kBlank);
+    keep += rest.size() - (end == std::string_view::npos ? 0 : end + 1);
+  }
+  // Blank behind a call is no answer.
+  const bool blank = begun > 0 && trimmed(held_).empty();
+  if (!(last && blank)) content(std::string_view(held_).substr(0, held_.size() - keep));
+  held_.erase(0, held_.size() - keep);
+  return false;
+}
+
+// Llama's calls are JSON without a mark, at an answer's very beginning; whether it is one shows
+// only at the end. True: wait, or all is done.
+bool ToolCallParser::State::bare_json(bool last) {
+  const std::string_view text = trimmed(held_);
+  if (text.empty()) return !last;
+  if (!text.starts_with('{')) return false;
+  if (!last) return true;
+  const auto calls = read_calls(family_, text, tools_);
+  if (!calls) return false;
+  for (const WrittenCall& written : *calls) call(written);
+  held_.clear();
+  return true;
+}
+
+bool ToolCallParser::State::inside(bool last) {
+  const ToolBlock& block = *block_;
+  const size_t end = block.close.empty() ? std::string::npos : held_.find(block.close);
+  if (end == std::string::npos && !last) return false;
+  const std::string body = held_.substr(0, end);
+  block_ = nullptr;
+  held_.erase(0, end == std::string::npos ? held_.size() : end + block.close.size());
+  // Content around it would be the text of the marks otherwise.
+  const bool named = block.open == "<function=";
+  const auto calls = read_calls(family_, named ? "<function=" + body : body, tools_);
+  if (calls) {
+    for (const WrittenCall& written : *calls) call(written);
+  } else {
+    content(block.open);
+    content(body);
+    if (end != std::string::npos) content(block.close);
+  }
+  return true;
+}
+
+bool ToolCallParser::State::harmony_step(bool last) {
+  if (in_header_) {
+    const size_t at = held_.find(marks::kMessage);
+    if (at != std::string::npos) {
+      channel_ = read_header(std::string_view(held_).substr(0, at));
+      held_.erase(0, at + marks::kMessage.size());
+      in_header_ = false;
+      return true;
+    }
+    // A model that leaves the form altogether still answers.
+    const std::string_view text = held_;
+    const bool header = text.empty() || text.starts_with('<') || text.starts_with(" to=") ||
+                        text.starts_with("assistant") || begun > 0 || answered_;
+    if (header || !last) return false;
+    content(std::exchange(held_, {}));
+    return false;
+  }
+  size_t first = std::string::npos, size = 0;
+  for (const std::string_view mark : {marks::kEnd, marks::kCall, marks::kReturn, marks::kStart}) {
+    const size_t at = held_.find(mark);
+    if (at >= first) continue;
+    first = at;
+    size = mark == marks::kStart ? 0 : mark.size();
+  }
+  if (first != std::string::npos) {
+    harmony_text(first);
+    held_.erase(0, size);
+    harmony_end();
+    in_header_ = true;
+    return true;
+  }
+  size_t keep = 0;
+  if (!last)
+    for (const std::string_view mark : {marks::kEnd, marks::kCall, marks::kReturn, marks::kStart})
+      keep = std::max(keep, overlap(held_, mark));
+  harmony_text(held_.size() - keep);
+  if (last) harmony_end();
+  return false;
+}
+
+void ToolCallParser::State::harmony_text(size_t length) {
+  const std::string text = held_.substr(0, length);
+  held_.erase(0, length);
+  if (!channel_.function.empty())
+    arguments_ += text;
+  else if (!channel_.reasoning)
+    content(text);
+  else if (!text.empty())
+    parts_.push_back({.kind = Kind::kReasoning, .text = text});
+}
+
+void ToolCallParser::State::harmony_end() {
+  const Channel channel = std::exchange(channel_, {});
+  const std::string arguments = std::exchange(arguments_, {});
+  if (channel.function.empty()) return;
+  const auto object = object_text(arguments);
+  if (object && finds_calls_)
+    call({.id = {}, .name = channel.function, .arguments = *object});
+  else
+    content(arguments);
+}
+
+ToolCallParser::ToolCallParser(const ToolSyntax& syntax, std::string_view prompt, const Json& tools)
+    : state_(std::make_unique<State>(syntax, prompt, tools)) {}
+ToolCallParser::~ToolCallParser() = default;
+ToolCallParser::ToolCallParser(ToolCallParser&&) noexcept = default;
+
+std::vector<AnswerPart> ToolCallParser::feed(std::string_view piece) {
+  state_->feed(piece, false);
+  return state_->take_parts();
+}
+
+std::vector<AnswerPart> ToolCallParser::finish() {
+  state_->feed({}, true);
+  return state_->take_parts();
+}
+
+size_t ToolCallParser::calls() const { return state_->begun; }
+size_t ToolCallParser::complete_calls() const { return state_->complete; }
+
+}  // namespace sluice::chat

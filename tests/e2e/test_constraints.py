@@ -1,0 +1,96 @@
+"""`run` with --json-schema and --grammar on the demo model: what ends is valid, what is cut off is said
+to be, drafts change nothing, and what cannot be used is refused before the weights are read."""
+
+import json
+import re
+
+import support
+from support import binary, demo_model, sluice_json
+import subprocess
+
+SCHEMA = {"type": "object", "additionalProperties": False, "required": ["city", "people"],
+          "properties": {"city": {"type": "string", "maxLength": 20},
+                         "people": {"type": "integer", "minimum": 0, "maximum": 99999999}}}
+PROMPT = ["-p", "Name a city and how many people live there, as JSON.", "--context", 512]
+
+
+class Constraints(support.TestCase):
+    def setUp(self):
+        self.model = demo_model()
+        if self.model is None:
+            self.skipTest("the demo model is not there; run scripts/demo_model")
+
+    def answer(self, *more):
+        return sluice_json("run", self.model, *PROMPT, *more)
+
+    def refused(self, *more):
+        command = [binary(), "run", str(self.model), *map(str, PROMPT), *more]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertNotEqual(result.returncode, 0, command)
+        return result.stderr
+
+    def check(self, found):
+        self.assertTrue(found["complete"], found)
+        self.assertEqual(found["finish"], "end")
+        value = json.loads(found["text"])
+        self.assertEqual(set(value), {"city", "people"})
+        self.assertIsInstance(value["people"], int)
+        return value
+
+    def test_schema_as_text_and_as_file(self):
+        text = json.dumps(SCHEMA)
+        path = self.folder / "schema.json"
+        path.write_text(text)
+        by_text = self.answer("-j", text, "--temp", 0, "-n", 80)
+        self.check(by_text)
+        by_file = self.answer("--json-schema", path, "--temp", 0, "-n", 80)
+        self.assertEqual(by_file["text"], by_text["text"])
+        for seed in range(3):
+            self.check(self.answer("-j", text, "--temp", 1.5, "--seed", seed, "-n", 80))
+
+    def test_drafts_change_nothing(self):
+        for sampling in (["--temp", 0], ["--temp", 1, "--seed", 5]):
+            plain = self.answer("-j", json.dumps(SCHEMA), *sampling, "-n", 80)
+            found = self.answer("-j", json.dumps(SCHEMA), *sampling, "-n", 80, "--draft-model",
+                                self.model)
+            self.assertEqual(found["text"], plain["text"])
+            self.assertGreater(found["accepted"], 0)
+
+    def test_grammar(self):
+        found = self.answer("--grammar", 'start: "yes" | "no"', "-n", 20)
+        self.assertIn(found["text"], ("yes", "no"))
+        path = self.folder / "date.lark"
+        path.write_text('start: DIGITS "-" DIGITS\nDIGITS: /[0-9]{2}/\n')
+        found = self.answer("--grammar", path, "-n", 20)
+        self.assertRegex(found["text"], re.compile(r"^\d\d-\d\d$"))
+
+    def test_any_object(self):
+        found = self.answer("-j", "{}", "--temp", 0, "-n", 200)
+        if found["complete"]:
+            self.assertIsInstance(json.loads(found["text"]), dict)
+        else:
+            self.assertEqual(found["finish"], "length")
+
+    def test_cut_off_is_said(self):
+        found = self.answer("-j", json.dumps(SCHEMA), "-n", 3)
+        self.assertFalse(found["complete"])
+        self.assertEqual(found["finish"], "length")
+        command = [binary(), "run", str(self.model), *map(str, PROMPT), "-j", json.dumps(SCHEMA),
+                   "-n", "3"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        self.assertIn("cut off", result.stderr)
+        self.assertIn("--max-tokens", result.stderr)
+
+    def test_refusals(self):
+        self.assertIn("the JSON schema", self.refused("-j", "{"))
+        self.assertIn("nothing satisfies it",
+                      self.refused("-j", '{"type": "integer", "minimum": 2, "maximum": 1}'))
+        self.assertIn("uniqueItems",
+                      self.refused("-j", '{"type": "array", "uniqueItems": true}'))
+        self.assertIn("the grammar", self.refused("--grammar", "start: nothing"))
+        self.assertIn("nowhere.json", self.refused("-j", "nowhere.json"))
+        self.assertIn("excludes", self.refused("-j", "{}", "--grammar", "start: \"a\""))
+
+
+if __name__ == "__main__":
+    support.main()
