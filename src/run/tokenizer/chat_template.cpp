@@ -89,7 +89,14 @@ Result<ChatTemplate> ChatTemplate::open(const ChatTemplateFiles& files) {
   for (const NamedTemplate& more : files.additional) sources[more.name] = more.source;
   if (sources.empty()) return fail(ErrorCode::kNotFound, "the model has no chat template");
   for (const auto& [name, source] : sources) SLUICE_TRY(out.add(name, source));
+  out.sources_ = std::move(sources);
   return out;
+}
+
+const std::string& ChatTemplate::source(bool with_tools) const {
+  auto found = sources_.find(with_tools ? kToolUse : kDefault);
+  if (found == sources_.end()) found = sources_.find(kDefault);
+  return found == sources_.end() ? sources_.begin()->second : found->second;
 }
 
 std::vector<std::string> ChatTemplate::names() const {

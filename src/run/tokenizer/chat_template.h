@@ -68,6 +68,8 @@ class ChatTemplate {
   Result<std::string> render(const ChatInput& input) const;
 
   std::vector<std::string> names() const;
+  // As the files have it: the one that is rendered with tools, or without.
+  const std::string& source(bool with_tools) const;
 
  private:
   struct Free {
@@ -79,6 +81,7 @@ class ChatTemplate {
   Result<const SluiceTemplate*> choose(const ChatInput& input) const;
 
   std::map<std::string, std::unique_ptr<SluiceTemplate, Free>> templates_;
+  std::map<std::string, std::string> sources_;  // by the same names
   SpecialTexts special_;
 };
 

@@ -32,12 +32,7 @@ class Constraint {
   // size), always with the reason.
 
   // schema: a JSON Schema as text, draft 2020-12 and before; docs/constraints.md lists the
-<<<<<<< HEAD
-  // keywords. Between the parts of the JSON there is a space, or a line break and indentation, at
-  // most.
-=======
   // keywords.
->>>>>>> 700855e5f8d905ab41717a23f28a5eea98bb6948
   static Result<Constraint> json_schema(const Tokenizer& tokenizer, std::string_view schema);
   // Any JSON object.
   static Result<Constraint> json_object(const Tokenizer& tokenizer);

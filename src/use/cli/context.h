@@ -74,6 +74,7 @@ void add_pull(CLI::App& app, Action& action);
 void add_push(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
 void add_chat(CLI::App& app, Action& action);
+void add_agent(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_compare(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);

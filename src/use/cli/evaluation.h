@@ -1,5 +1,5 @@
-// What commands that read a text share: the text cut into windows by a model's tokenizer, and
-// scores as JSON and in words.
+// What commands that read a text share: the text cut into windows by a model's tokenizer, and scores as
+// JSON and in words.
 #pragma once
 
 #include <string>

@@ -88,6 +88,7 @@ void add_commands(CLI::App& app, Action& action) {
   add_push(app, action);
   add_run(app, action);
   add_chat(app, action);
+  add_agent(app, action);
   add_eval(app, action);
   add_compare(app, action);
   add_bench(app, action);
