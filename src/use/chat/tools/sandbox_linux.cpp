@@ -45,7 +45,8 @@ Result<std::vector<std::string>> sandboxed(const std::string& folder,
     if (S_ISDIR(about.st_mode)) append(words, {"--ro-bind", path, path});
   }
   for (const char* path : kConfiguration) append(words, {"--ro-bind-try", path, path});
-  append(words, {"--proc", "/proc", "--dev", "/dev"});
+  // Its files lie in memory, without a bound.
+  append(words, {"--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"});
   for (const char* path : kKernel) append(words, {"--ro-bind-try", path, path});
   append(words, {"--size", std::to_string(limits.file_bytes), "--tmpfs", "/tmp", "--bind", folder,
                  folder, "--remount-ro", "/", "--chdir", folder, "--"});
