@@ -1,3 +1,4 @@
+// The loop of an agent, and what becomes of each call of a tool.
 #include "chat/agent.h"
 
 #include <algorithm>

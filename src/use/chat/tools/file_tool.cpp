@@ -1,3 +1,4 @@
+// The functions of the tool "files", and the differences that they show.
 #include "chat/tools/file_tool.h"
 
 #include <algorithm>

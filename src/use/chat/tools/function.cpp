@@ -1,3 +1,4 @@
+// Functions and their arguments in OpenAI's form.
 #include "chat/tools/function.h"
 
 namespace sluice::chat {

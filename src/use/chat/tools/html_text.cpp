@@ -1,3 +1,4 @@
+// Walks the tree that libxml2 makes of a page.
 #include "chat/tools/html_text.h"
 
 #include <libxml/HTMLparser.h>

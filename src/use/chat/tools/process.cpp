@@ -1,3 +1,4 @@
+// Starts a program by posix_spawn, and collects its output until it ends or has to.
 #include "chat/tools/process.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// What is the same in every system's sandbox: the environment, and the attempt to start it.
 #include "chat/tools/sandbox.h"
 
 #include "chat/tools/process.h"

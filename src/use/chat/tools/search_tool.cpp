@@ -1,3 +1,4 @@
+// The search engines' forms, and the functions of the tool "search".
 #include "chat/tools/search_tool.h"
 
 #include <algorithm>

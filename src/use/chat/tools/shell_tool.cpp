@@ -1,3 +1,4 @@
+// The function of the tool "shell", and its outcome as text.
 #include "chat/tools/shell_tool.h"
 
 #include "chat/tools/function.h"

@@ -1,3 +1,4 @@
+// Splits a line as POSIX quotes it, and gives up at whatever needs a shell.
 #include "chat/tools/shell_words.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Walks paths with openat, one part at a time, none of them a link.
 #include "chat/tools/work_folder.h"
 
 #include <dirent.h>
