@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit sqlite threads (also as sluice::fmt and so on),
+# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit libxml2 sqlite threads (also as sluice::fmt and so on),
 # and liburing and simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -12,6 +12,7 @@ find_package(Eigen3 REQUIRED NO_MODULE)
 find_package(simdjson QUIET)
 pkg_check_modules(libxxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(libevent REQUIRED IMPORTED_TARGET libevent_core>=2.1 libevent_pthreads>=2.1)
+find_package(LibXml2 REQUIRED)  # part of macOS
 find_package(CURL 7.85 REQUIRED)  # part of macOS
 find_package(SQLite3 3.37 REQUIRED)  # part of macOS
 if(APPLE)  # Homebrew keeps it out of the way of the system's own
@@ -41,6 +42,7 @@ add_library(sluice_curl INTERFACE)
 target_include_directories(sluice_curl SYSTEM INTERFACE ${CURL_INCLUDE_DIRS})
 _sluice_dependency(curl sluice_curl)
 _sluice_dependency(crypto OpenSSL::Crypto)
+_sluice_dependency(libxml2 LibXml2::LibXml2)
 _sluice_dependency(eigen Eigen3::Eigen)
 _sluice_dependency(sqlite SQLite::SQLite3)
 add_library(sluice_libedit INTERFACE)

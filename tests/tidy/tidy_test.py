@@ -68,6 +68,7 @@ FACADES = [
     (r"openssl/.*", {"base"}),
     (r"curl/.*", {"io"}),
     (r"event2/.*", {"server"}),
+    (r"libxml/.*", {"chat"}),
     (r"liburing\.h", {"io"}),
     (r"sqlite3\.h", {"chat"}),
     (r"histedit\.h", {"cli"}),

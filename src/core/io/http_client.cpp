@@ -1,12 +1,15 @@
 #include "io/http_client.h"
 
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
 
+#include "io/address.h"
 #include "io/curl_library.h"
 #include "io/names.h"
 
@@ -176,6 +179,23 @@ struct HttpClient::Transfer {
     if (request.progress != nullptr) request.progress->advance(out.size());
     return out.size();
   }
+  static curl_socket_t on_socket(void* self, curlsocktype, curl_sockaddr* address) {
+    std::span<const uint8_t> bytes;
+    const void* place = &address->addr;
+    if (address->family == AF_INET)
+      bytes = {reinterpret_cast<const uint8_t*>(&static_cast<const sockaddr_in*>(place)->sin_addr),
+               4};
+    if (address->family == AF_INET6)
+      bytes = {
+          reinterpret_cast<const uint8_t*>(&static_cast<const sockaddr_in6*>(place)->sin6_addr),
+          16};
+    if (is_public_address(bytes))
+      return ::socket(address->family, address->socktype, address->protocol);
+    auto& transfer = *static_cast<Transfer*>(self);
+    transfer.stop({ErrorCode::kInvalidArgument,
+                   fmt::format("{}: the address is not a public one", transfer.reply.url.label())});
+    return CURL_SOCKET_BAD;
+  }
   static int on_progress(void* self, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
     return cancelled(static_cast<Transfer*>(self)->options) ? 1 : 0;
   }
@@ -289,7 +309,12 @@ HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
   set(CURLOPT_XFERINFOFUNCTION, &Transfer::on_progress);
   set(CURLOPT_XFERINFODATA, &transfer);
   set(CURLOPT_NOPROGRESS, 0L);
-  if (url.loopback()) set(CURLOPT_PROXY, "");
+  if (options_.total_s != 0) set(CURLOPT_TIMEOUT, static_cast<long>(options_.total_s));
+  if (url.loopback() || options_.public_only) set(CURLOPT_PROXY, "");
+  if (options_.public_only) {
+    set(CURLOPT_OPENSOCKETFUNCTION, &Transfer::on_socket);
+    set(CURLOPT_OPENSOCKETDATA, &transfer);
+  }
   if (!options_.ca_file.empty()) set(CURLOPT_CAINFO, options_.ca_file.c_str());
   if (request.upload != nullptr) {
     set(CURLOPT_UPLOAD, 1L);

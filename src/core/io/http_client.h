@@ -34,6 +34,11 @@ struct HttpOptions {
   unsigned connect_timeout_s = 20;
   // A transfer slower than this for so long is a dropped one.
   unsigned low_speed_bytes = 1024, low_speed_s = 30;
+  unsigned total_s = 0;  // of one exchange with one address; 0: no limit
+  // Connects to public addresses alone (io/address.h): what counts is the address that the socket
+  // is about to be connected to, of every redirect too, so that no name can be resolved to another
+  // one afterwards. Proxies are then not used.
+  bool public_only = false;
   const CancelToken* cancel = nullptr;
   Log* log = nullptr;  // told of the longer waits
 };

@@ -90,6 +90,7 @@ void add_commands(CLI::App& app, Action& action) {
   add_chat(app, action);
   add_top(app, action);
   add_serve(app, action);
+  add_agent(app, action);
   add_eval(app, action);
   add_compare(app, action);
   add_bench(app, action);
