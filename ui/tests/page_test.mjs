@@ -140,6 +140,7 @@ const alone = {
     await accessible(page);
     await button(page, "Allow once").click();
     await page.getByText("There are 1204 lines.").waitFor();
+    assert.match(await answer(page).innerText(), /I will count[^]*wc -l[^]*There are 1204/);
     await complete(page);
     assert.deepEqual(server.approvals, [{ run: "run-1", id: "1", approve: true }]);
     assert.deepEqual(server.requests[0].tools_allowed, ["search", "shell", "files"]);

@@ -57,7 +57,7 @@ it("passes over what it did not write", () => {
 it("an approval that a reload cut off cannot be given any more", () => {
   const memory = new Memory();
   const kept = talk("a", 1);
-  const step = { id: "1", tool: "shell", shown: "ls", state: "asking" as const, result: "" };
+  const step = { id: "1", tool: "shell", shown: "ls", state: "asking" as const, result: "", at: 0 };
   new Store(memory).save({ ...kept, messages: [{ id: "1", role: "assistant", content: "", steps: [step] }] });
   expect(new Store(memory).conversations()[0]?.messages[0]?.steps?.[0]?.state).toBe("refused");
 });

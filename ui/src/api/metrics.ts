@@ -22,7 +22,7 @@ export interface Reading {
 export interface Sample {
   at: number;
   tokensPerSecond: number;
-  diskBytesPerSecond: number;
+  diskBytesPerSecond: number | null; // null: the first reading
   hitRate: number | null; // of experts asked for since the last reading; null: none was
   residentBytes: number;
   limitBytes: number;
@@ -41,7 +41,7 @@ export function sample(before: Reading | undefined, now: Reading): Sample {
   return {
     at: now.at,
     tokensPerSecond: value("decode_tokens_per_second"),
-    diskBytesPerSecond: grown("disk_read_bytes_total") / seconds,
+    diskBytesPerSecond: before ? grown("disk_read_bytes_total") / seconds : null,
     hitRate: requested > 0 ? grown("experts_hit_total") / requested : null,
     residentBytes: value("resident_bytes"),
     limitBytes: value("memory_limit_bytes"),

@@ -62,6 +62,7 @@ export function applyAgentEvent(message: Message, event: unknown): Message {
         shown: text(from["shown"]),
         state: from["needs_approval"] === true ? "asking" : "running",
         result: "",
+        at: message.content.length,
       };
       return { ...message, steps: [...(message.steps ?? []), step] };
     }

@@ -21,6 +21,7 @@ function step(value: unknown): ToolStep {
     // A run that was under way when the page went cannot be answered any more.
     state: state === "done" || state === "failed" ? state : "refused",
     result: text(from["result"]),
+    at: number(from["at"]) ?? 0,
   };
 }
 

@@ -8,6 +8,7 @@ export interface ToolStep {
   shown: string; // what exactly would be done
   state: ToolState;
   result: string;
+  at: number; // characters of the answer that were there before it
 }
 
 export interface Source {

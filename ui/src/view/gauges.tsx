@@ -103,7 +103,7 @@ export function Gauges(): JSX.Element {
               ? { detail: `of ${bytes(last.limitBytes)}`, most: last.limitBytes }
               : {})}
             series={line((entry) => entry.residentBytes)} />
-          <Gauge label="Disk" value={`${bytes(last.diskBytesPerSecond)}/s`}
+          <Gauge label="Disk" value={last.diskBytesPerSecond === null ? "–" : `${bytes(last.diskBytesPerSecond)}/s`}
             series={line((entry) => entry.diskBytesPerSecond)} />
           <Gauge label="Experts found in memory" most={1}
             value={last.hitRate === null ? "–" : `${(last.hitRate * 100).toFixed(0)} %`}

@@ -1,5 +1,5 @@
 // One message: what was said, and for an answer its thoughts, tools, sources and what can be done.
-import type { JSX, TargetedMouseEvent } from "preact";
+import { Fragment, type JSX, type TargetedMouseEvent } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import type { Message as MessageValue, Source, ToolStep } from "../chat/types";
 import { safeUrl, toHtml } from "./markdown";
@@ -129,6 +129,27 @@ function Sources({ message }: { message: MessageValue }): JSX.Element {
   );
 }
 
+// Text and tools in the order in which they came.
+function Body({ message }: { message: MessageValue }): JSX.Element {
+  const steps = message.steps ?? [];
+  const from = (index: number): number => (index < 0 ? 0 : (steps[index]?.at ?? Infinity));
+  const between = (index: number): JSX.Element | false => {
+    const text = message.content.slice(from(index - 1), from(index));
+    return text.trim() !== "" && <Markdown text={text} />;
+  };
+  return (
+    <>
+      {steps.map((step, index) => (
+        <Fragment key={step.id}>
+          {between(index)}
+          <Step step={step} message={message.id} />
+        </Fragment>
+      ))}
+      {between(steps.length)}
+    </>
+  );
+}
+
 export function Message({ message, live }: { message: MessageValue; live: boolean }): JSX.Element {
   const [{ answering }, session] = useSession();
   if (message.role === "user") return <Asked message={message} />;
@@ -141,8 +162,7 @@ export function Message({ message, live }: { message: MessageValue; live: boolea
           <p>{message.reasoning}</p>
         </details>
       )}
-      {message.steps?.map((step) => <Step key={step.id} step={step} message={message.id} />)}
-      {message.content && <Markdown text={message.content} />}
+      <Body message={message} />
       {waiting && <p class="waiting">Reading…</p>}
       {message.sources && <Sources message={message} />}
       {message.error && (
