@@ -84,7 +84,7 @@ class Chat(support.TestCase):
         chat = self.open()
         shown = self.say(chat, "/help", "/quit")
         for command in ("model", "system", "clear", "compact", "stats", "save", "load", "branch",
-                        "restore", "retry", "good", "bad", "search", "agent", "raw", "bench"):
+                        "restore", "retry", "good", "bad", "raw", "bench"):
             self.assertIn(f"/{command}", shown)
         self.say(chat, "hello")
         self.assertIn("generation: 8 tokens", self.say(chat, "/stats", "messages"))

@@ -24,7 +24,7 @@ inline constexpr std::string_view kJsonWhitespace = R"(\x20|\r?\n[\x20\t]{0,32})
 
 // Special tokens are forbidden but where a grammar names them (or they end the text). One thread;
 // move-only. Independent of the Tokenizer's life. The first constraint of a tokenizer builds the
-// trie of its tokens (0.1 s for 50,000, 0.5 s for 150,000), which all later ones share.
+// trie of its tokens, which all later ones share.
 class Constraint {
  public:
   // What describes the text cannot be used: kInvalidArgument if it is malformed or nothing

@@ -10,7 +10,7 @@
 #include "cli/report_data.h"
 #include "report/page.h"
 #include "server/api.h"
-#include "server/page.h"
+#include "server/web_page.h"
 
 namespace sluice::cli {
 namespace {
@@ -107,8 +107,9 @@ Result<server::ApiOptions> api_options(Context& context, const Options& options,
   if (!options.engine.memory.empty()) {
     SLUICE_ASSIGN(api.memory_limit_bytes, parse_bytes(options.engine.memory));
   }
-  api.page = server::kPlainPage;
-  api.page_policy = server::kPlainPagePolicy;
+  const server::Page page = server::web_page();
+  api.page = page.html;
+  api.page_policy = page.content_security_policy;
   api.report = report_of(context, engine.info().path);
   return api;
 }

@@ -70,8 +70,6 @@ class Talk {
   Result<bool> on_retry(const std::string& rest);
   Result<bool> on_good(const std::string& rest);
   Result<bool> on_bad(const std::string& rest);
-  Result<bool> on_search(const std::string& rest);
-  Result<bool> on_agent(const std::string& rest);
   Result<bool> on_raw(const std::string& rest);
   Result<bool> on_bench(const std::string& rest);
   Result<bool> on_quit(const std::string& rest);

@@ -78,8 +78,6 @@ const Talk::Command Talk::kCommands[] = {
     {"retry", "", "another answer in place of the last", &Talk::on_retry},
     {"good", " [NOTE]", "notes that the last answer was good", &Talk::on_good},
     {"bad", " [NOTE]", "notes that it was bad", &Talk::on_bad},
-    {"search", " QUERY", "answers from what a search of the web finds", &Talk::on_search},
-    {"agent", " TASK", "lets the model use tools: search, shell, files", &Talk::on_agent},
     {"raw", "", "Markdown as it was written, or drawn again", &Talk::on_raw},
     {"bench", "", "measures prefill and decode for a moment", &Talk::on_bench},
     {"quit", "", "ends (so does Ctrl-D)", &Talk::on_quit},
@@ -347,14 +345,6 @@ Result<bool> Talk::on_bad(const std::string& rest) {
   SLUICE_TRY(kept_.rate(-1, rest, talking_->name));
   context_.print("noted: a bad answer; /retry asks for another\n");
   return true;
-}
-
-Result<bool> Talk::on_search(const std::string&) {
-  return fail(ErrorCode::kUnsupported, "the agent, which searches, is not part of this build");
-}
-
-Result<bool> Talk::on_agent(const std::string&) {
-  return fail(ErrorCode::kUnsupported, "the agent is not part of this build");
 }
 
 Result<bool> Talk::on_raw(const std::string&) {
