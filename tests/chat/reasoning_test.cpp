@@ -61,5 +61,11 @@ TEST(ReasoningSplitter, AnswersAreNotHeldBack) {
   EXPECT_EQ(parts[0].text, " world\n\n");
 }
 
+TEST(Reasoning, TemplatesThatKnowOfIt) {
+  EXPECT_TRUE(knows_thinking("{% if enable_thinking %}…"));
+  EXPECT_TRUE(knows_thinking("{{ '<think>\\n' }}"));
+  EXPECT_FALSE(knows_thinking("{{ '<|im_start|>assistant' }} I think"));
+}
+
 }  // namespace
 }  // namespace sluice::chat

@@ -36,6 +36,12 @@ std::string_view open_thinking(std::string_view prompt) {
   return {};
 }
 
+bool knows_thinking(std::string_view template_text) {
+  constexpr std::string_view kOthers[] = {"enable_thinking", "reasoning_effort", "<|channel|>"};
+  const auto has = [&](std::string_view mark) { return template_text.contains(mark); };
+  return std::ranges::any_of(kMarks, has, &Marks::open) || std::ranges::any_of(kOthers, has);
+}
+
 ReasoningSplitter::ReasoningSplitter(std::string_view prompt) : close_(open_thinking(prompt)) {
   if (close_.empty()) return;
   thinking_ = trim_start_ = true;

@@ -15,6 +15,8 @@ struct TextPart {
 
 // The mark that ends the thinking which a prompt has opened at its end; empty: none is open.
 std::string_view open_thinking(std::string_view prompt);
+// Whether a chat template speaks of thinking: it has a mark of it, or a switch for it.
+bool knows_thinking(std::string_view template_text);
 
 // One thread.
 class ReasoningSplitter {
