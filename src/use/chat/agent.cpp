@@ -89,8 +89,7 @@ Result<AgentAnswer> Agent::route(AgentTurn turn, const AgentCallbacks& callbacks
                             entry["function"]["description"].get_ref<const std::string&>());
   }
   choice.messages.push_back({{"role", "user"}, {"content", question}});
-  SLUICE_ASSIGN(const AgentAnswer word,
-                generate_(choice, [](std::string_view, bool) { return true; }));
+  SLUICE_ASSIGN(AgentAnswer word, generate_(choice, [](std::string_view, bool) { return true; }));
   if (word.finish == "cancelled") return word;
   const auto named = std::ranges::find_if(
       functions_, [&](const Json& entry) { return function_name(entry) == word.text; });

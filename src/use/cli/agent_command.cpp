@@ -96,9 +96,7 @@ class OwnGeneration {
       if (!turn.tools.is_null()) input.tools = dump_json(turn.tools);
     } else {
       messages = without_tools(messages);
-      if (!turn.tools.is_null())
-        messages.insert(messages.begin(), {{"role", "system"},
-                                           {"content", chat::ToolSyntax::describe(turn.tools)}});
+      if (!turn.tools.is_null()) describe_tools(turn.tools, messages);
     }
     input.messages = dump_json(messages);
     std::string prompt;
@@ -125,6 +123,18 @@ class OwnGeneration {
   }
 
  private:
+  // In the system prompt, which is made where there is none.
+  static void describe_tools(const Json& tools, Json& messages) {
+    std::string text = chat::ToolSyntax::describe(tools);
+    const bool has_system = !messages.empty() && messages[0].value("role", "") == "system";
+    if (has_system) text = messages[0].value("content", "") + "\n\n" + text;
+    Json system = {{"role", "system"}, {"content", std::move(text)}};
+    if (has_system)
+      messages[0] = std::move(system);
+    else
+      messages.insert(messages.begin(), std::move(system));
+  }
+
   // A template that knows no tools knows neither calls nor results.
   static Json without_tools(const Json& messages) {
     Json list = Json::array();
@@ -132,9 +142,9 @@ class OwnGeneration {
       const std::string role = message.value("role", "");
       std::string content = message.value("content", "");
       if (role == "tool") {
-        list.push_back({{"role", "user"},
-                        {"content", chat::ToolSyntax::written_result(message.value("name", ""),
-                                                                     content)}});
+        list.push_back(
+            {{"role", "user"},
+             {"content", chat::ToolSyntax::written_result(message.value("name", ""), content)}});
         continue;
       }
       if (const Json* calls = json_find(message, "tool_calls"))
@@ -168,15 +178,22 @@ class OwnGeneration {
 };
 
 Json request_json(const chat::AgentRequest& request) {
-  return {{"object", "sluice.agent.event"}, {"type", "tool_request"},
-          {"id", request.id},               {"tool", request.tool},
-          {"function", request.function},   {"arguments", request.arguments},
-          {"shown", request.shown},         {"needs_approval", request.needs_approval}};
+  return {{"object", "sluice.agent.event"},
+          {"type", "tool_request"},
+          {"id", request.id},
+          {"tool", request.tool},
+          {"function", request.function},
+          {"arguments", request.arguments},
+          {"shown", request.shown},
+          {"needs_approval", request.needs_approval}};
 }
 
 Json result_json(const chat::AgentResult& result) {
-  return {{"object", "sluice.agent.event"}, {"type", "tool_result"}, {"id", result.id},
-          {"ok", result.ok},                {"text", result.text}};
+  return {{"object", "sluice.agent.event"},
+          {"type", "tool_result"},
+          {"id", result.id},
+          {"ok", result.ok},
+          {"text", result.text}};
 }
 
 // What a run shows, asks and writes down.
@@ -206,7 +223,9 @@ class Desk {
  private:
   bool text(std::string_view delta, bool reasoning) {
     if (context_.options.json)
-      event({{"object", "sluice.agent.event"}, {"type", "text"}, {"delta", delta},
+      event({{"object", "sluice.agent.event"},
+             {"type", "text"},
+             {"delta", delta},
              {"reasoning", reasoning}});
     else if (!reasoning || shows_thoughts_)
       context_.print(chat::visible_text(delta));
@@ -325,7 +344,8 @@ void add_agent(CLI::App& app, Action& action) {
       ->check(known);
   command->add_option("--max-steps", options->steps, "answers of the model, at most")
       ->check(CLI::Range(1, 1000));
-  command->add_option("--transcript", options->transcript, "add all that happens to a JSON lines file")
+  command
+      ->add_option("--transcript", options->transcript, "add all that happens to a JSON lines file")
       ->type_name("PATH");
   command->add_option("--search-engine", options->engine_name, "searxng, brave or duckduckgo");
   command->add_option("--search-address", options->engine_address, "of the search engine");
@@ -334,7 +354,8 @@ void add_agent(CLI::App& app, Action& action) {
   add_engine_options(*command, options->engine);
   command->footer(
       "Examples:\n"
-      "  sluice agent Qwen3-8B-6GB --folder notes --yes-read-only -p \"Which note is the longest?\"\n"
+      "  sluice agent Qwen3-8B-6GB --folder notes --yes-read-only -p \"Which note is the "
+      "longest?\"\n"
       "  sluice agent Qwen3-8B-6GB --folder app --tools shell,files -p \"Make the tests pass.\"");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };

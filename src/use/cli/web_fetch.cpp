@@ -22,7 +22,8 @@ Result<chat::WebPage> fetch(bool public_only, const std::string& address,
   request.headers = headers;
   request.body_bytes_max = kPageBytesMax;
   SLUICE_ASSIGN(io::HttpReply reply, client.fetch_existing(request));
-  return chat::WebPage{reply.url.text(), std::string(reply.headers.find("content-type").value_or("")),
+  return chat::WebPage{reply.url.text(),
+                       std::string(reply.headers.find("content-type").value_or("")),
                        std::move(reply.body)};
 }
 

@@ -1,9 +1,9 @@
 #include "server/api.h"
-#include "chat/reasoning.h"
 
 #include <algorithm>
 #include <ctime>
 
+#include "chat/reasoning.h"
 namespace sluice::server {
 namespace {
 
@@ -129,8 +129,8 @@ Json Api::model_json(const std::string& name) const {
             {"parameters", info.parameters},
             {"weight_bytes", info.weight_bytes},
             {"tools", model_.chat_template.has_value()},
-            {"reasoning", model_.chat_template &&
-                              chat::knows_thinking(model_.chat_template->source(false))},
+            {"reasoning",
+             model_.chat_template && chat::knows_thinking(model_.chat_template->source(false))},
             {"embeddings", false},
             {"report", !options_.report.empty()}}}};
 }
