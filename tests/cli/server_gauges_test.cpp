@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "chat/visible_text.h"
+#include "cli/console.h"
 
 namespace sluice::cli {
 namespace {

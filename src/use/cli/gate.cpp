@@ -37,7 +37,8 @@ EngineArguments engine_arguments(const GateArguments& arguments) {
 Status remove_folder(io::Storage& storage, const std::string& folder) {
   if (!storage.exists(folder)) return {};
   SLUICE_ASSIGN(const auto names, storage.list_directory(folder));
-  for (const std::string& name : names) SLUICE_TRY(storage.remove(folder + "/" + name));
+  for (const std::string& name : names)
+    SLUICE_TRY(storage.remove(fmt::format("{}/{}", folder, name)));
   return storage.remove(folder);
 }
 
