@@ -1,6 +1,7 @@
 // Walks the tree that libxml2 makes of a page.
 #include "chat/tools/html_text.h"
 
+#include <dlfcn.h>
 #include <libxml/HTMLparser.h>
 
 #include <algorithm>
@@ -29,9 +30,37 @@ bool one_of(std::string_view name, const std::array<std::string_view, count>& na
 }
 
 std::string attribute(xmlNode* node, const char* name) {
-  const std::unique_ptr<xmlChar, void (*)(void*)> value(
-      xmlGetProp(node, reinterpret_cast<const xmlChar*>(name)), [](void* p) { xmlFree(p); });
-  return std::string(view(value.get()));
+  std::string value;
+  for (const xmlAttr* found = node->properties; found != nullptr; found = found->next)
+    if (view(found->name) == name)
+      for (const xmlNode* part = found->children; part != nullptr; part = part->next)
+        value += view(part->content);
+  return value;
+}
+
+// Loaded when the first page is read: linked, it and what it needs would cost every run of the
+// program 2 MB of memory. It stays loaded.
+struct XmlLibrary {
+  decltype(&htmlReadMemory) read = nullptr;
+  decltype(&xmlDocGetRootElement) root = nullptr;
+  decltype(&xmlFreeDoc) free = nullptr;
+};
+
+Result<XmlLibrary> load_libxml2() {
+#if defined(__APPLE__)
+  constexpr const char* kName = "/usr/lib/libxml2.2.dylib";
+#else
+  constexpr const char* kName = "libxml2.so.2";
+#endif
+  XmlLibrary xml;
+  if (void* library = ::dlopen(kName, RTLD_NOW | RTLD_LOCAL); library != nullptr) {
+    xml.read = reinterpret_cast<decltype(xml.read)>(::dlsym(library, "htmlReadMemory"));
+    xml.root = reinterpret_cast<decltype(xml.root)>(::dlsym(library, "xmlDocGetRootElement"));
+    xml.free = reinterpret_cast<decltype(xml.free)>(::dlsym(library, "xmlFreeDoc"));
+  }
+  if (xml.read == nullptr || xml.root == nullptr || xml.free == nullptr)
+    return fail(ErrorCode::kUnsupported, "pages cannot be read without {}", kName);
+  return xml;
 }
 
 // White space becomes one space, between blocks one line end.
@@ -126,12 +155,12 @@ class Walker {
 Result<HtmlText> html_text(std::string_view html) {
   if (html.size() > static_cast<size_t>(std::numeric_limits<int>::max()))
     return fail(ErrorCode::kCorrupt, "the page is too long");
-  const std::unique_ptr<xmlDoc, decltype(&xmlFreeDoc)> document(
-      htmlReadMemory(
-          html.data(), static_cast<int>(html.size()), nullptr, nullptr,
-          HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET),
-      &xmlFreeDoc);
-  xmlNode* root = document == nullptr ? nullptr : xmlDocGetRootElement(document.get());
+  SLUICE_ASSIGN(const XmlLibrary xml, load_libxml2());
+  const std::unique_ptr<xmlDoc, decltype(xml.free)> document(
+      xml.read(html.data(), static_cast<int>(html.size()), nullptr, nullptr,
+               HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET),
+      xml.free);
+  xmlNode* root = document == nullptr ? nullptr : xml.root(document.get());
   if (root == nullptr) return fail(ErrorCode::kCorrupt, "the page is empty or no HTML");
   Walker walker;
   walker.walk(root);

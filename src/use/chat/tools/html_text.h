@@ -23,7 +23,7 @@ struct HtmlText {
 };
 
 // html: anything, of any encoding that it declares itself. Errors: kCorrupt for what even a browser
-// would show nothing of.
+// would show nothing of; kUnsupported where the system has no libxml2.
 Result<HtmlText> html_text(std::string_view html);
 
 }  // namespace sluice::chat
