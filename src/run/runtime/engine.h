@@ -90,7 +90,7 @@ struct EngineOptions {
 inline constexpr size_t kContextDefaultMax = 4096;
 inline constexpr uint64_t kLogitsBytes = 16'000'000;
 inline constexpr uint64_t kScratchBytes = 48'000'000;
-inline constexpr uint64_t kScratchBytesMin = 3'000'000;  // below this, chunks get too short
+inline constexpr uint64_t kScratchBytesMin = 8'000'000;  // below this, chunks get too short
 
 // What running takes, known before a weight is read. Bytes.
 struct MemoryNeed {
