@@ -41,8 +41,20 @@ TEST(Markdown, EmphasisCodeAndLinks) {
 TEST(Markdown, WhatIsNoMarkupStays) {
   for (const char* text : {"2 * 3 * 4", "a_b_c", "2**3**4", "snake_case *", "** a **", "`open",
                            "**open", "[x] y", "array[i] = 3", "\\(x\\)", "~5 and ~6", "*a\nb*",
-                           "#hash", "1.5 m", "-1 and", "a | b", "'quoted'"})
+                           "#hash", "C:\\\\a\\b", "1.5 m", "-1 and", "a | b", "'quoted'"})
     EXPECT_EQ(drawn(text), text);
+}
+
+// The last of several backslashes may mark, in whatever pieces they come.
+TEST(Markdown, SeveralBackslashes) {
+  for (const size_t cut : {1, 2, 3, 4, 5}) {
+    Markdown markdown({});
+    const std::string_view text = R"(\\**~~ b **c)";
+    std::string streamed = markdown.feed(text.substr(0, cut));
+    streamed += markdown.feed(text.substr(cut));
+    streamed += markdown.finish();
+    EXPECT_EQ(streamed, drawn(std::string(text))) << cut;
+  }
 }
 
 TEST(Markdown, Lines) {

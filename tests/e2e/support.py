@@ -499,6 +499,11 @@ LOGITS_TOLERANCE = 1e-4
 MOVES, MOST = 4, 1e-3
 
 
+# An indexer adds up what its heads find to be positive. Where none does, several keys have exactly 0, and
+# which of them are chosen nobody says; with so many heads that does not happen.
+INDEXER_HEADS = 32
+
+
 class IllConditioned(Exception):
     """Stock mlx_lm's logits move so far by rounding that they are no measure: two experts, or two keys
     of an indexer, came out all but equal, and the choice between them is a matter of the last bit."""

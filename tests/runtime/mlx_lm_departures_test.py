@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).p
 import numpy as np
 import support
 from mlx_lm_windows_test import EXPORT, SEED, TOKENS, YARN, Models, export
-from support import load_stock, random_tokens, relative_difference, stock_model
+from support import INDEXER_HEADS, load_stock, random_tokens, relative_difference, stock_model
 
 
 class Departures(Models):
@@ -142,7 +142,7 @@ class Departures(Models):
     def test_pairs_that_the_indexer_turns(self):
         """By family; stock mlx_lm goes by a key that published files do not have."""
         folder = self.source("deepseek_v32", "deepseek_v32 pairs", dtype="f32", index_topk=6,
-                             index_n_heads=8, indexer_rope_interleave=True)
+                             index_n_heads=INDEXER_HEADS, indexer_rope_interleave=True)
 
         def published(model):
             for layer in model.layers:
@@ -154,7 +154,7 @@ class Departures(Models):
     def test_epsilon_of_the_indexer(self):
         """1e-6, of layer norms of keys so small that it counts."""
         folder = self.source("deepseek_v32", "deepseek_v32 epsilon", dtype="f32", index_topk=6,
-                             index_n_heads=8)
+                             index_n_heads=INDEXER_HEADS)
         tensors = {name: (tensor.dtype, tensor.shape, tensor.data)
                    for name, tensor in support.read_folder(folder).items()}
         for name, (dtype, shape, data) in tensors.items():

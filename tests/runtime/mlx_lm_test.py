@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).p
 
 import numpy as np
 import support
-from support import convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
+from support import INDEXER_HEADS, convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
 TOKENS = 65
 SEED = support.fresh_seed()
@@ -64,9 +64,9 @@ MODELS = {
         "deepseek_v3", dict(q_lora_rank=None, norm_topk_prob=False, n_shared_experts=None)),
     "kimi_k2": ("kimi_k2", dict(rope_scaling=dict(YARN, mscale=1.0, mscale_all_dim=1.0, beta_fast=1,
                                                   beta_slow=1))),
-    "deepseek_v32": ("deepseek_v32", dict(index_n_heads=8, index_topk=12, rope_scaling=dict(
+    "deepseek_v32": ("deepseek_v32", dict(index_n_heads=INDEXER_HEADS, index_topk=12, rope_scaling=dict(
         YARN, mscale=1.0, mscale_all_dim=1.0))),
-    "glm_moe_dsa": ("glm_moe_dsa", dict(index_n_heads=8, index_topk=10, index_head_dim=32)),
+    "glm_moe_dsa": ("glm_moe_dsa", dict(index_n_heads=INDEXER_HEADS, index_topk=10, index_head_dim=32)),
     "glm_moe_dsa, few tokens": ("glm_moe_dsa", dict(index_topk=100)),
     "kimi_k25": ("kimi_k25", {}),
     "glm4_moe_lite": ("glm4_moe_lite", dict(qk_nope_head_dim=96, v_head_dim=160,

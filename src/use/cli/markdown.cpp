@@ -27,6 +27,12 @@ size_t run_length(std::string_view text, char c) {
   return std::min(text.find_first_not_of(c), text.size());
 }
 
+// Of what begins with a character that is no marker here, how much is text: its whole run, but one
+// backslash alone, since the last of several may still mark.
+size_t plain_length(std::string_view text) {
+  return text[0] == '\\' ? 1 : run_length(text, text[0]);
+}
+
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t");
   if (first == std::string_view::npos) return {};
@@ -288,8 +294,8 @@ bool Markdown::take_inline() {
   const std::optional<size_t> length = span(line, before_, complete, 0, out_);
   if (!length) return false;
   size_t taken = *length;
-  if (taken == 0) {  // no marker: the whole run of it is text
-    taken = run_length(line, first);
+  if (taken == 0) {  // no marker
+    taken = plain_length(line);
     out_ += line.substr(0, taken);
   }
   before_ = held_[taken - 1];
@@ -307,7 +313,7 @@ std::string Markdown::spans(std::string_view text, size_t depth) const {
     } else {
       length = span(text, before, true, depth, out).value_or(0);
       if (length == 0) {
-        length = run_length(text, text[0]);
+        length = plain_length(text);
         out += text.substr(0, length);
       }
     }
