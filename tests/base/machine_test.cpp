@@ -30,5 +30,14 @@ TEST(Machine, LimitsArePlausible) {
   EXPECT_TRUE(machine.limit == 0 || machine.usable() <= machine.limit);
 }
 
+TEST(Machine, CodeComesAgainWhereItIsNeeded) {
+  const uint64_t before = resident_bytes();
+  return_code_pages();
+  EXPECT_LE(resident_bytes(), before);
+  const std::string name = system_name();
+  return_code_pages();
+  EXPECT_EQ(system_name(), name);
+}
+
 }  // namespace
 }  // namespace sluice

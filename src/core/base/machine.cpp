@@ -10,6 +10,10 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__linux__)
+#include <link.h>
+#include <sys/mman.h>
+#endif
 #if defined(__APPLE__)
 #include <mach/mach.h>
 #include <malloc/malloc.h>
@@ -136,6 +140,25 @@ void return_freed_memory() {
   malloc_trim(0);
 #elif defined(__APPLE__)
   malloc_zone_pressure_relief(nullptr, 0);
+#endif
+}
+
+void return_code_pages() {
+#if defined(__linux__)
+  // Nobody writes to code, so that its pages are the file's. The program comes first; pages that it
+  // shares with a neighbouring segment stay.
+  const auto of_program = [](dl_phdr_info* info, size_t, void*) {
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    for (size_t i = 0; i < info->dlpi_phnum; ++i) {
+      const ElfW(Phdr)& segment = info->dlpi_phdr[i];
+      if (segment.p_type != PT_LOAD || segment.p_flags != (PF_R | PF_X)) continue;
+      const uintptr_t begin = (info->dlpi_addr + segment.p_vaddr + page - 1) / page * page;
+      const uintptr_t end = (info->dlpi_addr + segment.p_vaddr + segment.p_memsz) / page * page;
+      if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    }
+    return 1;
+  };
+  dl_iterate_phdr(of_program, nullptr);
 #endif
 }
 

@@ -25,6 +25,10 @@ uint64_t resident_bytes();
 void return_memory_early();
 // Gives what was freed, and is still kept for later, back now.
 void return_freed_memory();
+// Lets go of the program's code that has run so far, which comes again from its file, page by page,
+// as it is needed: behind a start that ran much of it once. Where the system allows; thread-safe.
+// Breakpoints that a debugger has set are lost.
+void return_code_pages();
 
 // "Linux 6.1.0 x86_64", "Darwin 24.1.0 arm64".
 std::string system_name();

@@ -323,6 +323,8 @@ Status Engine::load(Log& log, Progress& progress) {
   return_freed_memory();
   EngineOpener::choose_rows(s);
   SLUICE_TRY(EngineOpener::choose_weights(s));
+  // Counted as the program's just now; of what opened tokenizer and template, little runs again.
+  return_code_pages();
   if (!s.weights->residency().all_stay())
     s.info.notes.push_back(stream_note(s.info, s.weights->residency()));
   for (const std::string& note : s.info.notes) log.info(note);

@@ -17,9 +17,9 @@ mod tokenizer;
 mod vocabulary;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use constraint::Constraint;
+use constraint::{Constraint, Grammars};
 use decoder::Decoder;
 use failure::{Code, Failure, Outcome};
 use template::Template;
@@ -95,17 +95,25 @@ pub unsafe extern "C" fn sluice_text_free(buffer: Buffer) {
 
 // ---- tokenizer ----
 
+/// What the caller holds of a tokenizer. Decoders and constraints outlive it with shares of their own.
+pub struct Handle {
+    loaded: Arc<Loaded>,
+    /// What constraints share, built when the first one is made.
+    grammars: OnceLock<Outcome<Arc<Grammars>>>,
+}
+
 /// # Safety
 /// See text_crate.h; here and below pointers are valid and handles came from this interface.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_tokenizer_open(
     json: Bytes,
-    tokenizer: &mut *const Loaded,
+    tokenizer: &mut *mut Handle,
     error: &mut Buffer,
 ) -> i32 {
     answer(error, || {
         let loaded = Loaded::open(unsafe { json.get() })?;
-        *tokenizer = Arc::into_raw(Arc::new(loaded));
+        let handle = Handle { loaded: Arc::new(loaded), grammars: OnceLock::new() };
+        *tokenizer = Box::into_raw(Box::new(handle));
         Ok(Vec::new())
     })
 }
@@ -113,8 +121,8 @@ pub unsafe extern "C" fn sluice_tokenizer_open(
 /// # Safety
 /// As above.
 #[no_mangle]
-pub unsafe extern "C" fn sluice_tokenizer_free(tokenizer: *const Loaded) {
-    let tokenizer = unsafe { Arc::from_raw(tokenizer) };
+pub unsafe extern "C" fn sluice_tokenizer_free(tokenizer: *mut Handle) {
+    let tokenizer = unsafe { Box::from_raw(tokenizer) };
     let _ = catch_unwind(AssertUnwindSafe(|| drop(tokenizer)));
 }
 
@@ -122,13 +130,13 @@ pub unsafe extern "C" fn sluice_tokenizer_free(tokenizer: *const Loaded) {
 /// As above.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_tokenizer_encode(
-    tokenizer: &Loaded,
+    tokenizer: &Handle,
     text: Bytes,
     add_special_tokens: bool,
     out: &mut Buffer,
 ) -> i32 {
     answer(out, || {
-        let ids = tokenizer.encode(unsafe { text.text("the text") }?, add_special_tokens)?;
+        let ids = tokenizer.loaded.encode(unsafe { text.text("the text") }?, add_special_tokens)?;
         Ok(ids.into_iter().flat_map(u32::to_ne_bytes).collect())
     })
 }
@@ -136,22 +144,22 @@ pub unsafe extern "C" fn sluice_tokenizer_encode(
 /// # Safety
 /// As above.
 #[no_mangle]
-pub unsafe extern "C" fn sluice_tokenizer_size(tokenizer: &Loaded) -> usize {
-    catch_unwind(AssertUnwindSafe(|| tokenizer.tokenizer.get_vocab_size(true))).unwrap_or(0)
+pub unsafe extern "C" fn sluice_tokenizer_size(tokenizer: &Handle) -> usize {
+    catch_unwind(AssertUnwindSafe(|| tokenizer.loaded.tokenizer.get_vocab_size(true))).unwrap_or(0)
 }
 
 /// # Safety
 /// As above.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_tokenizer_token(
-    tokenizer: &Loaded,
+    tokenizer: &Handle,
     id: u32,
     special: &mut bool,
     out: &mut Buffer,
 ) -> i32 {
     answer(out, || {
-        *special = tokenizer.is_special(id);
-        let token = tokenizer.token(id);
+        *special = tokenizer.loaded.is_special(id);
+        let token = tokenizer.loaded.token(id);
         let missing = || Failure::new(Code::InvalidArgument, format!("there is no token {id}"));
         token.map(String::into_bytes).ok_or_else(missing)
     })
@@ -160,10 +168,10 @@ pub unsafe extern "C" fn sluice_tokenizer_token(
 /// # Safety
 /// As above.
 #[no_mangle]
-pub unsafe extern "C" fn sluice_tokenizer_id(tokenizer: &Loaded, token: Bytes) -> i64 {
+pub unsafe extern "C" fn sluice_tokenizer_id(tokenizer: &Handle, token: Bytes) -> i64 {
     let id = catch_unwind(AssertUnwindSafe(|| {
         let token = std::str::from_utf8(unsafe { token.get() }).ok()?;
-        tokenizer.tokenizer.token_to_id(token)
+        tokenizer.loaded.tokenizer.token_to_id(token)
     }));
     id.ok().flatten().map_or(-1, i64::from)
 }
@@ -174,14 +182,10 @@ pub unsafe extern "C" fn sluice_tokenizer_id(tokenizer: &Loaded, token: Bytes) -
 /// As above; tokenizer must be a handle of sluice_tokenizer_open.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_decoder_new(
-    tokenizer: *const Loaded,
+    tokenizer: &Handle,
     skip_special: bool,
 ) -> *mut Decoder {
-    let loaded = unsafe {
-        Arc::increment_strong_count(tokenizer);
-        Arc::from_raw(tokenizer)
-    };
-    Box::into_raw(Box::new(Decoder::new(loaded, skip_special)))
+    Box::into_raw(Box::new(Decoder::new(tokenizer.loaded.clone(), skip_special)))
 }
 
 /// # Safety
@@ -215,18 +219,15 @@ pub unsafe extern "C" fn sluice_decoder_flush(decoder: &mut Decoder, out: &mut B
 /// As above; tokenizer must be a handle of sluice_tokenizer_open.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_matcher_open(
-    tokenizer: *const Loaded,
+    tokenizer: &Handle,
     kind: u32,
     text: Bytes,
     matcher: &mut *mut Constraint,
     error: &mut Buffer,
 ) -> i32 {
     answer(error, || {
-        let loaded = unsafe {
-            Arc::increment_strong_count(tokenizer);
-            Arc::from_raw(tokenizer)
-        };
-        let grammars = Loaded::grammars(&loaded)?;
+        let build = || Grammars::build(tokenizer.loaded.clone());
+        let grammars = tokenizer.grammars.get_or_init(build).clone()?;
         let opened = grammars.open(kind, unsafe { text.text("it") }?)?;
         *matcher = Box::into_raw(Box::new(opened));
         Ok(Vec::new())

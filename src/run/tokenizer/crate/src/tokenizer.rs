@@ -1,13 +1,12 @@
 //! tokenizer.json: text to ids by the `tokenizers` crate, and what decoding needs to know.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokenizers::{Decoder as _, DecoderWrapper, Tokenizer};
 
-use crate::constraint::Grammars;
 use crate::failure::{Code, Failure, Outcome};
 use crate::guard;
 
@@ -29,7 +28,6 @@ pub struct Loaded {
     pub tokenizer: Arc<Tokenizer>,
     pub pieces: Option<Pieces>,
     spent: AtomicBool,
-    grammars: OnceLock<Outcome<Arc<Grammars>>>,
 }
 
 /// How sentencepiece models decode: tokens one by one, bytes by tokens such as <0x0A>, and spaces
@@ -80,7 +78,7 @@ impl Loaded {
         // Parsing takes many times what stays, and leaves that strewn over the guarded thread's part
         // of the heap. A copy from this thread's own part lets all of the other go.
         let tokenizer = Arc::new(Tokenizer::clone(&tokenizer));
-        Ok(Loaded { tokenizer, pieces, spent: AtomicBool::new(false), grammars: OnceLock::new() })
+        Ok(Loaded { tokenizer, pieces, spent: AtomicBool::new(false) })
     }
 
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Outcome<Vec<u32>> {
@@ -112,11 +110,6 @@ impl Loaded {
                 Err(Failure::guarded("the tokenizer", failure))
             }
         }
-    }
-
-    /// What constraints share, built when the first one is made.
-    pub fn grammars(loaded: &Arc<Loaded>) -> Outcome<Arc<Grammars>> {
-        loaded.grammars.get_or_init(|| Grammars::build(loaded.clone())).clone()
     }
 
     /// As the vocabulary spells it; None where there is no such id.
