@@ -74,8 +74,13 @@ class Chat(support.TestCase):
                 self.rows("SELECT body FROM message ORDER BY id")]
 
     def until_kept(self, terminal, count):
-        terminal.wait(lambda _: self.database.exists() and self.messages() == count,
-                      f"{count} messages in the store")
+        def kept(_):
+            # The program makes the file, then its tables.
+            return (self.database.exists()
+                    and self.rows("SELECT 1 FROM sqlite_master WHERE name = 'message'")
+                    and self.messages() == count)
+
+        terminal.wait(kept, f"{count} messages in the store")
         self.ready(terminal)
 
     # ---- the commands ----
