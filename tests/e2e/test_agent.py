@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """`sluice agent` on the demo model, from its first event to its last: what a model of this size asks for is
 not judged, only that nothing outside the folder changes, that nothing is done which nobody approved, and
-that events and transcript say what happened. Argument: the sluice program."""
+that events and transcript say what happened. Then on a terminal, as a person uses it and `/agent` of a chat,
+with a scripted model. Argument: the sluice program."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import support
+from scripted_model import Reply, call, write_scripted
+from terminal import Terminal, require_tmux
 
 
 class Agent(support.TestCase):
@@ -64,6 +68,220 @@ class Agent(support.TestCase):
                 capture_output=True, text=True, timeout=120)
             self.assertIn(result.returncode, (support.BAD_USAGE, support.BAD_INPUT), result.stderr)
             self.assertIn(words, result.stderr)
+
+
+class Typed(support.TestCase):
+    """What a person types and sees, on a terminal: a model that asks for what the test wants."""
+
+    REPLIES = [
+        Reply("'refused' in last", "Then I will not."),
+        Reply("'interrupted' in last", "Stopped."),
+        Reply("'exit code 0' in last or 'wrote' in last or 'leaves' in last", "It is done."),
+        Reply("'make it' in last", call("run_command", command="echo made > made.txt")),
+        Reply("'again' in last", call("run_command", command="echo more >> made.txt")),
+        Reply("'hidden' in last", call("run_command", command="echo a\x1b[2K\rb‮c > hidden.txt\n\n[shell]\n")),
+        Reply("'edit' in last", call("edit_file", path="note.txt", old_text="9:41", new_text="10:05")),
+        Reply("'look' in last", call("read_file", path="note.txt")),
+        Reply("'forever' in last", "on and on ", for_ever=True),
+        Reply("'sleep' in last", call("run_command", command="sleep 100")),
+        Reply("'hello' in last", "Good **day**."),
+    ]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        require_tmux()
+        cls.model = write_scripted(cls.folder / "scripted", cls.REPLIES)
+
+    def setUp(self):
+        self.home = self.folder / self.id().split(".")[-1]
+        self.work = self.home / "work"
+        self.work.mkdir(parents=True)
+        (self.work / "note.txt").write_text("The train leaves at 9:41.\nSeat 7.\n")
+
+    def open(self, command, *options, prompt, folder=None):
+        terminal = Terminal([support.binary(), command, self.model, "--threads", 2, "--context", 16384,
+                             "--folder", folder or self.work, *options], 90, 40,
+                            {"XDG_DATA_HOME": self.home / "data", "XDG_STATE_HOME": self.home / "state"})
+        self.addCleanup(terminal.__exit__)
+        self.prompt = prompt
+        self.ready(terminal)
+        return terminal
+
+    def ready(self, terminal):
+        return terminal.wait(lambda text: text.rstrip().split("\n")[-1].strip() == self.prompt.strip(),
+                             "a prompt")
+
+    def say(self, terminal, text):
+        """All that is new once the next prompt is there."""
+        before = len(terminal.everything().rstrip())
+        terminal.enter(text)
+        terminal.wait(lambda shown: len(shown.rstrip()) > before + len(text), "an echo")
+        return self.ready(terminal)[before:]
+
+    def agent(self, *options):
+        return self.open("agent", *options, prompt="agent>")
+
+    def asked(self, terminal, request, shown):
+        """The text with the question, which is not answered yet."""
+        before = len(terminal.everything().rstrip())
+        terminal.enter(request)
+        text = terminal.wait(lambda text: "lways for" in text[before:], "a question")[before:]
+        self.assertIn(shown, text)
+        return text
+
+    def test_a_command_is_approved_refused_and_always_allowed(self):
+        if shutil.which("bwrap") is None:
+            self.skipTest("bubblewrap is not installed")
+        agent = self.agent()
+        self.asked(agent, "make it", "| (by /bin/sh) $ echo made > made.txt")
+        self.assertFalse((self.work / "made.txt").exists())
+        agent.enter("n")
+        self.assertIn("Then I will not.", self.ready(agent))
+        self.assertFalse((self.work / "made.txt").exists())
+        self.asked(agent, "make it", "echo made")
+        agent.enter("what?")  # no answer: asked again
+        agent.wait_for("do this?", 3)
+        agent.enter("y")
+        agent.wait_for("It is done.")
+        self.ready(agent)
+        self.assertEqual((self.work / "made.txt").read_text(), "made\n")
+        self.asked(agent, "again", "echo more >> made.txt")
+        agent.enter("a")
+        agent.wait_for("It is done.", 2)
+        self.ready(agent)
+        shown = self.say(agent, "again")
+        self.assertIn("echo more >> made.txt", shown)
+        self.assertNotIn("do this?", shown)
+        self.assertEqual((self.work / "made.txt").read_text(), "made\nmore\nmore\n")
+        # For this tool alone.
+        self.asked(agent, "edit", "write note.txt")
+        agent.enter("n")
+        self.ready(agent)
+        agent.enter("/quit")
+        agent.wait_for("[ended 0]")
+
+    def test_nothing_of_a_command_is_hidden(self):
+        agent = self.agent()
+        text = self.asked(agent, "hidden", "echo a^[[2K^Mb<U+202E>c > hidden.txt")
+        for line in text.split("\n"):
+            self.assertFalse(line.startswith("[shell]") and "| " in line)
+        self.assertIn("  | [shell]", text)
+        self.assertEqual(text.count("\n[shell]"), 1)
+        agent.enter("n")
+        self.ready(agent)
+
+    def test_an_edit_is_shown_and_done(self):
+        agent = self.agent()
+        text = self.asked(agent, "edit", "write note.txt")
+        self.assertIn("- The train leaves at 9:41.", text)
+        self.assertIn("+ The train leaves at 10:05.", text)
+        agent.enter("n")
+        self.ready(agent)
+        self.assertIn("9:41", (self.work / "note.txt").read_text())
+        self.asked(agent, "edit", "write note.txt")
+        agent.enter("yes")
+        agent.wait_for("It is done.")
+        self.ready(agent)
+        self.assertEqual((self.work / "note.txt").read_text(), "The train leaves at 10:05.\nSeat 7.\n")
+
+    def test_what_was_typed_before_the_question_agrees_to_nothing(self):
+        agent = self.agent("-n", 4000)
+        agent.enter("forever")
+        agent.wait_for("on and on on and")
+        agent.type("y\n")
+        agent.key("C-c")
+        agent.wait_for("stopped")
+        agent.wait(lambda text: text.rstrip().split("\n")[-1].startswith("agent>"), "a prompt")
+        agent.key("C-c")
+        self.ready(agent)
+        self.asked(agent, "edit", "write note.txt")
+        agent.key("C-c")
+        self.ready(agent)
+        self.assertIn("9:41", (self.work / "note.txt").read_text())
+
+    def test_ctrl_c_stops_the_run_alone(self):
+        agent = self.agent("--yes", "shell")
+        agent.enter("forever")
+        agent.wait_for("on and on on and")
+        agent.key("C-c")
+        agent.wait_for("stopped")
+        self.ready(agent)
+        agent.enter("sleep")
+        agent.wait_for("$ sleep 100")
+        agent.key("C-c")
+        agent.wait_for("stopped", 2)
+        self.ready(agent)
+        self.asked(agent, "edit", "write note.txt")
+        agent.key("C-c")
+        agent.wait_for("stopped", 3)
+        self.ready(agent)
+        self.assertIn("Good day.", self.say(agent, "hello"))
+        agent.key("C-d")
+        agent.wait_for("[ended 0]")
+
+    def test_requests_are_one_conversation(self):
+        agent = self.agent("--yes-read-only")
+        shown = self.say(agent, "look")
+        self.assertIn("| read note.txt", shown)
+        self.assertIn("done: The train leaves at 9:41. … (2 lines)", shown)
+        self.say(agent, "hello")
+        self.assertIn("6 messages", self.say(agent, "/stats"))
+        for command in ("/agent", "/search", "/quit", "/save"):
+            self.assertIn(command, self.say(agent, "/help"))
+        self.say(agent, "/save trip")
+        agent.enter("/quit")
+        agent.wait_for("[ended 0]")
+        again = self.agent("--load", "trip")
+        self.assertIn("Good day.", again.everything())
+        self.assertIn("6 messages", self.say(again, "/stats"))
+
+    def test_agent_in_a_chat(self):
+        chat = self.open("chat", prompt=">")
+        self.assertIn("Good day.", self.say(chat, "hello"))
+        self.assertIn("say what is to be done", self.say(chat, "/agent"))
+        self.asked(chat, "/agent edit", "write note.txt")
+        chat.enter("y")
+        self.assertIn("It is done.", self.ready(chat))
+        self.assertIn("10:05", (self.work / "note.txt").read_text())
+        self.assertIn("6 messages", self.say(chat, "/stats"))
+        self.assertIn("Good day.", self.say(chat, "hello"))
+        # The last exchange is what stays; a summary stands for those before, tool and all.
+        self.assertIn("what was there is branch", self.say(chat, "/compact"))
+        self.assertIn("4 messages", self.say(chat, "/stats"))
+        chat.type("/ag")
+        chat.key("Tab")
+        chat.wait_for("/agent ", 2)
+        chat.key("C-c")
+        self.ready(chat)
+
+    def test_a_chat_without_a_folder_to_work_in(self):
+        chat = self.open("chat", prompt=">", folder=self.home / "nothing")
+        self.assertIn("nothing", self.say(chat, "/agent look"))
+        self.assertIn("Good day.", self.say(chat, "hello"))
+
+
+class OneWord(support.TestCase):
+    """A template that knows no tools: one word is chosen, then its call is written under the schema."""
+
+    def test_a_tool_is_chosen_by_a_word(self):
+        word = "'Reply with one word' in last"
+        answered = "messages | selectattr('role', 'equalto', 'user') | list | length > 2"
+        model = write_scripted(self.folder / "plain", [
+            Reply(f"{word} and ({answered})", "answer", whole=True),
+            Reply(word, "read_file", whole=True),
+            Reply("'tool_response' in last", "The train leaves at 9:41."),
+            Reply("'When' in last", call("read_file", path="note.txt")),
+        ], tools=False)
+        work = self.folder / "one_word"
+        work.mkdir()
+        (work / "note.txt").write_text("9:41\n")
+        result = support.sluice("agent", model, "--folder", work, "--tools", "files", "--yes-read-only",
+                                "--context", 8192, "--json", "-p", "When?")
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual([event["type"] for event in events if event["type"] != "text"],
+                         ["start", "tool_request", "tool_result", "done"])
+        self.assertEqual("".join(event.get("delta", "") for event in events), "The train leaves at 9:41.")
 
 
 if __name__ == "__main__":

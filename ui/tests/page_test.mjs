@@ -1,6 +1,7 @@
 // Drives the page in headless Chromium as a person would, against the stand-in server, or against
 // `sluice serve` where SLUICE_PAGE_URL says where one is: then what only the stand-in answers is
-// left out. Exit status 77: there is no Chromium.
+// left out, and with SLUICE_PAGE_SCRIPTED what only tests/e2e/test_page.py's model answers is done.
+// Exit status 77: there is no Chromium.
 //
 //   node ui/tests/page_test.mjs PAGE.html POLICY [NAME...]
 import assert from "node:assert/strict";
@@ -15,6 +16,7 @@ import { standIn } from "./stand_in_server.mjs";
 
 const [, , pagePath, policyPath, ...wanted] = process.argv;
 const real = process.env.SLUICE_PAGE_URL;
+const isScripted = real !== undefined && process.env.SLUICE_PAGE_SCRIPTED === "1";
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const field = (page) => page.getByRole("textbox", { name: "Message", exact: true });
@@ -77,6 +79,49 @@ const both = {
     await page.locator(".asked", { hasText: "First" }).waitFor();
     await button(page, "Delete Second").click();
     await until(async () => (await page.locator(".sidebar li").count()) === 1, "one conversation");
+  },
+};
+
+// Against a real server whose model says what is wanted.
+const scripted = {
+  async "a real answer is stopped"({ page }) {
+    await say(page, "go on forever");
+    await page.getByText("on and on").first().waitFor();
+    await button(page, "Stop").click();
+    await complete(page);
+    await page.getByText("Stopped").waitFor();
+    await say(page, "Hello there");
+    await complete(page);
+    assert.equal(await page.locator(".error").count(), 0);
+  },
+  async "a real tool runs when allowed, and a reload keeps it"({ page }) {
+    await page.getByLabel("Agent").check();
+    await say(page, "make it");
+    await page.getByText("echo made >> made.txt").waitFor();
+    await accessible(page);
+    await button(page, "Allow once").click();
+    await page.getByText("It is done.").waitFor();
+    await complete(page);
+    assert.equal(await page.locator(".error").count(), 0);
+    await page.reload();
+    await page.getByText("It is done.").waitFor();
+    assert.match(await answer(page).innerText(), /echo made >> made\.txt[^]*It is done\./);
+  },
+  async "a real tool does not run when refused"({ page }) {
+    await page.getByLabel("Agent").check();
+    await say(page, "make it");
+    await button(page, "Refuse").click();
+    await page.getByText("Then I will not.").waitFor();
+    await complete(page);
+    assert.equal(await page.locator(".step.refused").count(), 1);
+  },
+  async "a real run is stopped while it asks"({ page }) {
+    await page.getByLabel("Agent").check();
+    await say(page, "make it");
+    await button(page, "Allow once").waitFor();
+    await button(page, "Stop").click();
+    await complete(page);
+    await page.getByText("Stopped").waitFor();
   },
 };
 
@@ -318,9 +363,9 @@ async function run(browser, name, test) {
   const context = await browser.newContext({ viewport: { width: 1180, height: 800 } });
   if (real) {
     // A small model may go on to the end of its context.
-    await context.addInitScript(() => {
-      localStorage["sluice.settings"] ??= JSON.stringify({ max_tokens: 24, seed: 1 });
-    });
+    await context.addInitScript((max_tokens) => {
+      localStorage["sluice.settings"] ??= JSON.stringify({ max_tokens, seed: 1 });
+    }, isScripted ? 20000 : 24);
   }
   const page = await context.newPage();
   page.setDefaultTimeout(30000);
@@ -350,7 +395,7 @@ if (!browser) {
   process.exit(77);
 }
 let failed = 0;
-for (const [name, test] of Object.entries(real ? both : { ...both, ...alone })) {
+for (const [name, test] of Object.entries({ ...both, ...(isScripted ? scripted : {}), ...(real ? {} : alone) })) {
   if (wanted.length > 0 && !wanted.some((part) => name.includes(part))) continue;
   if (!(await run(browser, name, test))) ++failed;
 }

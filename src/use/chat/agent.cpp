@@ -47,6 +47,11 @@ const std::string& function_name(const Json& entry) {
 
 }  // namespace
 
+size_t output_bytes_for(size_t context_tokens) {
+  constexpr size_t kLeast = 1024, kMost = 16'384;
+  return std::clamp(context_tokens / 4 * 3, kLeast, kMost);
+}
+
 std::string untrusted_text(std::string_view origin, std::string_view text, size_t bytes_max) {
   // A mark that the text cannot know, and so cannot close.
   std::random_device random;
@@ -104,7 +109,7 @@ Result<AgentAnswer> Agent::route(AgentTurn turn, const AgentCallbacks& callbacks
 }
 
 AgentResult Agent::call(const AgentCall& call, const AgentCallbacks& callbacks, AgentRun& run) {
-  AgentResult result{call.id, false, ""};
+  AgentResult result{std::to_string(run.calls), false, ""};
   const auto refuse = [&](std::string_view why) {
     result.text = printable(why, options_.output_bytes_max);
     return result;
@@ -121,7 +126,7 @@ AgentResult Agent::call(const AgentCall& call, const AgentCallbacks& callbacks, 
   if (!plan) return refuse(plan.error().message);
 
   const AgentPolicy& policy = options_.policy;
-  AgentRequest request{call.id,
+  AgentRequest request{result.id,
                        std::string(owner->name()),
                        call.name,
                        call.arguments,
@@ -147,35 +152,41 @@ AgentResult Agent::call(const AgentCall& call, const AgentCallbacks& callbacks, 
   return result;
 }
 
+// Every call gets a result, so that the messages can be gone on with.
+void Agent::answer_calls(const AgentAnswer& answer, const AgentCallbacks& callbacks,
+                         AgentRun& run) {
+  for (const AgentCall& wanted : answer.calls) {
+    AgentResult result{std::to_string(++run.calls), false, "interrupted"};
+    if (run.calls > options_.calls_max)
+      result.text = "no more tools in this run; answer with what you have";
+    else if (answer.finish != "cancelled" && !cancelled())
+      result = call(wanted, callbacks, run);
+    if (callbacks.on_tool_result) callbacks.on_tool_result(result);
+    run.messages.push_back({{"role", "tool"},
+                            {"tool_call_id", wanted.id},
+                            {"name", wanted.name},
+                            {"content", untrusted_text(visible_text(wanted.name), result.text,
+                                                       options_.output_bytes_max + 256)}});
+  }
+}
+
 Result<AgentRun> Agent::run(const Json& messages, const AgentCallbacks& callbacks) {
   AgentRun run;
   run.messages = messages;
   for (;;) {
-    if (cancelled()) {
-      run.finish_reason = "cancelled";
-      return run;
-    }
+    run.finish_reason = "cancelled";
+    if (cancelled()) return run;
     SLUICE_ASSIGN(const AgentAnswer answer, ask(run, callbacks));
     ++run.steps;
     run.prompt_tokens += answer.prompt_tokens;
     run.generated_tokens += answer.generated_tokens;
+    const bool stopped = answer.finish == "cancelled";
+    if (stopped && answer.text.empty() && answer.calls.empty()) return run;
     run.messages.push_back(assistant_message(answer));
     run.text = answer.text;
+    answer_calls(answer, callbacks, run);
     run.finish_reason = answer.finish;
-    if (answer.calls.empty() || answer.finish == "cancelled") return run;
-    for (const AgentCall& wanted : answer.calls) {
-      AgentResult result{wanted.id, false, "no more tools in this run; answer with what you have"};
-      if (run.calls < options_.calls_max) {
-        ++run.calls;
-        result = call(wanted, callbacks, run);
-      }
-      if (callbacks.on_tool_result) callbacks.on_tool_result(result);
-      run.messages.push_back({{"role", "tool"},
-                              {"tool_call_id", wanted.id},
-                              {"name", wanted.name},
-                              {"content", untrusted_text(visible_text(wanted.name), result.text,
-                                                         options_.output_bytes_max + 256)}});
-    }
+    if (answer.calls.empty() || stopped) return run;
     if (run.steps >= options_.steps_max) {
       run.finish_reason = "steps";
       return run;

@@ -43,7 +43,9 @@ using AgentGenerate =
     std::function<Result<AgentAnswer>(const AgentTurn& turn, const OnAgentText& on_text)>;
 
 struct AgentRequest {
-  std::string id, tool, function;
+  // Counts a run's calls: the model's own ids may come again.
+  std::string id;
+  std::string tool, function;
   std::string arguments;
   std::string shown;  // what would be done, printable: control characters are escaped
   ToolEffect effect = ToolEffect::kRuns;
@@ -68,6 +70,10 @@ struct AgentPolicy {
   bool read_only = false;          // ToolEffect::kReads
   std::vector<std::string> tools;  // all of what these tools do, by Tool::name
 };
+
+// Of a tool's output, so that the model can read it and go on: a quarter of the context at three
+// bytes a token, within bounds.
+size_t output_bytes_for(size_t context_tokens);
 
 struct AgentOptions {
   size_t steps_max = 16;             // answers of the model
@@ -99,6 +105,7 @@ class Agent {
  private:
   Result<AgentAnswer> ask(const AgentRun& run, const AgentCallbacks& callbacks);
   Result<AgentAnswer> route(AgentTurn turn, const AgentCallbacks& callbacks);
+  void answer_calls(const AgentAnswer& answer, const AgentCallbacks& callbacks, AgentRun& run);
   AgentResult call(const AgentCall& call, const AgentCallbacks& callbacks, AgentRun& run);
   bool cancelled() const { return options_.cancel != nullptr && options_.cancel->cancelled(); }
 

@@ -43,6 +43,11 @@ bool AnswerPrinter::show(std::string_view text) {
   return readable_;
 }
 
+bool AnswerPrinter::show_part(const chat::TextPart& part) {
+  take({part});
+  return readable_;
+}
+
 void AnswerPrinter::finish() {
   take(splitter_.finish());
   if (markdown_) put(markdown_->finish());

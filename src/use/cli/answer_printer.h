@@ -32,6 +32,8 @@ class AnswerPrinter {
 
   // Once the reader is gone (a closed pipe) it returns false.
   bool show(std::string_view text);
+  // The same where thinking has been told apart already.
+  bool show_part(const chat::TextPart& part);
   // No more is to come: shows what was held back.
   void finish();
   // What was no thinking, and what was, as the model wrote it.

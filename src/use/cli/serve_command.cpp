@@ -5,6 +5,7 @@
 
 #include "base/machine.h"
 #include "base/units.h"
+#include "cli/agent_tools.h"
 #include "cli/generation.h"
 #include "cli/model.h"
 #include "cli/report_data.h"
@@ -27,6 +28,10 @@ struct Options {
   server::HttpServerOptions http;
   server::SchedulerOptions scheduler;
   uint64_t slots = 0, tokens_max = 0;
+  std::string agent_folder;
+  std::vector<std::string> agent_tools;  // empty: all that can be used here
+  SearchArguments search;
+  server::AgentOffer agent;
 };
 
 EngineUse use_of(size_t slots) {
@@ -95,6 +100,22 @@ std::string report_of(Context& context, const std::string& folder) {
   return {};
 }
 
+// Tools are tried now, so that what lacks is said at the start; each run makes its own.
+Status offer_agent(Context& context, Options& options) {
+  if (options.agent_folder.empty()) return {};
+  AgentArguments arguments;
+  arguments.folder = options.agent_folder;
+  arguments.tools = options.agent_tools;
+  arguments.search = options.search;
+  SLUICE_ASSIGN(const Tools tools, make_tools(context, arguments));
+  for (const auto& tool : tools) options.agent.tools.emplace_back(tool->name());
+  options.agent.make_tools = [folder = options.agent_folder,
+                              search = options.search](const std::vector<std::string>& names) {
+    return make_tools(names, folder, search);
+  };
+  return {};
+}
+
 Result<server::ApiOptions> api_options(Context& context, const Options& options,
                                        const runtime::Engine& engine) {
   server::ApiOptions api;
@@ -111,6 +132,7 @@ Result<server::ApiOptions> api_options(Context& context, const Options& options,
   api.page = page.html;
   api.page_policy = page.content_security_policy;
   api.report = report_of(context, engine.info().path);
+  api.agent = options.agent;
   return api;
 }
 
@@ -143,6 +165,7 @@ void serve_until_cancelled(Context& context, server::HttpServer& http, server::A
 
 Result<int> run(Context& context, Options options) {
   SLUICE_TRY(read_key(context, options));
+  SLUICE_TRY(offer_agent(context, options));
   SLUICE_ASSIGN(const RunningModel running, plan_slots(context, options));
   GenerationArguments generation;
   generation.template_file = options.template_file;
@@ -164,6 +187,7 @@ Result<int> run(Context& context, Options options) {
   api.attach(*http);
   announce(context, options, *http);
   serve_until_cancelled(context, *http, api, scheduler);
+  api.stop();
   scheduler.stop();
   SLUICE_TRY(finish_running(context, running));
   return kExitSuccess;
@@ -185,6 +209,40 @@ void add_limits(CLI::App& command, Options& options) {
       .add_option("--max-seconds", options.scheduler.job_s_max, "the longest that an answer takes")
       ->check(CLI::Range(1.0, 1e6))
       ->capture_default_str();
+}
+
+void add_agent_offer(CLI::App& command, Options& options) {
+  CLI::Option* folder =
+      command
+          .add_option("--agent-folder", options.agent_folder,
+                      "let clients have an agent work in this folder, and nothing outside it")
+          ->type_name("PATH");
+  command
+      .add_option("--agent-tools", options.agent_tools,
+                  "the agent's tools: search, shell, files; all unless given")
+      ->delimiter(',')
+      ->check(CLI::IsMember(tool_names()))
+      ->needs(folder);
+  command
+      .add_flag("--agent-yes-read-only", options.agent.yes_read_only,
+                "its reading of files needs no approval")
+      ->needs(folder);
+  command.add_option("--agent-max", options.agent.runs_max, "agents at work at once")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command.add_option("--agent-max-steps", options.agent.steps_max, "answers of the model in a run")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command
+      .add_option("--agent-max-seconds", options.agent.run_s_max, "the longest that a run takes")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  command
+      .add_option("--agent-approval-seconds", options.agent.approval_s_max,
+                  "how long a run waits for an approval before it goes on without")
+      ->check(CLI::Range(1.0, 1e6))
+      ->capture_default_str();
+  add_search_options(command, options.search);
 }
 
 }  // namespace
@@ -220,12 +278,14 @@ void add_serve(CLI::App& app, Action& action) {
   command->add_option("--chat-template-file", options->template_file,
                       "a Jinja template in place of the model's own");
   add_limits(*command, *options);
+  add_agent_offer(*command, *options);
   add_engine_options(*command, options->engine);
   command->footer(
       "Examples:\n"
       "  sluice serve Qwen3-8B-6GB\n"
       "  sluice serve Qwen3-8B-6GB --parallel 8 --context 8192 --port 8081\n"
-      "  sluice serve Qwen3-8B-6GB --host 0.0.0.0 --api-key-file key.txt");
+      "  sluice serve Qwen3-8B-6GB --host 0.0.0.0 --api-key-file key.txt\n"
+      "  sluice serve Qwen3-8B-6GB --agent-folder notes --agent-tools files,shell");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };
   });

@@ -2,51 +2,42 @@
 
 #include <algorithm>
 
-#include "base/clock.h"
-#include "base/machine.h"
-#include "base/units.h"
+#include "chat/agent_turn.h"
 #include "chat/visible_text.h"
+#include "cli/busy_generation.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 
 namespace sluice::cli {
-namespace {
-
-// The busy line's figures are worth no more work than this.
-constexpr double kFiguresEvery_s = 0.2;
-
-}  // namespace
-
 Talk::Talk(Context& context, const TalkArguments& arguments, std::unique_ptr<TalkingModel> talking,
-           KeptTalk kept, std::map<std::string, std::string> variables, bool terminal)
+           KeptTalk kept, std::unique_ptr<AgentDesk> desk,
+           std::map<std::string, std::string> variables, bool terminal)
     : context_(context),
       arguments_(arguments),
       talking_(std::move(talking)),
       kept_(std::move(kept)),
+      desk_(std::move(desk)),
       terminal_(terminal) {
   input_.variables = std::move(variables);
 }
 
 std::string Talk::prompt() const {
-  return kept_.branch() == chat::kFirstBranch ? "> " : kept_.branch() + "> ";
+  const std::string branch = kept_.branch() == chat::kFirstBranch ? "" : kept_.branch();
+  if (!arguments_.requests) return branch + "> ";
+  return branch.empty() ? "agent> " : branch + " agent> ";
 }
 
 Result<std::vector<uint32_t>> Talk::tokens_of(std::span<const chat::Message> messages,
                                               std::string* text) const {
-  return chat::render_conversation(*talking_->model, messages, input_, text);
+  const auto& source = talking_->model->chat_template->source(true);
+  if (chat::ToolSyntax::of_template(source).in_template())
+    return chat::render_conversation(*talking_->model, messages, input_, text);
+  return chat::render_conversation(
+      *talking_->model, chat::messages_without_tools({messages.begin(), messages.end()}, {}),
+      input_, text);
 }
 
-std::string Talk::figures(size_t prompt_tokens, size_t tokens, double seconds) {
-  const runtime::Session& session = *talking_->session;
-  std::string text = tokens == 0
-                         ? fmt::format("reading {} tokens", prompt_tokens)
-                         : fmt::format("{:.1f} tokens/s",
-                                       seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0);
-  text += fmt::format("  context {} of {}  memory {}", session.size(), session.context(),
-                      bytes_text(resident_bytes()));
-  const uint64_t read = talking_->engine().statistics().bytes_read;
-  return read == 0 ? text : text + fmt::format("  from disk {}", bytes_text(read));
-}
+bool Talk::draws_busy() const { return terminal_ && can_draw(); }
 
 Result<Talk::Written> Talk::write(std::span<const chat::Message> messages,
                                   runtime::Sampler& sampler, size_t tokens_max) {
@@ -57,31 +48,16 @@ Result<Talk::Written> Talk::write(std::span<const chat::Message> messages,
       generate_options(arguments_.generation, talking_->drafting.draft.get());
   if (tokens_max != 0) options.tokens_max = tokens_max;
   std::optional<MarkdownOptions> markdown;
-  if (terminal_ && !raw_) markdown.emplace(shows_styles(), terminal_size().columns);
+  if (draws_markdown()) markdown.emplace(shows_styles(), terminal_size().columns);
   CancelToken cancel;
   const InterruptScope scope(cancel, SecondInterrupt::kDoesNothing);
-  talking_->engine().adapt_memory();
   Written written;
-  std::optional<BusyLine> busy(std::in_place, terminal_ && can_draw());
-  busy->say(figures(tokens.size(), 0, 0));
+  std::optional<BusyLine> busy(std::in_place, draws_busy());
   AnswerPrinter printer(rendered, reasoning_of(arguments_.generation), markdown,
                         [&](std::string_view text) { return busy->print(text); });
-  std::optional<Stopwatch> since_first;
-  double drawn_s = -1;
-  const size_t before = tokens.size();
-  auto generation = chat::generate(
-      *talking_->model, *talking_->session, tokens, choose_with(sampler), options,
-      [&](std::string_view piece) {
-        if (!since_first) since_first.emplace();
-        const double seconds = since_first->seconds();
-        if (busy->shown() && seconds - drawn_s >= kFiguresEvery_s) {
-          drawn_s = seconds;
-          const size_t there = talking_->session->size();
-          busy->say(figures(before, there > before ? there - before : 1, seconds));
-        }
-        return printer.show(piece);
-      },
-      &cancel);
+  auto generation = generate_busy(
+      *talking_, tokens, sampler, options, *busy,
+      [&](std::string_view piece) { return printer.show(piece); }, cancel);
   printer.finish();
   if (!printer.ends_line()) busy->print("\n");
   busy.reset();
@@ -118,6 +94,26 @@ Status Talk::answer(const std::string& text) {
   return keep_answer(kept_.messages().size(), {question}, std::move(written));
 }
 
+Status Talk::say(const std::string& text) {
+  if (!arguments_.requests) return answer(text);
+  SLUICE_TRY(do_request(text));
+  return {};
+}
+
+size_t last_exchange(std::span<const chat::Message> messages) {
+  for (size_t i = messages.size(); i > 0; --i)
+    if (messages[i - 1].role == chat::Role::kUser) return i - 1;
+  return 0;
+}
+
+void Talk::show_last_exchange() const {
+  const std::vector<chat::Message> all = kept_.all();
+  const size_t system = all.size() - kept_.messages().size();
+  const size_t first = std::max(last_exchange(all), system) - system;
+  if (first > 0 && terminal_) context_.print(fmt::format("({} earlier messages)\n", first));
+  show_messages(first);
+}
+
 // What was said, so that one sees where a conversation stands.
 void Talk::show_messages(size_t first) const {
   if (!terminal_) return;
@@ -125,6 +121,11 @@ void Talk::show_messages(size_t first) const {
   for (size_t i = first; i < kept_.messages().size(); ++i) {
     const chat::Message& message = kept_.messages()[i].message;
     std::string text = chat::visible_text(message.content);
+    for (const chat::MessageCall& call : message.tool_calls)
+      context_.print(with_margin(chat::visible_text(call.name + " " + call.arguments),
+                                 terminal_size().columns));
+    if (message.role == chat::Role::kTool || (text.empty() && !message.tool_calls.empty()))
+      continue;
     if (message.role == chat::Role::kUser) {
       context_.print(
           fmt::format("{}> {}{}\n", styles ? "\x1b[1m" : "", text, styles ? "\x1b[22m" : ""));
@@ -152,9 +153,7 @@ Status Talk::load_conversation(const std::string& name) {
   SLUICE_TRY(kept_.load(name));
   SLUICE_TRY(reuse_session(kept_.session_path()));
   last_.reset();
-  const size_t count = kept_.messages().size();
-  if (count > 2 && terminal_) context_.print(fmt::format("({} earlier messages)\n", count - 2));
-  show_messages(count > 2 ? count - 2 : 0);
+  show_last_exchange();
   return {};
 }
 

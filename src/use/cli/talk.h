@@ -7,8 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "cli/answer_printer.h"
-#include "cli/busy_line.h"
+#include "cli/agent_desk.h"
 #include "cli/kept_talk.h"
 #include "cli/talking_model.h"
 
@@ -19,16 +18,19 @@ class Talk {
  public:
   // terminal: both standard input and output are one.
   Talk(Context& context, const TalkArguments& arguments, std::unique_ptr<TalkingModel> talking,
-       KeptTalk kept, std::map<std::string, std::string> variables, bool terminal);
+       KeptTalk kept, std::unique_ptr<AgentDesk> desk, std::map<std::string, std::string> variables,
+       bool terminal);
 
-  // Errors leave the conversation as it was.
-  Status answer(const std::string& text);
+  // A message, or a request where TalkArguments says so. Errors leave the conversation as it was.
+  Status say(const std::string& text);
+  // Done with tools. Returns chat::AgentRun::finish_reason.
+  Result<std::string> do_request(const std::string& text);
   // A line that is_command(). False ends the conversation.
   Result<bool> command(const std::string& line);
 
   // False where /model left none at all.
   bool usable() const { return talking_ != nullptr; }
-  // "> ", with the branch's name before it unless it is the first one.
+  // "> " or "agent> ", with the branch's name before it unless it is the first one.
   std::string prompt() const;
   Status load_conversation(const std::string& name);
   // Behind the last command.
@@ -49,15 +51,20 @@ class Talk {
                                           std::string* text) const;
   Result<Written> write(std::span<const chat::Message> messages, runtime::Sampler& sampler,
                         size_t tokens_max);
+  Status answer(const std::string& text);
   Result<std::vector<chat::Message>> to_summarize();
-  std::string figures(size_t prompt_tokens, size_t tokens, double seconds);
   Status keep_answer(size_t keep_count, std::vector<chat::Message> messages, Written written);
   void show_messages(size_t first) const;
+  void show_last_exchange() const;
+  bool draws_busy() const;
+  bool draws_markdown() const { return terminal_ && !raw_; }
   std::string kept_note(const std::string& branch) const;
   Status reuse_session(const std::string& path);
 
   // One for each command; rest: what follows its name, without spaces around.
   Result<bool> on_help(const std::string& rest);
+  Result<bool> on_agent(const std::string& rest);
+  Result<bool> on_search(const std::string& rest);
   Result<bool> on_stats(const std::string& rest);
   Result<bool> on_model(const std::string& rest);
   Result<bool> on_system(const std::string& rest);
@@ -83,12 +90,16 @@ class Talk {
   const TalkArguments& arguments_;
   std::unique_ptr<TalkingModel> talking_;
   KeptTalk kept_;
-  tokenizer::ChatInput input_;  // all but the messages
+  const std::unique_ptr<AgentDesk> desk_;  // opened when it is first needed
+  tokenizer::ChatInput input_;             // all but the messages
   const bool terminal_;
   bool raw_ = false;
   uint64_t retries_ = 0;
   std::optional<chat::Generation> last_;
 };
+
+// Where the last exchange begins: at the last that the user said, as tools may have come between.
+size_t last_exchange(std::span<const chat::Message> messages);
 
 // "/word", alone or before a space: a path is none.
 bool is_command(const std::string& line);

@@ -15,8 +15,8 @@ namespace {
 
 constexpr uint64_t kConversationBytesMax = 64ull << 20;
 constexpr size_t kOpeningColumns = 48;
-// /compact: what is asked for, how long it may get, and what stays as it is: the last exchange.
-constexpr size_t kSummaryTokensMax = 400, kExchange = 2;
+// /compact: what is asked for, and how long it may get.
+constexpr size_t kSummaryTokensMax = 400;
 constexpr const char* kSummaryRequest =
     "Summarize our conversation so far, so that we can go on from your summary alone. Keep every "
     "name, number, fact and decision that still matters. At most 200 words; nothing but the "
@@ -66,6 +66,8 @@ struct Talk::Command {
 
 const Talk::Command Talk::kCommands[] = {
     {"help", "", "this list", &Talk::on_help},
+    {"search", " QUERY", "searches the web and answers from what was found", &Talk::on_search},
+    {"agent", " REQUEST", "a request done with tools; asks before each use", &Talk::on_agent},
     {"stats", "", "speed, context and memory", &Talk::on_stats},
     {"model", " [MODEL]", "goes on with another model; alone, says which it is", &Talk::on_model},
     {"system", " [TEXT]", "another system prompt (off: none); begins anew", &Talk::on_system},
@@ -177,19 +179,22 @@ Result<bool> Talk::on_clear(const std::string&) {
 Result<std::vector<chat::Message>> Talk::to_summarize() {
   std::vector<chat::Message> older = kept_.all();
   const size_t system = kept_.system().empty() ? 0 : 1;
-  if (older.size() < system + 2 * kExchange)
-    return fail(ErrorCode::kInvalidArgument, "there is nothing yet to summarize");
-  older.resize(older.size() - kExchange);
+  const size_t last = last_exchange(older);
+  if (last <= system) return fail(ErrorCode::kInvalidArgument, "there is nothing yet to summarize");
+  older.resize(last);
   older.push_back({.role = chat::Role::kUser, .content = kSummaryRequest});
   size_t dropped = 0;
   for (;;) {
     std::string rendered;
     SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(older, &rendered));
     const bool fits = tokens.size() + kSummaryTokensMax <= talking_->session->context();
-    if (fits || older.size() <= system + kExchange + 1) break;
+    // One exchange at the least, and the wish.
+    const auto asked = [](const chat::Message& m) { return m.role == chat::Role::kUser; };
     const auto first = older.begin() + static_cast<ptrdiff_t>(system);
-    older.erase(first, first + kExchange);
-    dropped += kExchange;
+    const auto second = std::find_if(first + 1, older.end(), asked);
+    if (fits || older.end() - second < 2) break;
+    dropped += static_cast<size_t>(second - first);
+    older.erase(first, second);
   }
   if (dropped > 0)
     context_.console->warn(
@@ -208,7 +213,8 @@ Result<bool> Talk::on_compact(const std::string&) {
   std::vector<chat::Message> messages = {
       older.back(), {.role = chat::Role::kAssistant, .content = std::move(written.answer)}};
   const std::vector<chat::Message> all = kept_.all();
-  messages.insert(messages.end(), all.end() - kExchange, all.end());
+  messages.insert(messages.end(), all.begin() + static_cast<ptrdiff_t>(last_exchange(all)),
+                  all.end());
   SLUICE_ASSIGN(const std::string kept, kept_.replace(std::move(messages), talking_->name));
   std::string rendered;
   SLUICE_ASSIGN(const std::vector<uint32_t> tokens, tokens_of(kept_.all(), &rendered));
@@ -313,8 +319,7 @@ Result<bool> Talk::on_restore(const std::string& rest) {
   last_.reset();
   context_.print(fmt::format("back on branch {}, {} messages{}\n", rest, kept_.messages().size(),
                              kept_note(kept)));
-  const size_t count = kept_.messages().size();
-  show_messages(count > kExchange ? count - kExchange : 0);
+  show_last_exchange();
   return true;
 }
 

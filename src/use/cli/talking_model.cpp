@@ -3,7 +3,6 @@
 namespace sluice::cli {
 namespace {
 
-constexpr double kTemperature = 0.7;
 // What encoding a token's text takes, measured at 65,536 tokens: about 200 bytes.
 constexpr uint64_t kEncodingBytesToken = 256;
 
@@ -21,8 +20,8 @@ Result<std::unique_ptr<TalkingModel>> open_talking_model(Context& context,
   if (!talking->model->chat_template)
     return fail(ErrorCode::kUnsupported, "{} cannot chat: {}; `sluice run --raw` continues a text",
                 name, talking->model->template_problem.message);
-  SLUICE_ASSIGN(talking->sampler,
-                make_sampler(context, talking->engine(), arguments.generation, kTemperature));
+  SLUICE_ASSIGN(talking->sampler, make_sampler(context, talking->engine(), arguments.generation,
+                                               arguments.temperature));
   const DraftArguments& draft = arguments.generation.draft;
   SLUICE_ASSIGN(talking->drafting, plan_draft(context, talking->running, *talking->model,
                                               arguments.engine, draft, *talking->sampler));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "cli/agent_tools.h"
 #include "cli/drafting.h"
 #include "cli/generation.h"
 
@@ -13,6 +14,9 @@ namespace sluice::cli {
 struct TalkArguments {
   EngineArguments engine;
   GenerationArguments generation;
+  AgentArguments agent;
+  bool requests = false;     // what is typed is a request to the agent
+  double temperature = 0.7;  // where neither the command line nor the model says anything
 };
 
 // One thread. Destroyed from the last member to the first, as each uses those before it.

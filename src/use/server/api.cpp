@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "chat/agent_turn.h"
 #include "chat/reasoning.h"
 namespace sluice::server {
 namespace {
@@ -19,25 +20,6 @@ std::string_view phase_name(SlotState::Phase phase) {
   return kNames[static_cast<size_t>(phase)];
 }
 
-// Without a template that lists tools, a system prompt of ours does, and calls and results are
-// text.
-std::vector<chat::Message> described(std::vector<chat::Message> messages, const Json& tools) {
-  for (chat::Message& message : messages) {
-    for (const chat::MessageCall& call : std::exchange(message.tool_calls, {}))
-      message.content += chat::ToolSyntax::written(call.name, call.arguments);
-    if (message.role != chat::Role::kTool) continue;
-    message.role = chat::Role::kUser;
-    message.content = chat::ToolSyntax::written_result(message.name, message.content);
-  }
-  if (tools.is_null()) return messages;
-  const bool has_system = !messages.empty() && (messages[0].role == chat::Role::kSystem ||
-                                                messages[0].role == chat::Role::kDeveloper);
-  if (!has_system) messages.insert(messages.begin(), {.role = chat::Role::kSystem});
-  std::string& system = messages[0].content;
-  system += (system.empty() ? "" : "\n\n") + chat::ToolSyntax::describe(tools);
-  return messages;
-}
-
 }  // namespace
 
 Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
@@ -47,6 +29,7 @@ Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
       syntax_(chat::ToolSyntax::of_template(
           model.chat_template ? std::string_view(model.chat_template->source(true)) : "")),
       shown_(syntax_.shown_tokens(model.tokenizer)),
+      agent_(options_.agent),
       created_(static_cast<int64_t>(std::time(nullptr))) {}
 
 const std::vector<Api::Entry>& Api::routes() {
@@ -62,6 +45,8 @@ const std::vector<Api::Entry>& Api::routes() {
       {"POST", "/v1/embeddings", &Api::embeddings},
       {"POST", "/v1/chat/completions", &Api::chat},
       {"POST", "/v1/completions", &Api::complete},
+      {"POST", "/v1/agent/runs", &Api::run_agent},
+      {"POST", "/v1/agent/approvals", &Api::approve},
   };
   return kRoutes;
 }
@@ -138,9 +123,10 @@ Json Api::model_json(const std::string& name) const {
 void Api::models(const std::shared_ptr<Exchange>& exchange, const Json&) {
   Json list = Json::array({model_json(options_.name)});
   for (const std::string& alias : options_.aliases) list.push_back(model_json(alias));
-  reply_json(*exchange, {{"object", "list"},
-                         {"data", std::move(list)},
-                         {"sluice", {{"agent", false}, {"agent_tools", Json::array()}}}});
+  reply_json(*exchange,
+             {{"object", "list"},
+              {"data", std::move(list)},
+              {"sluice", {{"agent", agent_.offered()}, {"agent_tools", agent_.tools()}}}});
 }
 
 void Api::report(const std::shared_ptr<Exchange>& exchange, const Json&) {
@@ -213,7 +199,8 @@ Result<Api::Prompt> Api::chat_prompt(const ChatRequest& request) const {
   input.variables = request.variables;
   const bool listed = syntax_.in_template();
   if (listed && !request.tools.is_null()) input.tools = dump_json(request.tools);
-  const auto messages = listed ? request.messages : described(request.messages, request.tools);
+  const auto messages =
+      listed ? request.messages : chat::messages_without_tools(request.messages, request.tools);
   SLUICE_ASSIGN(prompt.tokens,
                 chat::render_conversation(model_, messages, std::move(input), &prompt.text));
   SLUICE_TRY(constrain(request, prompt));
@@ -279,6 +266,34 @@ void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) 
     prompts.push_back(std::move(*prompt));
   }
   generate(exchange, *request, prompts, {.chat = false, .echo = request->echo});
+}
+
+void Api::run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body) {
+  if (!agent_.offered())
+    return reply_error(
+        *exchange,
+        {ErrorCode::kNotFound, "this server offers no agent; sluice serve --agent-folder does"});
+  auto request = parse_agent_request(body, defaults(), agent_.tools());
+  if (!request) return reply_error(*exchange, request.error(), body);
+  if (const Status known = check_model(request->chat.model); !known)
+    return reply_error(*exchange, known.error(), body);
+  const Stopwatch watch;
+  const auto counted = std::make_shared<bool>(false);
+  agent_.begin(*server_, exchange, std::move(*request), model_, scheduler_,
+               [this, exchange, watch, counted] {
+                 if (!std::exchange(*counted, false)) return;
+                 --running_;
+                 finished(exchange, watch.seconds(), -1);
+               });
+  if (exchange->replied()) return;  // refused; handle() counts it
+  *counted = true;
+  ++running_;
+}
+
+void Api::approve(const std::shared_ptr<Exchange>& exchange, const Json& body) {
+  if (!body.is_object())
+    return reply_error(*exchange, {ErrorCode::kInvalidArgument, "the body should be an object"});
+  agent_.approve(exchange, body);
 }
 
 // A job for every choice; all of them, or an error.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "server/agent_api.h"
 #include "server/answers.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
@@ -26,6 +27,7 @@ struct ApiOptions {
   uint64_t memory_limit_bytes = 0;   // for the gauges
   std::string page, page_policy;     // HTML, and its Content-Security-Policy
   std::string report;                // HTML; empty: the model has none
+  AgentOffer agent;
 };
 
 // The loop's thread.
@@ -40,6 +42,8 @@ class Api {
   void count_refused(int status) { ++metrics_.requests[{"refused", status}]; }
   // Requests that are being answered.
   size_t running() const { return running_; }
+  // Ends agents' runs, which use the scheduler. Before that stops, and the server goes.
+  void stop() { agent_.stop(); }
 
  private:
   using Route = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body);
@@ -65,6 +69,8 @@ class Api {
   void embeddings(const std::shared_ptr<Exchange>& exchange, const Json&);
   void chat(const std::shared_ptr<Exchange>& exchange, const Json& body);
   void complete(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void approve(const std::shared_ptr<Exchange>& exchange, const Json& body);
 
   Status check_model(const std::string& name) const;
   Json model_json(const std::string& name) const;
@@ -82,6 +88,7 @@ class Api {
   // How the model calls tools, and the marks of that.
   chat::ToolSyntax syntax_;
   std::vector<uint32_t> shown_;
+  AgentApi agent_;
   HttpServer* server_ = nullptr;
   Metrics metrics_;
   Stopwatch uptime_;
