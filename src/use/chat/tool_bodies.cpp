@@ -187,10 +187,7 @@ std::optional<Calls> read_kimi(std::string_view body) {
     const auto head = take_until(inside, marks::kKimiArguments);
     if (!head) return std::nullopt;
     const std::string_view id = trimmed(*head);
-    std::string_view name = id;
-    if (name.starts_with("functions.")) name.remove_prefix(10);
-    name = name.substr(0, name.rfind(':'));
-    if (!add(calls, id, name, inside)) return std::nullopt;
+    if (!add(calls, id, kimi_name(id), inside)) return std::nullopt;
   }
   return calls;
 }
@@ -216,6 +213,11 @@ std::optional<std::string> object_text(std::string_view text) {
   const auto json = parse_json(text, "arguments");
   if (!json || !json->is_object()) return std::nullopt;
   return std::string(text);
+}
+
+std::string_view kimi_name(std::string_view id) {
+  if (id.starts_with("functions.")) id.remove_prefix(10);
+  return id.substr(0, id.rfind(':'));
 }
 
 std::optional<Calls> read_calls(ToolFamily family, std::string_view body, const Json& tools) {

@@ -22,6 +22,9 @@ struct WrittenCall {
 std::optional<std::vector<WrittenCall>> read_calls(ToolFamily family, std::string_view body,
                                                    const Json& tools);
 
+// The name in "functions.name:0".
+std::string_view kimi_name(std::string_view id);
+
 // The text of a JSON object, blank space around it left out; none if it is none. Nothing at all is
 // an empty object.
 std::optional<std::string> object_text(std::string_view text);

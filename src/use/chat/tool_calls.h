@@ -49,6 +49,8 @@ struct AnswerPart {
     kCall,       // call `index` begins: id and name
     kArguments,  // text: more of the arguments of call `index`
     kCallEnd,    // call `index` is complete; text: all its arguments, a JSON object
+    kCallLost,   // call `index` will not be; text: what the model wrote of it, marks included, for
+                 // those who tell of complete calls only
   };
   Kind kind = Kind::kContent;
   std::string text = {};
@@ -96,8 +98,9 @@ Status check_tools(const Json& tools, std::string_view label);
 // tool_choice as OpenAI has it: absent (null), "auto", "none", "required", or an object naming one.
 Result<ToolChoice> parse_tool_choice(const Json& choice, const Json& tools);
 
-// Finds thinking, content and calls in a stream of text. Nothing of a mark is ever content, and
-// what only looked like a call is content as it stands. One thread.
+// Finds thinking, content and calls in a stream of text. A call whose arguments are JSON is told
+// from where they begin, piece by piece; other forms (kXml, kGlm) when the call is whole. Nothing
+// of a mark is ever content, and what only looked like a call is content as it stands. One thread.
 class ToolCallParser {
  public:
   // prompt: what the model continues. tools: the list that the request gave; without any (null),
@@ -108,7 +111,7 @@ class ToolCallParser {
   ToolCallParser(ToolCallParser&&) noexcept;
 
   std::vector<AnswerPart> feed(std::string_view piece);
-  // The text has ended. A call that is not complete has no kCallEnd.
+  // The text has ended. Every call that was begun has had its kCallEnd or its kCallLost.
   std::vector<AnswerPart> finish();
 
   // Calls begun, and of them those that were complete.
