@@ -110,6 +110,19 @@ class Constraints(support.TestCase):
                     if choice["finish_reason"] == "stop":
                         constraints_test.VALIDATOR(schema).validate(
                             json.loads(choice["message"]["content"]))
+            names = ["zebra", "apple", "moon"]
+            ordered = {"type": "object", "required": names, "additionalProperties": False,
+                       "properties": {name: {"type": "integer", "maximum": 9} for name in names}}
+            tool = {"type": "function", "function": {"name": "f", "parameters": ordered}}
+            question = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 100}
+            formed = server.json("POST", "/v1/chat/completions", {
+                **question, "response_format": {"type": "json_schema", "json_schema": {
+                    "name": "x", "schema": ordered}}})["choices"][0]["message"]
+            self.assertEqual(list(json.loads(formed["content"])), names, "the schema's order")
+            called = server.json("POST", "/v1/chat/completions", {
+                **question, "tools": [tool], "tool_choice": "required"})["choices"][0]["message"]
+            call = called["tool_calls"][0]["function"]
+            self.assertEqual(list(json.loads(call["arguments"])), names, "the tool's order")
             for schema in constraints_test.UNSATISFIABLE[:2]:
                 status, _, body = server.request("POST", "/v1/chat/completions", {
                     "messages": [{"role": "user", "content": "?"}], "response_format": {

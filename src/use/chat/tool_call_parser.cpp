@@ -53,7 +53,7 @@ Channel read_header(std::string_view header) {
 
 class ToolCallParser::State {
  public:
-  State(const ToolSyntax& syntax, std::string_view prompt, const Json& tools)
+  State(const ToolSyntax& syntax, std::string_view prompt, const OrderedJson& tools)
       : family_(syntax.family()),
         tools_(tools),
         prompt_(prompt),
@@ -162,7 +162,7 @@ class ToolCallParser::State {
   void harmony_end();
 
   const ToolFamily family_;
-  const Json tools_;
+  const OrderedJson tools_;
   const std::string prompt_;
   ReasoningSplitter splitter_;
   const bool finds_calls_;
@@ -218,9 +218,9 @@ bool ToolCallParser::State::outside(bool last) {
 }
 
 bool ToolCallParser::State::known(std::string_view name) const {
-  return std::ranges::any_of(tools_, [&](const Json& tool) {
-    const Json* function = json_find(tool, "function");
-    const Json* found = function == nullptr ? nullptr : json_find(*function, "name");
+  return std::ranges::any_of(tools_, [&](const OrderedJson& tool) {
+    const OrderedJson* function = json_find(tool, "function");
+    const OrderedJson* found = function == nullptr ? nullptr : json_find(*function, "name");
     return found != nullptr && *found == name;
   });
 }
@@ -395,7 +395,8 @@ void ToolCallParser::State::harmony_end() {
     content(arguments);
 }
 
-ToolCallParser::ToolCallParser(const ToolSyntax& syntax, std::string_view prompt, const Json& tools)
+ToolCallParser::ToolCallParser(const ToolSyntax& syntax, std::string_view prompt,
+                               const OrderedJson& tools)
     : state_(std::make_unique<State>(syntax, prompt, tools)) {}
 ToolCallParser::~ToolCallParser() = default;
 ToolCallParser::ToolCallParser(ToolCallParser&&) noexcept = default;

@@ -19,9 +19,17 @@ std::string_view phase_name(SlotState::Phase phase) {
   return kNames[static_cast<size_t>(phase)];
 }
 
+// The body of a request that has been read, as it was written: the order of a schema's keys, and of
+// a tool's, is the client's.
+OrderedJson in_order(const Exchange& exchange) {
+  auto body = parse_ordered_json(exchange.request().body, "the body");
+  return body ? std::move(*body) : OrderedJson();
+}
+
 // Without a template that lists tools, a system prompt of ours does, and calls and results are
 // text.
-std::vector<chat::Message> described(std::vector<chat::Message> messages, const Json& tools) {
+std::vector<chat::Message> described(std::vector<chat::Message> messages,
+                                     const OrderedJson& tools) {
   for (chat::Message& message : messages) {
     for (const chat::MessageCall& call : std::exchange(message.tool_calls, {}))
       message.content += chat::ToolSyntax::written(call.name, call.arguments);
@@ -248,7 +256,7 @@ Result<Api::Prompt> Api::text_prompt(const PromptText& text) const {
 }
 
 void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_chat_request(body, defaults());
+  const auto request = parse_chat_request(in_order(*exchange), defaults());
   if (!request) return reply_error(*exchange, request.error(), body);
   if (const Status known = check_model(request->model); !known)
     return reply_error(*exchange, known.error(), body);
@@ -260,7 +268,7 @@ void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
 }
 
 void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_completion_request(body, defaults());
+  const auto request = parse_completion_request(in_order(*exchange), defaults());
   if (!request) return reply_error(*exchange, request.error(), body);
   if (const Status known = check_model(request->model); !known)
     return reply_error(*exchange, known.error(), body);
