@@ -1,6 +1,6 @@
 // Answers with tool calls: the first byte is the family, the second how they are cut, the rest the
-// text. However it is cut, content, thoughts and calls are the same, and arguments are JSON
-// objects.
+// text. However it is cut, content, thoughts and calls are the same, arguments are JSON objects and
+// what was told of them piece by piece, and every call that begins ends or is lost.
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,20 +16,30 @@ using Kind = chat::AnswerPart::Kind;
 std::string told(chat::ToolFamily family, std::string_view text, size_t piece) {
   const Json tools = {{{"function", {{"name", "now"}}}}};
   chat::ToolCallParser parser(chat::ToolSyntax(family), "", tools);
-  std::string content, thoughts, calls;
+  std::string content, thoughts, calls, arguments;
+  size_t lost = 0;
   const auto take = [&](const std::vector<chat::AnswerPart>& parts) {
     for (const chat::AnswerPart& part : parts) {
       if (part.kind == Kind::kContent) content += part.text;
       if (part.kind == Kind::kReasoning) thoughts += part.text;
-      if (part.kind == Kind::kCall) calls += part.id + " " + part.name + " ";
+      if (part.kind == Kind::kCall) {
+        calls += part.id + " " + part.name + " ";
+        arguments.clear();
+      }
+      if (part.kind == Kind::kArguments) arguments += part.text;
+      if (part.kind == Kind::kCallLost) {
+        ++lost;
+        calls += "lost: " + part.text + " " + arguments;
+      }
       if (part.kind != Kind::kCallEnd) continue;
+      SLUICE_CHECK(part.text == arguments);
       SLUICE_CHECK(parse_json(part.text, "arguments").value().is_object());
       calls += part.text;
     }
   };
   for (size_t at = 0; at < text.size(); at += piece) take(parser.feed(text.substr(at, piece)));
   take(parser.finish());
-  SLUICE_CHECK(parser.calls() == parser.complete_calls());
+  SLUICE_CHECK(parser.calls() == parser.complete_calls() + lost);
   return content + "\n" + thoughts + "\n" + calls;
 }
 

@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include "base/ordered_json.h"
+
 namespace sluice {
 namespace {
 
@@ -83,6 +85,31 @@ TEST(ParseJson, DuplicateKeysAtAnyDepth) {
        {"{\"a\":1,\"a\":1}", "{\"x\":[{\"a\":1,\"b\":2,\"a\":3}]}", "{\"a\":1,\"\\u0061\":2}"})
     EXPECT_THAT(parse_json(text, "t").error().message, HasSubstr("duplicate key \"a\""));
   EXPECT_TRUE(parse_json("{\"a\":{\"a\":1},\"b\":{\"a\":1}}", "t"));
+}
+
+TEST(ParseOrderedJson, KeysStayWhereTheyStand) {
+  const std::string text = R"({"z":{"b":[{"y":1,"a":2}],"a":null},"a":1,"m":[]})";
+  const auto json = parse_ordered_json(text, "t");
+  ASSERT_TRUE(json) << json.error().message;
+  EXPECT_EQ(dump_json(*json), text);
+  EXPECT_EQ(*json_find(*json, "a"), 1);
+  EXPECT_EQ(json_find(*json, "nothing"), nullptr);
+  EXPECT_EQ(json_find(json->at("z"), "a"), nullptr) << "null";
+  EXPECT_EQ(dump_json(Json(*json)), R"({"a":1,"m":[],"z":{"a":null,"b":[{"a":2,"y":1}]}})");
+}
+
+TEST(ParseOrderedJson, RefusesWhatParseJsonRefuses) {
+  for (const std::string& text :
+       {std::string("{\"a\":1,\"b\":2,\"a\":1}"), std::string("[{\"a\":1,\"\\u0061\":2}]"),
+        std::string("{"), std::string("{}x"), std::string("1e400"), nested(kJsonDepthMax + 1)}) {
+    const auto json = parse_ordered_json(text, "t");
+    ASSERT_FALSE(json) << text;
+    EXPECT_EQ(json.error().message, parse_json(text, "t").error().message);
+  }
+  // A large object takes no more than its sorting.
+  std::string large = "{";
+  for (int i = 0; i < 200'000; ++i) large += fmt::format("\"k{}\":0,", i);
+  EXPECT_TRUE(parse_ordered_json(large + "\"x\":0}", "t"));
 }
 
 TEST(ParseJson, DepthIsBounded) {

@@ -23,29 +23,54 @@ const Json kTools = Json::parse(R"([
 
 struct Answer {
   std::string content, reasoning, calls;  // calls: "name(arguments)" one behind the other
-  size_t begun = 0;
+  std::string lost;                       // what was written of calls that did not end
+  size_t begun = 0, pieces = 0;           // pieces of arguments
+};
+
+class Reader {
+ public:
+  Reader(ToolFamily family, std::string_view prompt, const Json& tools)
+      : parser_(ToolSyntax(family), prompt, tools) {}
+
+  void feed(std::string_view piece) { take(parser_.feed(piece)); }
+  Answer finish() {
+    take(parser_.finish());
+    answer.begun = parser_.calls();
+    return answer;
+  }
+  Answer answer;
+
+ private:
+  void take(const std::vector<AnswerPart>& parts) {
+    for (const AnswerPart& part : parts) {
+      if (part.kind == Kind::kContent) answer.content += part.text;
+      if (part.kind == Kind::kReasoning) answer.reasoning += part.text;
+      if (part.kind == Kind::kCallLost) answer.lost += part.text;
+      if (part.kind == Kind::kCall) {
+        EXPECT_FALSE(part.id.empty());
+        answer.calls += part.name + "(";
+        arguments_.clear();
+      }
+      if (part.kind == Kind::kArguments) {
+        answer.calls += part.text;
+        arguments_ += part.text;
+        ++answer.pieces;
+      }
+      if (part.kind != Kind::kCallEnd) continue;
+      answer.calls += ")";
+      EXPECT_EQ(part.text, arguments_) << "the pieces are the whole";
+    }
+  }
+
+  ToolCallParser parser_;
+  std::string arguments_;
 };
 
 Answer read(ToolFamily family, std::string_view text, size_t piece, std::string_view prompt = "",
             const Json& tools = kTools) {
-  ToolCallParser parser(ToolSyntax(family), prompt, tools);
-  Answer answer;
-  const auto take = [&](const std::vector<AnswerPart>& parts) {
-    for (const AnswerPart& part : parts) {
-      if (part.kind == Kind::kContent) answer.content += part.text;
-      if (part.kind == Kind::kReasoning) answer.reasoning += part.text;
-      if (part.kind == Kind::kCall) {
-        EXPECT_FALSE(part.id.empty());
-        answer.calls += part.name + "(";
-      }
-      if (part.kind == Kind::kArguments) answer.calls += part.text;
-      if (part.kind == Kind::kCallEnd) answer.calls += ")";
-    }
-  };
-  for (size_t at = 0; at < text.size(); at += piece) take(parser.feed(text.substr(at, piece)));
-  take(parser.finish());
-  answer.begun = parser.calls();
-  return answer;
+  Reader reader(family, prompt, tools);
+  for (size_t at = 0; at < text.size(); at += piece) reader.feed(text.substr(at, piece));
+  return reader.finish();
 }
 
 struct Case {
@@ -132,6 +157,82 @@ TEST(ToolCallParser, ReadsEveryFamilyHoweverItIsCut) {
       EXPECT_EQ(answer.calls, each.calls) << each.text << " by " << piece;
     }
   }
+}
+
+// Into three pieces at every two places, and what is told is the same.
+TEST(ToolCallParser, EveryCutTellsTheSame) {
+  for (const Case& each : kCases)
+    for (size_t first = 0; first <= each.text.size(); ++first)
+      for (size_t second = first; second <= each.text.size(); second += 1 + second / 90) {
+        Reader reader(each.family, "", kTools);
+        reader.feed(each.text.substr(0, first));
+        reader.feed(each.text.substr(first, second - first));
+        reader.feed(each.text.substr(second));
+        const Answer answer = reader.finish();
+        ASSERT_EQ(answer.calls, each.calls) << each.text << " at " << first << ", " << second;
+        ASSERT_EQ(answer.content, each.content) << each.text << " at " << first << ", " << second;
+        ASSERT_EQ(answer.lost, "") << each.text << " at " << first << ", " << second;
+      }
+}
+
+// The arguments that have come are told before the next piece comes.
+TEST(ToolCallParser, ArgumentsAreToldAsTheyCome) {
+  for (const Case& each : kCases) {
+    const size_t written = each.text.find("Bonn");
+    if (each.calls.empty() || each.text.starts_with("<TOOLCALL>")) continue;
+    Reader reader(each.family, "", kTools);
+    reader.feed(each.text.substr(0, written + 2));
+    const bool json = each.family != ToolFamily::kXml && each.family != ToolFamily::kGlm;
+    EXPECT_EQ(reader.answer.calls, json ? "weather({\"city\": \"Bo" : "") << each.text;
+    for (const char c : each.text.substr(written + 2)) reader.feed({&c, 1});
+    EXPECT_GT(reader.finish().pieces, json ? 10u : 0u) << each.text;
+  }
+}
+
+TEST(ToolCallParser, ACallWithoutItsEndIsLost) {
+  const std::pair<ToolFamily, std::string_view> cases[] = {
+      {ToolFamily::kHermes, "<tool_call>{\"name\": \"now\", \"arguments\": {\"a\": \"</tool_call>"},
+      {ToolFamily::kLlama, "{\"name\": \"now\", \"parameters\": {\"a\": [1, 2"},
+      {ToolFamily::kMistralName, "[TOOL_CALLS]now[ARGS]{\"a\": "},
+      {ToolFamily::kMistralName, "[TOOL_CALLS]now[ARGS]{\"a\": 1, \"a\": 2}"},
+  };
+  for (const auto& [family, text] : cases)
+    for (const size_t piece : {text.size(), size_t{1}}) {
+      const Answer answer = read(family, text, piece);
+      EXPECT_EQ(answer.lost, text);
+      EXPECT_EQ(answer.content, "");
+      EXPECT_EQ(answer.begun, 1u);
+      EXPECT_THAT(answer.calls, HasSubstr("now({\"a\": "));
+      EXPECT_EQ(answer.calls.find(')'), std::string::npos);
+    }
+}
+
+// Marks within the arguments' strings are text, and what is wrong behind them loses no call.
+TEST(ToolCallParser, ArgumentsEndWhereTheirObjectEnds) {
+  for (const std::string_view behind : {"}\n", "", "}}", ", \"id\": \"x\"}"}) {
+    const std::string text =
+        "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"a</tool_call>{b\"}" +
+        std::string(behind) + "</tool_call>\nDone.";
+    for (const size_t piece : {text.size(), size_t{1}, size_t{5}}) {
+      const Answer answer = read(ToolFamily::kHermes, text, piece);
+      EXPECT_EQ(answer.calls, "weather({\"city\": \"a</tool_call>{b\"})") << text;
+      EXPECT_EQ(answer.content, "\nDone.") << text;
+    }
+  }
+}
+
+TEST(ToolCallParser, CallsInAnotherOrderAreReadWhole) {
+  const std::string_view texts[] = {
+      "<tool_call>{\"arguments\": {\"city\": \"Bonn\", \"days\": 3}, \"name\": "
+      "\"weather\"}</tool_call><tool_call>{\"name\": \"now\"}</tool_call>",
+      "<TOOLCALL>[{\"name\": \"weather\", \"arguments\": {\"city\": \"Bonn\", \"days\": 3}}, "
+      "{\"name\": \"now\"}]</TOOLCALL>"};
+  for (const std::string_view text : texts)
+    for (size_t piece = 1; piece <= text.size(); ++piece) {
+      const Answer answer = read(ToolFamily::kHermes, text, piece);
+      EXPECT_EQ(answer.calls, kBoth) << piece;
+      EXPECT_EQ(answer.content, "") << piece;
+    }
 }
 
 TEST(ToolCallParser, WhatOnlyLooksLikeACallIsContent) {

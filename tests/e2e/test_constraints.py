@@ -1,12 +1,20 @@
 """`run` with --json-schema and --grammar on the demo model: what ends is valid, what is cut off is said
-to be, drafts change nothing, and what cannot be used is refused before the weights are read."""
+to be, drafts change nothing, and what cannot be used is refused before the weights are read. A server
+answers by many schemas at once, and every answer that ends is valid."""
 
+import collections
+import concurrent.futures
 import json
+import random
 import re
+import subprocess
+import sys
 
 import support
+from server import serving
 from support import binary, demo_model, sluice_json
-import subprocess
+
+sys.path.append(str(support.ROOT / "tests" / "tokenizer"))
 
 SCHEMA = {"type": "object", "additionalProperties": False, "required": ["city", "people"],
           "properties": {"city": {"type": "string", "maxLength": 20},
@@ -80,6 +88,50 @@ class Constraints(support.TestCase):
         result = subprocess.run(command, capture_output=True, text=True, timeout=120)
         self.assertIn("cut off", result.stderr)
         self.assertIn("--max-tokens", result.stderr)
+
+    def test_a_server_keeps_to_every_schema(self):
+        import constraints_test
+        seed = random.randrange(1 << 30)
+        schemas = constraints_test.schemas(seed)[:32]
+        counts = collections.Counter()
+
+        def answer(number):
+            schema = schemas[number]
+            reply = server.json("POST", "/v1/chat/completions", {
+                "messages": [{"role": "user", "content": "Give an example of this, as JSON."}],
+                "temperature": 1.2, "seed": number, "max_tokens": 48, "response_format": {
+                    "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
+            return schema, reply["choices"][0]
+
+        with serving(self.model, "--context", 1024) as server:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                for schema, choice in pool.map(answer, range(len(schemas))):
+                    counts[choice["finish_reason"]] += 1
+                    if choice["finish_reason"] == "stop":
+                        constraints_test.VALIDATOR(schema).validate(
+                            json.loads(choice["message"]["content"]))
+            names = ["zebra", "apple", "moon"]
+            ordered = {"type": "object", "required": names, "additionalProperties": False,
+                       "properties": {name: {"type": "integer", "maximum": 9} for name in names}}
+            tool = {"type": "function", "function": {"name": "f", "parameters": ordered}}
+            question = {"messages": [{"role": "user", "content": "?"}], "max_tokens": 100}
+            formed = server.json("POST", "/v1/chat/completions", {
+                **question, "response_format": {"type": "json_schema", "json_schema": {
+                    "name": "x", "schema": ordered}}})["choices"][0]["message"]
+            self.assertEqual(list(json.loads(formed["content"])), names, "the schema's order")
+            called = server.json("POST", "/v1/chat/completions", {
+                **question, "tools": [tool], "tool_choice": "required"})["choices"][0]["message"]
+            call = called["tool_calls"][0]["function"]
+            self.assertEqual(list(json.loads(call["arguments"])), names, "the tool's order")
+            for schema in constraints_test.UNSATISFIABLE[:2]:
+                status, _, body = server.request("POST", "/v1/chat/completions", {
+                    "messages": [{"role": "user", "content": "?"}], "response_format": {
+                        "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
+                self.assertEqual(status, 400)
+                self.assertIn("nothing satisfies it", json.loads(body)["error"]["message"])
+        print(f"seed {seed}: of {len(schemas)} answers {dict(counts)}; all that ended are valid")
+        self.assertEqual(set(counts) - {"stop", "length"}, set())
+        self.assertGreater(counts["stop"], 0)
 
     def test_refusals(self):
         self.assertIn("the JSON schema", self.refused("-j", "{"))

@@ -15,9 +15,22 @@ RequestDefaults defaults() {
 Result<ChatRequest> parse(const std::string& fields) {
   const std::string text = R"({"messages": [{"role": "user", "content": "Hi"}])" +
                            (fields.empty() ? "" : ", " + fields) + "}";
-  const auto json = parse_json(text, "test");
+  const auto json = parse_ordered_json(text, "test");
   SLUICE_CHECK(json.has_value());
   return parse_chat_request(*json, defaults());
+}
+
+TEST(Requests, SchemasAndToolsKeepTheirOrder) {
+  const auto request = parse(
+      R"("response_format": {"type": "json_schema", "json_schema": {"schema":
+           {"type": "object", "properties": {"z": {}, "a": {}}}}},
+         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"z": 1, "a": 2}}}],
+         "chat_template_kwargs": {"x": {"z": 1, "a": 2}})");
+  ASSERT_TRUE(request.has_value()) << request.error().message;
+  EXPECT_EQ(request->form->text, R"({"type":"object","properties":{"z":{},"a":{}}})");
+  EXPECT_EQ(dump_json(request->tools),
+            R"([{"type":"function","function":{"name":"f","parameters":{"z":1,"a":2}}}])");
+  EXPECT_EQ(request->variables.at("x"), R"({"z":1,"a":2})");
 }
 
 TEST(Requests, ReadsEveryField) {

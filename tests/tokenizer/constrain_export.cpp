@@ -1,7 +1,9 @@
 // For constraints_test.py: draws texts at random under the masks of JSON schemas.
 //   constrain_export SEED TOKENS_MAX [tokenizer.json]   without a file: a small byte-level one
-// Reads a schema from each line of standard input and writes a line of JSON for it: {"error",
-// "code"}, or {"text", "complete", "tokens", "mask_us"}, the last a median.
+// Reads a schema from each line of standard input, perhaps with a tab and a list of texts behind
+// it, and writes a line of JSON for it: {"error", "code"}, or {"text", "finish", "tokens",
+// "mask_us", "accepted"}. finish: "end", or "length" where TOKENS_MAX were drawn before; mask_us: a
+// median; accepted: which of the texts keep to the schema (byte-level tokenizer only).
 #include <algorithm>
 #include <chrono>
 #include <iostream>
@@ -29,9 +31,25 @@ bool allowed(std::span<const uint32_t> mask, uint32_t token) {
   return token / 32 < mask.size() && (mask[token / 32] >> token % 32 & 1) != 0;
 }
 
-Result<Json> draw(const Tokenizer& tokenizer, std::string_view schema, size_t tokens_max,
-                  std::mt19937& random) {
+// Whether the text is one of the constraint's, whole. A byte's token has the byte's number.
+Result<bool> accepts(const Constraint& constraint, std::string_view text) {
+  SLUICE_ASSIGN(Constraint copy, constraint.clone());
+  std::vector<uint32_t> tokens;
+  for (const char c : text) tokens.push_back(static_cast<uint8_t>(c));
+  SLUICE_ASSIGN(const size_t allowed, copy.count_allowed(tokens));
+  if (allowed != tokens.size()) return false;
+  for (const uint32_t token : tokens) SLUICE_TRY(copy.take(token));
+  return copy.may_end();
+}
+
+Result<Json> draw(const Tokenizer& tokenizer, std::string_view schema, const Json& texts,
+                  size_t tokens_max, std::mt19937& random) {
   SLUICE_ASSIGN(Constraint constraint, Constraint::json_schema(tokenizer, schema));
+  Json accepted = Json::array();
+  for (const Json& given : texts) {
+    SLUICE_ASSIGN(const bool accept, accepts(constraint, given.get_ref<const std::string&>()));
+    accepted.push_back(accept);
+  }
   Decoder decoder(tokenizer, true);
   std::string text;
   std::vector<double> times;
@@ -58,7 +76,8 @@ Result<Json> draw(const Tokenizer& tokenizer, std::string_view schema, size_t to
   SLUICE_ASSIGN(const std::string rest, decoder.flush());
   std::ranges::sort(times);
   return Json{{"text", text + rest},
-              {"complete", ended},
+              {"finish", ended ? "end" : "length"},
+              {"accepted", std::move(accepted)},
               {"tokens", times.size()},
               {"mask_us", times.empty() ? 0 : times[times.size() / 2]}};
 }
@@ -73,12 +92,15 @@ int run(int count, char** arguments) {
     std::cerr << tokenizer.error().message << "\n";
     return 1;
   }
-  for (std::string schema; std::getline(std::cin, schema);) {
-    const auto drawn = draw(*tokenizer, schema, tokens_max, random);
-    const Json line = drawn ? *drawn
-                            : Json{{"error", drawn.error().message},
-                                   {"code", static_cast<int>(drawn.error().code)}};
-    std::cout << dump_json(line) << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    const size_t tab = std::min(line.find('\t'), line.size());
+    const auto texts = parse_json(tab < line.size() ? line.substr(tab + 1) : "[]", "the texts");
+    if (!texts) return 1;
+    const auto drawn = draw(*tokenizer, line.substr(0, tab), *texts, tokens_max, random);
+    const Json answer = drawn ? *drawn
+                              : Json{{"error", drawn.error().message},
+                                     {"code", static_cast<int>(drawn.error().code)}};
+    std::cout << dump_json(answer) << std::endl;
   }
   return 0;
 }

@@ -127,6 +127,101 @@ TEST(Constraint, ClonesGoOnApart) {
   EXPECT_FALSE(second.may_end().value());
 }
 
+struct Keyword {
+  std::string_view schema;
+  std::vector<std::string_view> allowed, forbidden;
+};
+
+// What docs/constraints.md lists, each keyword with what it lets through and what it stops.
+TEST(Constraint, EveryKeywordHolds) {
+  const auto tokenizer = open(byte_level()).value();
+  const Keyword keywords[] = {
+      {R"({"type": ["null", "boolean"]})", {"null", "true"}, {"1", "\"x\""}},
+      {R"({"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties":
+          {"type": "integer"}})",
+       {R"({"a": null, "b": 1})", "{}", R"({"b": 1})"},
+       {R"({"a": 1})", R"({"b": null})"}},
+      {R"({"type": "object", "patternProperties": {"^n_": {"type": "integer"}},
+          "additionalProperties": false})",
+       {R"({"n_a": 1, "n_b": 2})"},
+       {R"({"n_a": "x"})", R"({"m": 1})"}},
+      {R"({"type": "object", "minProperties": 1, "maxProperties": 2, "additionalProperties": true})",
+       {R"({"a": 1})", R"({"a": 1, "b": 2})"},
+       {"{}", R"({"a": 1, "b": 2, "c": 3})"}},
+      {R"({"type": "array", "items": {"type": "integer"}})", {"[]", "[1, 2]"}, {R"(["x"])"}},
+      {R"({"type": "array", "prefixItems": [{"type": "null"}], "items": {"type": "integer"}})",
+       {"[null, 1]"},
+       {"[1]", "[null, null]"}},
+      {R"({"type": "array", "minItems": 1, "maxItems": 2, "items": {"type": "integer"}})",
+       {"[1]", "[1, 2]"},
+       {"[]", "[1, 2, 3]"}},
+      {R"({"type": "string", "minLength": 1, "maxLength": 2})",
+       {"\"a\"", "\"\u00e4\u00f6\""},
+       {"\"\"", "\"abc\""}},
+      {R"({"type": "string", "pattern": "^[a-c]+$"})", {"\"abc\""}, {"\"d\"", "\"\""}},
+      {R"({"type": "string", "pattern": "b"})", {"\"abc\"", "\"b\""}, {"\"ac\""}},
+      {R"({"type": "string", "format": "date"})", {"\"2026-11-29\""}, {"\"2026-13-01\"", "\"x\""}},
+      {R"({"type": "string", "format": "time"})", {"\"23:59:58Z\""}, {"\"25:00:00Z\""}},
+      {R"({"type": "string", "format": "date-time"})", {"\"2026-11-29T23:59:58Z\""}, {"\"2026\""}},
+      {R"({"type": "string", "format": "duration"})", {"\"P1DT2H\""}, {"\"1 day\""}},
+      {R"({"type": "string", "format": "uuid"})",
+       {"\"01234567-89ab-cdef-0123-456789abcdef\""},
+       {"\"01234567\""}},
+      {R"({"type": "string", "format": "ipv4"})", {"\"127.0.0.1\""}, {"\"256.0.0.1\""}},
+      {R"({"type": "string", "format": "ipv6"})", {"\"::1\"", "\"fe80::1\""}, {"\"1.2.3.4\""}},
+      {R"({"type": "string", "format": "email"})", {"\"a@b.example\""}, {"\"a.example\""}},
+      {R"({"type": "string", "format": "hostname"})", {"\"a.example\""}, {"\"-a\""}},
+      {R"({"type": "string", "format": "uri"})", {"\"https://a.example/b?c#d\""}, {"\"a b\""}},
+      {R"({"type": "number", "minimum": -1.5, "maximum": 2})",
+       {"-1.5", "2", "0.25"},
+       {"-2", "2.5"}},
+      {R"({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 4})",
+       {"2", "3"},
+       {"1", "4", "2.5"}},
+      {R"({"type": "integer", "multipleOf": 7})", {"0", "14", "-7"}, {"15"}},
+      {R"({"type": "number", "multipleOf": 0.25})", {"0.75", "2"}, {"0.3"}},
+      {R"({"enum": ["x", 1, null, [1], {"a": 2}]})",
+       {"\"x\"", "1", "null", "[1]", R"({"a": 2})"},
+       {"2", "\"y\""}},
+      {R"({"const": {"a": [true]}})", {R"({"a": [true]})"}, {R"({"a": [false]})"}},
+      {R"({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 3}]})", {"null", "3"}, {"2"}},
+      {R"({"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 5}]})", {"3", "5"}, {"2", "6"}},
+      {R"({"oneOf": [{"type": "null"}, {"type": "string"}]})", {"null", "\"a\""}, {"1"}},
+      {R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}}}})",
+       {"[]", "[[], [[]]]"},
+       {"1", "[1]"}},
+      {R"({"$ref": "#/definitions/a", "definitions": {"a": {"type": "null"}}})", {"null"}, {"1"}},
+      {R"({"title": "t", "description": "d", "default": 1, "examples": [2], "type": "null"})",
+       {"null"},
+       {"1"}},
+  };
+  for (const Keyword& each : keywords) {
+    const auto constraint = Constraint::json_schema(tokenizer, each.schema);
+    ASSERT_TRUE(constraint) << each.schema << constraint.error().message;
+    for (const std::string_view text : each.allowed)
+      EXPECT_TRUE(matches(constraint, text)) << each.schema << " " << text;
+    for (const std::string_view text : each.forbidden)
+      EXPECT_FALSE(matches(constraint, text)) << each.schema << " " << text;
+  }
+}
+
+TEST(Constraint, WhatRestrictsAndCannotBeEnforcedIsRefusedByName) {
+  const auto tokenizer = open(byte_level()).value();
+  for (const std::string_view keyword :
+       {"not", "if", "contains", "propertyNames", "unevaluatedProperties", "dependentSchemas"}) {
+    const auto constraint =
+        Constraint::json_schema(tokenizer, fmt::format(R"({{"{}": {{}}}})", keyword));
+    ASSERT_FALSE(constraint) << keyword;
+    EXPECT_EQ(constraint.error().code, ErrorCode::kUnsupported) << keyword;
+    EXPECT_THAT(constraint.error().message, HasSubstr(std::string(keyword)));
+  }
+  const auto format = Constraint::json_schema(tokenizer, R"({"type": "string", "format": "iri"})");
+  ASSERT_FALSE(format);
+  EXPECT_THAT(format.error().message, HasSubstr("iri"));
+  const auto remote = Constraint::json_schema(tokenizer, R"({"$ref": "http://x.example/a.json"})");
+  ASSERT_FALSE(remote);
+}
+
 struct Refused {
   std::string_view schema;
   ErrorCode code;

@@ -1,6 +1,9 @@
 #include "base/json.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "base/ordered_json.h"
 
 namespace sluice {
 namespace {
@@ -55,7 +58,36 @@ class GuardedHandler : public JsonSax {
   size_t depth_ = 0;
 };
 
+// Adds a key without a value. False: there is one.
+bool add_key(Json& object, std::string& key, Json** slot) {
+  auto [place, inserted] = object.emplace(std::move(key), nullptr);
+  key = place.key();
+  *slot = &*place;
+  return inserted;
+}
+
+// An ordered object finds a key by looking at all of them, so duplicates are looked for when it is
+// complete.
+bool add_key(OrderedJson& object, std::string& key, OrderedJson** slot) {
+  auto& members = object.get_ref<OrderedJson::object_t&>();
+  *slot = &members.emplace_back(key, nullptr).second;
+  return true;
+}
+
+// A key that the object has twice; null: there is none.
+const std::string* repeated_key(const Json&) { return nullptr; }
+const std::string* repeated_key(const OrderedJson& object) {
+  std::vector<const std::string*> keys;
+  for (const auto& [key, value] : object.get_ref<const OrderedJson::object_t&>())
+    keys.push_back(&key);
+  const auto content = [](const std::string* key) -> const std::string& { return *key; };
+  std::ranges::sort(keys, {}, content);
+  const auto repeated = std::ranges::adjacent_find(keys, {}, content);
+  return repeated == keys.end() ? nullptr : *repeated;
+}
+
 // Builds a tree and refuses duplicate keys, which nlohmann's own builder would silently merge.
+template <class Tree>
 class TreeBuilder : public JsonSax {
  public:
   bool null() override { return add(nullptr); }
@@ -72,27 +104,29 @@ class TreeBuilder : public JsonSax {
   bool string(string_t& value) override { return add(std::move(value)); }
   bool binary(binary_t&) override { return false; }
   bool key(string_t& value) override {
-    auto [place, inserted] = stack_.back()->emplace(std::move(value), nullptr);
-    if (!inserted) {
-      reason_ = fmt::format("duplicate key \"{}\"", place.key());
-      return false;
-    }
-    slot_ = &*place;
-    return true;
+    return add_key(*stack_.back(), value, &slot_) || duplicate(value);
   }
-  bool start_object(size_t) override { return open(Json::object()); }
-  bool end_object() override { return close(); }
-  bool start_array(size_t) override { return open(Json::array()); }
+  bool start_object(size_t) override { return open(Tree::object()); }
+  bool end_object() override {
+    const std::string* repeated = repeated_key(*stack_.back());
+    if (repeated != nullptr) return duplicate(*repeated);
+    return close();
+  }
+  bool start_array(size_t) override { return open(Tree::array()); }
   bool end_array() override { return close(); }
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override {
     return false;
   }
 
-  Json root_;
+  Tree root_;
   std::string reason_;
 
  private:
-  Json* place(Json value) {
+  bool duplicate(const std::string& key) {
+    reason_ = fmt::format("duplicate key \"{}\"", key);
+    return false;
+  }
+  Tree* place(Tree value) {
     if (stack_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -104,11 +138,11 @@ class TreeBuilder : public JsonSax {
     *slot_ = std::move(value);
     return slot_;
   }
-  bool add(Json value) {
+  bool add(Tree value) {
     place(std::move(value));
     return true;
   }
-  bool open(Json value) {
+  bool open(Tree value) {
     stack_.push_back(place(std::move(value)));
     return true;
   }
@@ -118,9 +152,20 @@ class TreeBuilder : public JsonSax {
   }
 
   // An array grows only while its last element is not open, so these pointers stay valid.
-  std::vector<Json*> stack_;
-  Json* slot_ = nullptr;
+  std::vector<Tree*> stack_;
+  Tree* slot_ = nullptr;
 };
+
+template <class Tree>
+Result<Tree> parse_tree(std::string_view text, std::string_view label) {
+  TreeBuilder<Tree> builder;
+  if (auto status = parse_json_events(text, label, builder); !status) {
+    if (!builder.reason_.empty())
+      return fail(ErrorCode::kCorrupt, "{}: {}", label, builder.reason_);
+    return std::unexpected(std::move(status).error());
+  }
+  return std::move(builder.root_);
+}
 
 std::unexpected<Error> wrong_type(std::string_view label, std::string_view key,
                                   std::string_view expected, const Json* found) {
@@ -148,13 +193,11 @@ Status parse_json_events(std::string_view text, std::string_view label, JsonSax&
 }
 
 Result<Json> parse_json(std::string_view text, std::string_view label) {
-  TreeBuilder builder;
-  if (auto status = parse_json_events(text, label, builder); !status) {
-    if (!builder.reason_.empty())
-      return fail(ErrorCode::kCorrupt, "{}: {}", label, builder.reason_);
-    return std::unexpected(std::move(status).error());
-  }
-  return std::move(builder.root_);
+  return parse_tree<Json>(text, label);
+}
+
+Result<OrderedJson> parse_ordered_json(std::string_view text, std::string_view label) {
+  return parse_tree<OrderedJson>(text, label);
 }
 
 std::string dump_json(const Json& value, int indent) {

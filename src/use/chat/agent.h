@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
+#include "base/ordered_json.h"
 #include "base/thread.h"
 #include "chat/tools/tool.h"
 
@@ -23,8 +23,8 @@ struct AgentCall {
 
 // What the model is asked for next.
 struct AgentTurn {
-  Json messages;  // OpenAI's form
-  Json tools;     // OpenAI's list; null: none
+  OrderedJson messages;  // OpenAI's form
+  OrderedJson tools;     // OpenAI's list; null: none
   // Not empty: the answer is one of these words and nothing else (tokenizer::Constraint::choices).
   std::vector<std::string> words = {};
   // Not empty: the answer is one call of this tool (ToolSyntax::constraint, kNamed).

@@ -4,7 +4,8 @@
 
 namespace sluice::chat {
 
-std::vector<Message> messages_without_tools(std::vector<Message> messages, const Json& tools) {
+std::vector<Message> messages_without_tools(std::vector<Message> messages,
+                                            const OrderedJson& tools) {
   for (Message& message : messages) {
     for (const MessageCall& call : std::exchange(message.tool_calls, {}))
       message.content += ToolSyntax::written(call.name, call.arguments);

@@ -19,7 +19,8 @@ namespace sluice::chat {
 
 // For a template that knows neither calls nor results: both become text, and tools (OpenAI's list;
 // null: none) are described in the system prompt, which is made where there is none.
-std::vector<Message> messages_without_tools(std::vector<Message> messages, const Json& tools);
+std::vector<Message> messages_without_tools(std::vector<Message> messages,
+                                            const OrderedJson& tools);
 
 struct TurnPrompt {
   std::vector<uint32_t> tokens;
@@ -52,7 +53,7 @@ class TurnRenderer {
 // One thread, one turn.
 class TurnReader {
  public:
-  TurnReader(const ToolSyntax& syntax, std::string_view prompt, const Json& tools,
+  TurnReader(const ToolSyntax& syntax, std::string_view prompt, const OrderedJson& tools,
              const OnAgentText& on_text)
       : parser_(syntax, prompt, tools), on_text_(on_text) {}
 

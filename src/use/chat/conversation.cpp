@@ -8,28 +8,28 @@ namespace {
 constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant", "tool"};
 
 std::unexpected<Error> wrong(std::string_view label, std::string_view key,
-                             std::string_view expected, const Json* found) {
+                             std::string_view expected, const OrderedJson* found) {
   return fail(ErrorCode::kInvalidArgument, "{}.{} should be {}, found {}", label, key, expected,
               found == nullptr ? "nothing" : found->type_name());
 }
 
 // Empty where the key is absent or null.
-Result<std::string> optional_text(const Json& object, std::string_view key,
+Result<std::string> optional_text(const OrderedJson& object, std::string_view key,
                                   std::string_view label) {
-  const Json* value = json_find(object, key);
+  const OrderedJson* value = json_find(object, key);
   if (value == nullptr) return std::string();
   if (!value->is_string()) return wrong(label, key, "a string", value);
   return value->get<std::string>();
 }
 
-Result<std::string> required_text(const Json& object, std::string_view key,
+Result<std::string> required_text(const OrderedJson& object, std::string_view key,
                                   std::string_view label) {
   SLUICE_ASSIGN(std::string text, optional_text(object, key, label));
   if (text.empty()) return wrong(label, key, "a string that is not empty", json_find(object, key));
   return text;
 }
 
-Result<Role> parse_role(const Json& message, std::string_view label) {
+Result<Role> parse_role(const OrderedJson& message, std::string_view label) {
   SLUICE_ASSIGN(const std::string name, required_text(message, "role", label));
   for (size_t i = 0; i < std::size(kRoles); ++i)
     if (name == kRoles[i]) return static_cast<Role>(i);
@@ -38,7 +38,7 @@ Result<Role> parse_role(const Json& message, std::string_view label) {
 }
 
 // A list of parts, joined.
-Result<std::string> parse_parts(const Json& parts, std::string_view label) {
+Result<std::string> parse_parts(const OrderedJson& parts, std::string_view label) {
   std::string text;
   for (size_t i = 0; i < parts.size(); ++i) {
     const std::string part_label = fmt::format("{}.content[{}]", label, i);
@@ -49,7 +49,7 @@ Result<std::string> parse_parts(const Json& parts, std::string_view label) {
     if (type != "text")
       return fail(ErrorCode::kUnsupported, "{} is no text: models are given nothing else here",
                   part_label);
-    const Json* value = json_find(parts[i], "text");
+    const OrderedJson* value = json_find(parts[i], "text");
     if (value == nullptr || !value->is_string())
       return wrong(part_label, "text", "a string", value);
     text += value->get<std::string>();
@@ -57,8 +57,9 @@ Result<std::string> parse_parts(const Json& parts, std::string_view label) {
   return text;
 }
 
-Result<std::string> parse_content(const Json& message, bool may_lack, std::string_view label) {
-  const Json* content = json_find(message, "content");
+Result<std::string> parse_content(const OrderedJson& message, bool may_lack,
+                                  std::string_view label) {
+  const OrderedJson* content = json_find(message, "content");
   if (content == nullptr && may_lack) return std::string();
   if (content != nullptr && content->is_string()) return content->get<std::string>();
   if (content != nullptr && content->is_array()) return parse_parts(*content, label);
@@ -66,17 +67,17 @@ Result<std::string> parse_content(const Json& message, bool may_lack, std::strin
 }
 
 // Clients of other makes send the object itself in place of its text.
-Result<std::string> parse_arguments(const Json& function, std::string_view label) {
-  const Json* arguments = json_find(function, "arguments");
+Result<std::string> parse_arguments(const OrderedJson& function, std::string_view label) {
+  const OrderedJson* arguments = json_find(function, "arguments");
   if (arguments == nullptr) return std::string("{}");
   if (arguments->is_object()) return dump_json(*arguments);
   if (!arguments->is_string()) return wrong(label, "arguments", "the text of an object", arguments);
   return arguments->get<std::string>();
 }
 
-Result<std::vector<MessageCall>> parse_calls(const Json& message, std::string_view label) {
+Result<std::vector<MessageCall>> parse_calls(const OrderedJson& message, std::string_view label) {
   std::vector<MessageCall> calls;
-  const Json* list = json_find(message, "tool_calls");
+  const OrderedJson* list = json_find(message, "tool_calls");
   if (list == nullptr) return calls;
   if (!list->is_array()) return wrong(label, "tool_calls", "a list", list);
   if (list->size() > kToolCallsMax)
@@ -84,7 +85,7 @@ Result<std::vector<MessageCall>> parse_calls(const Json& message, std::string_vi
                 label, list->size(), kToolCallsMax);
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string call_label = fmt::format("{}.tool_calls[{}]", label, i);
-    const Json* function = json_find((*list)[i], "function");
+    const OrderedJson* function = json_find((*list)[i], "function");
     if (function == nullptr || !function->is_object())
       return wrong(call_label, "function", "an object", function);
     MessageCall& call = calls.emplace_back();
@@ -132,7 +133,7 @@ std::string template_message(const Message& message) {
 
 std::string_view role_name(Role role) { return kRoles[static_cast<size_t>(role)]; }
 
-Result<Message> parse_message(const Json& json, std::string_view label) {
+Result<Message> parse_message(const OrderedJson& json, std::string_view label) {
   if (!json.is_object())
     return fail(ErrorCode::kInvalidArgument, "{} should be an object, found {}", label,
                 json.type_name());
@@ -153,7 +154,7 @@ Result<Message> parse_message(const Json& json, std::string_view label) {
   return message;
 }
 
-Result<std::vector<Message>> parse_messages(const Json& list, std::string_view label) {
+Result<std::vector<Message>> parse_messages(const OrderedJson& list, std::string_view label) {
   if (!list.is_array())
     return fail(ErrorCode::kInvalidArgument, "{} should be a list, found {}", label,
                 list.type_name());

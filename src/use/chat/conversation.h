@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
+#include "base/ordered_json.h"
 #include "chat/chat_model.h"
 
 namespace sluice::chat {
@@ -45,8 +45,8 @@ inline constexpr size_t kToolCallsMax = 1'000;  // of one message
 // mean nothing here are passed over, as clients send back what they were sent. label names the list
 // in errors: "messages[2].content should be …". Errors: kInvalidArgument; kUnsupported for parts
 // that are no text.
-Result<std::vector<Message>> parse_messages(const Json& list, std::string_view label);
-Result<Message> parse_message(const Json& message, std::string_view label);
+Result<std::vector<Message>> parse_messages(const OrderedJson& list, std::string_view label);
+Result<Message> parse_message(const OrderedJson& message, std::string_view label);
 
 // The same form; what is empty is left out, but for content.
 Json message_json(const Message& message);

@@ -7,14 +7,10 @@ namespace {
 
 constexpr std::string_view kBlank = " \t\r\n";
 
+// at: of the opening quote.
 size_t string_end(std::string_view text, size_t at) {
-  for (++at; at < text.size(); ++at) {
-    if (text[at] == '\\')
-      ++at;
-    else if (text[at] == '"')
-      return at + 1;
-  }
-  return std::string_view::npos;
+  const size_t length = json_value_end(text.substr(at));
+  return length == std::string_view::npos ? length : at + length;
 }
 
 }  // namespace
@@ -25,26 +21,34 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
 }
 
+size_t JsonExtent::take(std::string_view piece) {
+  for (size_t at = 0; at < piece.size(); ++at) {
+    const char c = piece[at];
+    if (escaped_)
+      escaped_ = false;
+    else if (in_string_ && c == '\\')
+      escaped_ = true;
+    else if (c == '"')
+      in_string_ = !in_string_;
+    else if (!in_string_ && (c == '{' || c == '['))
+      ++depth_;
+    else if (!in_string_ && (c == '}' || c == ']') && depth_ > 0)
+      --depth_;
+    if (depth_ > 0 || in_string_) continue;
+    done_ = true;
+    return at + 1;
+  }
+  return piece.size();
+}
+
 size_t json_value_end(std::string_view text) {
-  size_t at = text.find_first_not_of(kBlank), depth = 0;
+  const size_t at = text.find_first_not_of(kBlank);
   if (at == std::string_view::npos) return at;
-  if (text[at] != '{' && text[at] != '[' && text[at] != '"') {
-    at = text.find_first_of(",]} \t\r\n;", at);
-    return at;
-  }
-  while (at < text.size()) {
-    const char c = text[at];
-    if (c == '"') {
-      at = string_end(text, at);
-      if (at == std::string_view::npos) return at;
-    } else {
-      depth += c == '{' || c == '[' ? 1 : 0;
-      depth -= (c == '}' || c == ']') && depth > 0 ? 1 : 0;
-      ++at;
-    }
-    if (depth == 0) return at;
-  }
-  return std::string_view::npos;
+  if (text[at] != '{' && text[at] != '[' && text[at] != '"')
+    return text.find_first_of(",]} \t\r\n;", at);
+  JsonExtent extent;
+  const size_t size = extent.take(text.substr(at));
+  return extent.done() ? at + size : std::string_view::npos;
 }
 
 std::optional<std::string_view> json_member(std::string_view object, std::string_view key) {

@@ -61,13 +61,14 @@ std::optional<Calls> read_objects(std::string_view text) {
 }
 
 // The schema's "type" of a parameter; empty where nothing says it.
-std::string parameter_type(const Json& tools, std::string_view tool, std::string_view parameter) {
-  for (const Json& each : tools) {
-    const Json* function = each.is_object() ? json_find(each, "function") : nullptr;
+std::string parameter_type(const OrderedJson& tools, std::string_view tool,
+                           std::string_view parameter) {
+  for (const OrderedJson& each : tools) {
+    const OrderedJson* function = each.is_object() ? json_find(each, "function") : nullptr;
     if (function == nullptr || !function->is_object()) continue;
-    const Json* name = json_find(*function, "name");
-    if (name == nullptr || *name != Json(tool)) continue;
-    const Json* at = function;
+    const OrderedJson* name = json_find(*function, "name");
+    if (name == nullptr || *name != OrderedJson(tool)) continue;
+    const OrderedJson* at = function;
     for (const std::string_view key :
          {std::string_view("parameters"), std::string_view("properties"), parameter,
           std::string_view("type")}) {
@@ -105,7 +106,7 @@ std::string_view without_breaks(std::string_view value) {
   return value;
 }
 
-std::optional<Calls> read_xml(std::string_view body, const Json& tools) {
+std::optional<Calls> read_xml(std::string_view body, const OrderedJson& tools) {
   Calls calls;
   while (take_until(body, "<function=")) {
     const auto name = take_until(body, ">");
@@ -124,7 +125,7 @@ std::optional<Calls> read_xml(std::string_view body, const Json& tools) {
   return calls;
 }
 
-std::optional<Calls> read_glm(std::string_view body, const Json& tools) {
+std::optional<Calls> read_glm(std::string_view body, const OrderedJson& tools) {
   const std::string_view name = trimmed(body.substr(0, body.find("<arg_key>")));
   if (name.find('<') != std::string_view::npos) return std::nullopt;
   Arguments arguments;
@@ -187,15 +188,12 @@ std::optional<Calls> read_kimi(std::string_view body) {
     const auto head = take_until(inside, marks::kKimiArguments);
     if (!head) return std::nullopt;
     const std::string_view id = trimmed(*head);
-    std::string_view name = id;
-    if (name.starts_with("functions.")) name.remove_prefix(10);
-    name = name.substr(0, name.rfind(':'));
-    if (!add(calls, id, name, inside)) return std::nullopt;
+    if (!add(calls, id, kimi_name(id), inside)) return std::nullopt;
   }
   return calls;
 }
 
-std::optional<Calls> read(ToolFamily family, std::string_view body, const Json& tools) {
+std::optional<Calls> read(ToolFamily family, std::string_view body, const OrderedJson& tools) {
   switch (family) {
     case ToolFamily::kXml: return read_xml(body, tools);
     case ToolFamily::kGlm: return read_glm(body, tools);
@@ -218,7 +216,13 @@ std::optional<std::string> object_text(std::string_view text) {
   return std::string(text);
 }
 
-std::optional<Calls> read_calls(ToolFamily family, std::string_view body, const Json& tools) {
+std::string_view kimi_name(std::string_view id) {
+  if (id.starts_with("functions.")) id.remove_prefix(10);
+  return id.substr(0, id.rfind(':'));
+}
+
+std::optional<Calls> read_calls(ToolFamily family, std::string_view body,
+                                const OrderedJson& tools) {
   auto calls = read(family, body, tools);
   if (!calls || calls->empty()) return std::nullopt;
   return calls;

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/json.h"
+#include "base/ordered_json.h"
 #include "chat/tool_calls.h"
 
 namespace sluice::chat {
@@ -20,7 +20,10 @@ struct WrittenCall {
 // body: the text of a block without its marks. tools: OpenAI's list, for the types of parameters.
 // None where it is not what the family writes: every call has a name and an object.
 std::optional<std::vector<WrittenCall>> read_calls(ToolFamily family, std::string_view body,
-                                                   const Json& tools);
+                                                   const OrderedJson& tools);
+
+// The name in "functions.name:0".
+std::string_view kimi_name(std::string_view id);
 
 // The text of a JSON object, blank space around it left out; none if it is none. Nothing at all is
 // an empty object.

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
+#include "base/ordered_json.h"
 #include "tokenizer/constraint.h"
 #include "tokenizer/tokenizer.h"
 
@@ -49,6 +49,8 @@ struct AnswerPart {
     kCall,       // call `index` begins: id and name
     kArguments,  // text: more of the arguments of call `index`
     kCallEnd,    // call `index` is complete; text: all its arguments, a JSON object
+    kCallLost,   // call `index` will not be; text: what the model wrote of it, marks included, for
+                 // those who tell of complete calls only
   };
   Kind kind = Kind::kContent;
   std::string text = {};
@@ -67,8 +69,8 @@ class ToolSyntax {
   // The template lists tools by itself. Otherwise describe() belongs into the system prompt, calls
   // into the assistant's messages as written() has them, and results into the user's.
   bool in_template() const { return family_ != ToolFamily::kGeneric; }
-  // tools: OpenAI's list.
-  static std::string describe(const Json& tools);
+  // tools: OpenAI's list, whose order models see and are held to.
+  static std::string describe(const OrderedJson& tools);
   static std::string written(std::string_view name, std::string_view arguments);
   static std::string written_result(std::string_view name, std::string_view result);
 
@@ -80,10 +82,11 @@ class ToolSyntax {
   // their schemas, after the thinking that the prompt has opened or the model opens. choice:
   // kRequired or kNamed. Errors: kInvalidArgument for tools that are none, or no tool of that name;
   // the schema's.
-  Result<tokenizer::Constraint> constraint(const tokenizer::Tokenizer& tokenizer, const Json& tools,
-                                           const ToolChoice& choice, std::string_view prompt) const;
+  Result<tokenizer::Constraint> constraint(const tokenizer::Tokenizer& tokenizer,
+                                           const OrderedJson& tools, const ToolChoice& choice,
+                                           std::string_view prompt) const;
   // The Lark grammar that constraint() uses.
-  Result<std::string> grammar(const tokenizer::Tokenizer& tokenizer, const Json& tools,
+  Result<std::string> grammar(const tokenizer::Tokenizer& tokenizer, const OrderedJson& tools,
                               const ToolChoice& choice, std::string_view prompt) const;
 
  private:
@@ -92,23 +95,24 @@ class ToolSyntax {
 
 // OpenAI's list of tools as foreign input: kInvalidArgument naming what is wrong with which.
 // label: of the list in errors, such as "tools".
-Status check_tools(const Json& tools, std::string_view label);
+Status check_tools(const OrderedJson& tools, std::string_view label);
 // tool_choice as OpenAI has it: absent (null), "auto", "none", "required", or an object naming one.
-Result<ToolChoice> parse_tool_choice(const Json& choice, const Json& tools);
+Result<ToolChoice> parse_tool_choice(const OrderedJson& choice, const OrderedJson& tools);
 
-// Finds thinking, content and calls in a stream of text. Nothing of a mark is ever content, and
-// what only looked like a call is content as it stands. One thread.
+// Finds thinking, content and calls in a stream of text. A call whose arguments are JSON is told
+// from where they begin, piece by piece; other forms (kXml, kGlm) when the call is whole. Nothing
+// of a mark is ever content, and what only looked like a call is content as it stands. One thread.
 class ToolCallParser {
  public:
   // prompt: what the model continues. tools: the list that the request gave; without any (null),
   // calls are not looked for, and only thinking is told apart (and harmony's channels). The list
   // also says which parameters of kXml and kGlm are strings.
-  ToolCallParser(const ToolSyntax& syntax, std::string_view prompt, const Json& tools);
+  ToolCallParser(const ToolSyntax& syntax, std::string_view prompt, const OrderedJson& tools);
   ~ToolCallParser();
   ToolCallParser(ToolCallParser&&) noexcept;
 
   std::vector<AnswerPart> feed(std::string_view piece);
-  // The text has ended. A call that is not complete has no kCallEnd.
+  // The text has ended. Every call that was begun has had its kCallEnd or its kCallLost.
   std::vector<AnswerPart> finish();
 
   // Calls begun, and of them those that were complete.

@@ -15,16 +15,16 @@ class Grammar {
   Grammar(ToolFamily family, const tokenizer::Tokenizer& tokenizer)
       : family_(family), tokenizer_(tokenizer) {}
 
-  Status add_tool(const Json& function, size_t index);
+  Status add_tool(const OrderedJson& function, size_t index);
   std::string text(const std::string& before, bool parallel) const;
 
  private:
   std::string mark(std::string_view text) const;
   std::string rule(std::string_view name, const std::string& body);
-  Result<std::string> call(const Json& function, size_t index);
-  Result<std::string> parameters(const Json& schema, size_t index);
-  Result<std::string> value(const Json& schema, const Json& parameter, const std::string& name,
-                            std::string_view closing);
+  Result<std::string> call(const OrderedJson& function, size_t index);
+  Result<std::string> parameters(const OrderedJson& schema, size_t index);
+  Result<std::string> value(const OrderedJson& schema, const OrderedJson& parameter,
+                            const std::string& name, std::string_view closing);
   std::string joined(const std::string& calls, bool parallel) const;
 
   const ToolFamily family_;
@@ -44,22 +44,23 @@ std::string Grammar::rule(std::string_view name, const std::string& body) {
   return std::string(name);
 }
 
-Json argument_schema(const Json& function) {
-  const Json* parameters = json_find(function, "parameters");
-  Json schema = parameters != nullptr && parameters->is_object() ? *parameters : Json::object();
+OrderedJson argument_schema(const OrderedJson& function) {
+  const OrderedJson* parameters = json_find(function, "parameters");
+  OrderedJson schema =
+      parameters != nullptr && parameters->is_object() ? *parameters : OrderedJson::object();
   if (!schema.contains("type") && !schema.contains("$ref")) schema["type"] = "object";
   return schema;
 }
 
 // What stands between an opening and a closing tag: a string as it is, up to the closing tag, or
 // JSON. closing: the tag with the line break before it, if that is the form's.
-Result<std::string> Grammar::value(const Json& schema, const Json& parameter,
+Result<std::string> Grammar::value(const OrderedJson& schema, const OrderedJson& parameter,
                                    const std::string& name, std::string_view closing) {
-  const Json* type = json_find(parameter, "type");
-  const Json* choices = json_find(parameter, "enum");
+  const OrderedJson* type = json_find(parameter, "type");
+  const OrderedJson* choices = json_find(parameter, "enum");
   if (type != nullptr && *type == "string" && choices != nullptr && choices->is_array()) {
     std::string texts;
-    for (const Json& choice : *choices)
+    for (const OrderedJson& choice : *choices)
       if (choice.is_string())
         texts += (texts.empty() ? "" : " | ") + literal(choice.get<std::string>());
     if (!texts.empty()) return fmt::format("({}) {}", texts, literal(closing));
@@ -67,18 +68,18 @@ Result<std::string> Grammar::value(const Json& schema, const Json& parameter,
   if (type != nullptr && *type == "string")
     return rule(name + "[lazy]", lark_regex("(.|\n)*" + std::string(closing)))
         .substr(0, name.size());
-  Json whole = parameter;
+  OrderedJson whole = parameter;
   for (const char* key : {"$defs", "definitions"})
-    if (const Json* shared = json_find(schema, key)) whole[key] = *shared;
+    if (const OrderedJson* shared = json_find(schema, key)) whole[key] = *shared;
   SLUICE_ASSIGN(const std::string json, lark_json(dump_json(whole)));
   return rule(name, json) + " " + literal(closing);
 }
 
-Result<std::string> Grammar::parameters(const Json& schema, size_t index) {
+Result<std::string> Grammar::parameters(const OrderedJson& schema, size_t index) {
   const bool xml = family_ == ToolFamily::kXml;
-  const Json* properties = json_find(schema, "properties");
+  const OrderedJson* properties = json_find(schema, "properties");
   if (properties == nullptr || !properties->is_object()) return std::string();
-  const Json* required = json_find(schema, "required");
+  const OrderedJson* required = json_find(schema, "required");
   std::string text;
   size_t number = 0;
   for (const auto& [key, parameter] : properties->items()) {
@@ -89,16 +90,16 @@ Result<std::string> Grammar::parameters(const Json& schema, size_t index) {
                   value(schema, parameter, name, xml ? "\n</parameter>\n" : "</arg_value>"));
     const std::string between = xml ? "" : " \"\\n\"? \"<arg_value>\"";
     const bool must = required != nullptr && required->is_array() &&
-                      std::ranges::find(*required, Json(key)) != required->end();
+                      std::ranges::find(*required, OrderedJson(key)) != required->end();
     text += fmt::format(" ({}{} {}{}){}", literal(opening), between, inside, xml ? "" : " \"\\n\"?",
                         must ? "" : "?");
   }
   return text;
 }
 
-Result<std::string> Grammar::call(const Json& function, size_t index) {
+Result<std::string> Grammar::call(const OrderedJson& function, size_t index) {
   const std::string name = function["name"].get<std::string>();
-  const Json schema = argument_schema(function);
+  const OrderedJson schema = argument_schema(function);
   if (family_ == ToolFamily::kXml) {
     SLUICE_ASSIGN(const std::string inside, parameters(schema, index));
     return mark("<tool_call>") + " " + literal("\n<function=" + name + ">\n") + inside + " " +
@@ -140,7 +141,7 @@ Result<std::string> Grammar::call(const Json& function, size_t index) {
   }
 }
 
-Status Grammar::add_tool(const Json& function, size_t index) {
+Status Grammar::add_tool(const OrderedJson& function, size_t index) {
   SLUICE_ASSIGN(const std::string body, call(function, index));
   calls_ += (calls_.empty() ? "" : " | ") + rule(fmt::format("call_{}", index), body);
   return {};
@@ -173,13 +174,14 @@ std::string Grammar::text(const std::string& before, bool parallel) const {
 
 }  // namespace
 
-Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer, const Json& tools,
-                                        const ToolChoice& choice, std::string_view prompt) const {
+Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer,
+                                        const OrderedJson& tools, const ToolChoice& choice,
+                                        std::string_view prompt) const {
   SLUICE_TRY(check_tools(tools, "tools"));
   Grammar grammar(family_, tokenizer);
   bool any = false;
   for (size_t at = 0; at < tools.size(); ++at) {
-    const Json& function = tools[at]["function"];
+    const OrderedJson& function = tools[at]["function"];
     if (choice.mode == ToolChoice::Mode::kNamed && function["name"] != choice.name) continue;
     if (auto added = grammar.add_tool(function, at); !added)
       return in_context(fmt::format("tools[{}].function.parameters", at), std::move(added).error());
@@ -204,7 +206,8 @@ Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer, c
 }
 
 Result<tokenizer::Constraint> ToolSyntax::constraint(const tokenizer::Tokenizer& tokenizer,
-                                                     const Json& tools, const ToolChoice& choice,
+                                                     const OrderedJson& tools,
+                                                     const ToolChoice& choice,
                                                      std::string_view prompt) const {
   SLUICE_ASSIGN(const std::string lark, grammar(tokenizer, tools, choice, prompt));
   auto constraint = tokenizer::Constraint::lark(tokenizer, lark);

@@ -55,11 +55,11 @@ ToolFamily family_of(std::string_view text) {
   return ToolFamily::kGeneric;
 }
 
-Status check_tool(const Json& tool, const std::string& label) {
-  const Json* function = tool.is_object() ? json_find(tool, "function") : nullptr;
+Status check_tool(const OrderedJson& tool, const std::string& label) {
+  const OrderedJson* function = tool.is_object() ? json_find(tool, "function") : nullptr;
   if (function == nullptr || !function->is_object())
     return fail(ErrorCode::kInvalidArgument, "{}.function should be an object", label);
-  const Json* name = json_find(*function, "name");
+  const OrderedJson* name = json_find(*function, "name");
   const bool named = name != nullptr && name->is_string() && !name->get<std::string>().empty() &&
                      name->get<std::string>().size() <= kNameBytesMax;
   const auto plain = [](char c) {
@@ -69,7 +69,7 @@ Status check_tool(const Json& tool, const std::string& label) {
   if (!named || !std::ranges::all_of(name->get<std::string>(), plain))
     return fail(ErrorCode::kInvalidArgument,
                 "{}.function.name should be a name of letters, digits, _, - and .", label);
-  const Json* parameters = json_find(*function, "parameters");
+  const OrderedJson* parameters = json_find(*function, "parameters");
   if (parameters != nullptr && !parameters->is_object() && !parameters->is_null())
     return fail(ErrorCode::kInvalidArgument, "{}.function.parameters should be a JSON schema",
                 label);
@@ -106,9 +106,9 @@ ToolSyntax ToolSyntax::of_template(std::string_view template_text) {
   return ToolSyntax(family_of(template_text));
 }
 
-std::string ToolSyntax::describe(const Json& tools) {
+std::string ToolSyntax::describe(const OrderedJson& tools) {
   std::string text = "You may call these tools, each described by a JSON schema:\n<tools>\n";
-  for (const Json& tool : tools) text += dump_json(tool) + "\n";
+  for (const OrderedJson& tool : tools) text += dump_json(tool) + "\n";
   return text +
          "</tools>\nTo call one, write nothing but a JSON object with its name and arguments, as "
          "in:\n<tool_call>\n{\"name\": \"tool\", \"arguments\": {\"key\": \"value\"}}\n"
@@ -141,7 +141,7 @@ std::vector<uint32_t> ToolSyntax::shown_tokens(const tokenizer::Tokenizer& token
   return shown;
 }
 
-Status check_tools(const Json& tools, std::string_view label) {
+Status check_tools(const OrderedJson& tools, std::string_view label) {
   if (!tools.is_array()) return fail(ErrorCode::kInvalidArgument, "{} should be a list", label);
   if (tools.size() > kToolsMax)
     return fail(ErrorCode::kInvalidArgument, "{} has {} entries; at most {} are taken", label,
@@ -151,23 +151,23 @@ Status check_tools(const Json& tools, std::string_view label) {
   return {};
 }
 
-Result<ToolChoice> parse_tool_choice(const Json& choice, const Json& tools) {
+Result<ToolChoice> parse_tool_choice(const OrderedJson& choice, const OrderedJson& tools) {
   using Mode = ToolChoice::Mode;
   const bool any = tools.is_array() && !tools.empty();
-  if (choice.is_null() || choice == Json("auto")) return ToolChoice{};
-  if (choice == Json("none")) return ToolChoice{.mode = Mode::kNone};
-  if (choice == Json("required")) {
+  if (choice.is_null() || choice == OrderedJson("auto")) return ToolChoice{};
+  if (choice == OrderedJson("none")) return ToolChoice{.mode = Mode::kNone};
+  if (choice == OrderedJson("required")) {
     if (any) return ToolChoice{.mode = Mode::kRequired};
     return fail(ErrorCode::kInvalidArgument, "tool_choice is \"required\" but there are no tools");
   }
-  const Json* function = choice.is_object() ? json_find(choice, "function") : nullptr;
-  const Json* name =
+  const OrderedJson* function = choice.is_object() ? json_find(choice, "function") : nullptr;
+  const OrderedJson* name =
       function != nullptr && function->is_object() ? json_find(*function, "name") : nullptr;
   if (name == nullptr || !name->is_string())
     return fail(ErrorCode::kInvalidArgument,
                 "tool_choice should be \"auto\", \"none\", \"required\" or an object with "
                 "function.name");
-  const auto named = [&](const Json& tool) { return tool["function"]["name"] == *name; };
+  const auto named = [&](const OrderedJson& tool) { return tool["function"]["name"] == *name; };
   if (!any || std::ranges::none_of(tools, named))
     return fail(ErrorCode::kInvalidArgument, "tool_choice names {}, which is not among the tools",
                 dump_json(*name));

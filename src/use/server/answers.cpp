@@ -34,7 +34,8 @@ Json delta_of(const chat::AnswerPart& part) {
     case Kind::kArguments:
       return {{"tool_calls",
                Json::array({{{"index", part.index}, {"function", {{"arguments", part.text}}}}})}};
-    case Kind::kCallEnd: break;
+    case Kind::kCallEnd:
+    case Kind::kCallLost: break;
   }
   return {};
 }
@@ -147,12 +148,12 @@ void Answer::stream_parts(size_t index, const std::vector<chat::AnswerPart>& par
   if (!logprobs.is_null()) send_choice(index, {{"content", ""}}, std::move(logprobs), {});
 }
 
-// Of calls, only those that are complete.
+// Of calls, only those that are complete; of others, what the model wrote.
 void Answer::keep_parts(size_t index, const std::vector<chat::AnswerPart>& parts) {
   using Kind = chat::AnswerPart::Kind;
   Choice& choice = choices_[index];
   for (const chat::AnswerPart& part : parts) {
-    if (part.kind == Kind::kContent) choice.content += part.text;
+    if (part.kind == Kind::kContent || part.kind == Kind::kCallLost) choice.content += part.text;
     if (part.kind == Kind::kReasoning) choice.reasoning += part.text;
     if (part.kind == Kind::kCall) choice.begun[part.index] = {part.id, part.name};
     if (part.kind != Kind::kCallEnd) continue;

@@ -30,7 +30,7 @@ struct AnswerOptions {
   std::vector<std::string> prompts = {};  // by choice: what the model continues
   bool echo = false;                      // the prompt goes before the text
   chat::ToolSyntax syntax{chat::ToolFamily::kGeneric};
-  Json tools = {};  // that the model was told of; null: none
+  OrderedJson tools = {};  // that the model was told of; null: none
 };
 
 // The loop's thread.

@@ -20,6 +20,13 @@ std::string_view phase_name(SlotState::Phase phase) {
   return kNames[static_cast<size_t>(phase)];
 }
 
+// The body of a request that has been read, as it was written: the order of a schema's keys, and of
+// a tool's, is the client's.
+OrderedJson in_order(const Exchange& exchange) {
+  auto body = parse_ordered_json(exchange.request().body, "the body");
+  return body ? std::move(*body) : OrderedJson();
+}
+
 }  // namespace
 
 Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
@@ -235,7 +242,7 @@ Result<Api::Prompt> Api::text_prompt(const PromptText& text) const {
 }
 
 void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_chat_request(body, defaults());
+  const auto request = parse_chat_request(in_order(*exchange), defaults());
   if (!request) return reply_error(*exchange, request.error(), body);
   if (const Status known = check_model(request->model); !known)
     return reply_error(*exchange, known.error(), body);
@@ -247,7 +254,7 @@ void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
 }
 
 void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_completion_request(body, defaults());
+  const auto request = parse_completion_request(in_order(*exchange), defaults());
   if (!request) return reply_error(*exchange, request.error(), body);
   if (const Status known = check_model(request->model); !known)
     return reply_error(*exchange, known.error(), body);

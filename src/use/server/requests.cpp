@@ -14,13 +14,14 @@ constexpr size_t kLogprobsMax = 20;
 // An object's fields by kind; one that is absent or null leaves its value as it is.
 class Fields {
  public:
-  explicit Fields(const Json& object) : object_(object) {}
+  explicit Fields(const OrderedJson& object) : object_(object) {}
+  explicit Fields(const Json&) = delete;  // would hold a copy that is gone
 
-  const Json* find(std::string_view key) const { return json_find(object_, key); }
+  const OrderedJson* find(std::string_view key) const { return json_find(object_, key); }
 
   template <class Number>
   Status real(std::string_view key, double low, double high, Number& value) const {
-    const Json* found = find(key);
+    const OrderedJson* found = find(key);
     if (found == nullptr) return {};
     if (!found->is_number()) return wrong(key, "a number");
     const double number = found->get<double>();
@@ -32,7 +33,7 @@ class Fields {
   }
 
   Status whole(std::string_view key, uint64_t low, uint64_t high, size_t& value) const {
-    const Json* found = find(key);
+    const OrderedJson* found = find(key);
     if (found == nullptr) return {};
     if (!found->is_number_unsigned()) return wrong(key, "a whole number that is not negative");
     const auto number = found->get<uint64_t>();
@@ -44,7 +45,7 @@ class Fields {
   }
 
   Status flag(std::string_view key, bool& value) const {
-    const Json* found = find(key);
+    const OrderedJson* found = find(key);
     if (found == nullptr) return {};
     if (!found->is_boolean()) return wrong(key, "true or false");
     value = found->get<bool>();
@@ -52,7 +53,7 @@ class Fields {
   }
 
   Status text(std::string_view key, std::string& value) const {
-    const Json* found = find(key);
+    const OrderedJson* found = find(key);
     if (found == nullptr) return {};
     if (!found->is_string()) return wrong(key, "a string");
     value = found->get<std::string>();
@@ -64,17 +65,17 @@ class Fields {
   }
 
  private:
-  const Json& object_;
+  const OrderedJson& object_;
 };
 
 Status read_stops(const Fields& fields, std::vector<std::string>& stops) {
-  const Json* stop = fields.find("stop");
+  const OrderedJson* stop = fields.find("stop");
   if (stop == nullptr) return {};
-  const Json list = stop->is_array() ? *stop : Json::array({*stop});
+  const OrderedJson list = stop->is_array() ? *stop : OrderedJson::array({*stop});
   if (list.size() > kStopsMax)
     return fail(ErrorCode::kInvalidArgument, "stop has at most {} strings, found {}", kStopsMax,
                 list.size());
-  for (const Json& text : list) {
+  for (const OrderedJson& text : list) {
     if (!text.is_string()) return Fields::wrong("stop", "a string or a list of strings");
     stops.push_back(text.get<std::string>());
     if (stops.back().empty() || stops.back().size() > kStopBytesMax)
@@ -86,7 +87,7 @@ Status read_stops(const Fields& fields, std::vector<std::string>& stops) {
 
 Status read_logit_bias(const Fields& fields, size_t vocabulary,
                        std::vector<runtime::LogitBias>& biases) {
-  const Json* map = fields.find("logit_bias");
+  const OrderedJson* map = fields.find("logit_bias");
   if (map == nullptr) return {};
   if (!map->is_object()) return Fields::wrong("logit_bias", "an object of token ids and biases");
   if (map->size() > kBiasesMax)
@@ -109,7 +110,7 @@ Status read_logit_bias(const Fields& fields, size_t vocabulary,
 }
 
 Status read_seed(const Fields& fields, uint64_t& seed) {
-  const Json* found = fields.find("seed");
+  const OrderedJson* found = fields.find("seed");
   seed = std::random_device{}();
   if (found == nullptr) return {};
   if (!found->is_number_integer()) return Fields::wrong("seed", "a whole number");
@@ -136,13 +137,14 @@ Status read_sampling(const Fields& fields, const RequestDefaults& defaults,
 
 Status read_stream(const Fields& fields, GenerationRequest& request) {
   SLUICE_TRY(fields.flag("stream", request.stream));
-  const Json* options = fields.find("stream_options");
+  const OrderedJson* options = fields.find("stream_options");
   if (options == nullptr) return {};
   if (!options->is_object()) return Fields::wrong("stream_options", "an object");
   return Fields(*options).flag("include_usage", request.include_usage);
 }
 
-Status read_common(const Json& body, const RequestDefaults& defaults, GenerationRequest& request) {
+Status read_common(const OrderedJson& body, const RequestDefaults& defaults,
+                   GenerationRequest& request) {
   if (!body.is_object()) return Fields::wrong("the body", "a JSON object");
   const Fields fields(body);
   SLUICE_TRY(fields.text("model", request.model));
@@ -171,9 +173,9 @@ Status refuse_unoffered(const Fields& fields) {
 // {"type": "json_schema", "json_schema": {"schema": …}}; its name and strictness change nothing, as
 // an answer always keeps to its schema.
 Status read_form(const Fields& fields, std::optional<chat::AnswerForm>& form) {
-  const Json* format = fields.find("response_format");
+  const OrderedJson* format = fields.find("response_format");
   if (format == nullptr) return {};
-  const Json* type = json_find(*format, "type");
+  const OrderedJson* type = json_find(*format, "type");
   if (type == nullptr || !type->is_string())
     return Fields::wrong("response_format", "an object with a type");
   if (*type == "text") return {};
@@ -183,8 +185,8 @@ Status read_form(const Fields& fields, std::optional<chat::AnswerForm>& form) {
   }
   if (*type != "json_schema")
     return Fields::wrong("response_format", "of type text, json_object or json_schema");
-  const Json* outer = json_find(*format, "json_schema");
-  const Json* schema = outer == nullptr ? nullptr : json_find(*outer, "schema");
+  const OrderedJson* outer = json_find(*format, "json_schema");
+  const OrderedJson* schema = outer == nullptr ? nullptr : json_find(*outer, "schema");
   if (schema == nullptr || !(schema->is_object() || schema->is_boolean()))
     return Fields::wrong("response_format", "with json_schema.schema, an object");
   form = chat::AnswerForm{chat::AnswerForm::Kind::kSchema, dump_json(*schema)};
@@ -192,12 +194,12 @@ Status read_form(const Fields& fields, std::optional<chat::AnswerForm>& form) {
 }
 
 Status read_tools(const Fields& fields, ChatRequest& request) {
-  const Json* tools = fields.find("tools");
+  const OrderedJson* tools = fields.find("tools");
   if (tools == nullptr || tools->empty()) return {};
   SLUICE_TRY(chat::check_tools(*tools, "tools"));
-  const Json* choice = fields.find("tool_choice");
+  const OrderedJson* choice = fields.find("tool_choice");
   SLUICE_ASSIGN(request.tool_choice,
-                chat::parse_tool_choice(choice == nullptr ? Json() : *choice, *tools));
+                chat::parse_tool_choice(choice == nullptr ? OrderedJson() : *choice, *tools));
   SLUICE_TRY(fields.flag("parallel_tool_calls", request.tool_choice.parallel));
   using Mode = chat::ToolChoice::Mode;
   if (request.tool_choice.mode != Mode::kNone) request.tools = *tools;
@@ -216,7 +218,7 @@ Status read_variables(const Fields& fields, std::map<std::string, std::string>& 
   SLUICE_TRY(fields.text("reasoning_effort", effort));
   if (!effort.empty()) variables["reasoning_effort"] = dump_json(effort);
   if (effort == "none") variables["enable_thinking"] = "false";
-  const Json* given = fields.find("chat_template_kwargs");
+  const OrderedJson* given = fields.find("chat_template_kwargs");
   if (given == nullptr) return {};
   if (!given->is_object()) return Fields::wrong("chat_template_kwargs", "an object");
   for (const auto& [name, value] : given->items()) {
@@ -228,10 +230,10 @@ Status read_variables(const Fields& fields, std::map<std::string, std::string>& 
   return {};
 }
 
-Result<std::vector<uint32_t>> read_tokens(const Json& list, std::string_view key,
+Result<std::vector<uint32_t>> read_tokens(const OrderedJson& list, std::string_view key,
                                           size_t vocabulary) {
   std::vector<uint32_t> tokens;
-  for (const Json& token : list) {
+  for (const OrderedJson& token : list) {
     if (!token.is_number_unsigned() || token.get<uint64_t>() >= vocabulary)
       return fail(ErrorCode::kInvalidArgument, "{}: {} is no token id below {}", key,
                   dump_json(token), vocabulary);
@@ -241,7 +243,8 @@ Result<std::vector<uint32_t>> read_tokens(const Json& list, std::string_view key
 }
 
 // A text, a list of texts, a list of tokens, or a list of those.
-Status read_prompts(const Json* prompt, size_t vocabulary, std::vector<PromptText>& prompts) {
+Status read_prompts(const OrderedJson* prompt, size_t vocabulary,
+                    std::vector<PromptText>& prompts) {
   if (prompt == nullptr) return Fields::wrong("prompt", "a text, or a list of texts or tokens");
   if (prompt->is_string()) {
     prompts.emplace_back(prompt->get<std::string>());
@@ -257,7 +260,7 @@ Status read_prompts(const Json* prompt, size_t vocabulary, std::vector<PromptTex
   if (prompt->size() > kPromptsMax)
     return fail(ErrorCode::kInvalidArgument, "prompt: at most {} at once, found {}", kPromptsMax,
                 prompt->size());
-  for (const Json& one : *prompt) {
+  for (const OrderedJson& one : *prompt) {
     if (!one.is_string() && !(one.is_array() && !one.empty() && one.front().is_number()))
       return Fields::wrong("prompt", "a text, or a list of texts or tokens");
     SLUICE_TRY(read_prompts(&one, vocabulary, prompts));
@@ -267,7 +270,7 @@ Status read_prompts(const Json* prompt, size_t vocabulary, std::vector<PromptTex
 
 }  // namespace
 
-Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& defaults) {
+Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDefaults& defaults) {
   ChatRequest request;
   SLUICE_TRY(read_common(body, defaults, request));
   const Fields fields(body);
@@ -282,14 +285,14 @@ Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& 
   if (likeliest > 0 && !logprobs)
     return fail(ErrorCode::kInvalidArgument, "top_logprobs: logprobs should be true with it");
   if (logprobs) request.job.logprobs = likeliest;
-  const Json* messages = fields.find("messages");
+  const OrderedJson* messages = fields.find("messages");
   if (messages == nullptr || !messages->is_array() || messages->empty())
     return Fields::wrong("messages", "a list of at least one message");
   SLUICE_ASSIGN(request.messages, chat::parse_messages(*messages, "messages"));
   return request;
 }
 
-Result<CompletionRequest> parse_completion_request(const Json& body,
+Result<CompletionRequest> parse_completion_request(const OrderedJson& body,
                                                    const RequestDefaults& defaults) {
   CompletionRequest request;
   SLUICE_TRY(read_common(body, defaults, request));
@@ -299,7 +302,7 @@ Result<CompletionRequest> parse_completion_request(const Json& body,
   SLUICE_TRY(fields.flag("echo", request.echo));
   size_t best_of = request.choices, likeliest = 0;
   SLUICE_TRY(fields.whole("best_of", 1, defaults.choices_max, best_of));
-  const Json* suffix = fields.find("suffix");
+  const OrderedJson* suffix = fields.find("suffix");
   if (best_of != request.choices || (suffix != nullptr && *suffix != ""))
     return fail(ErrorCode::kUnsupported, "best_of and suffix are not offered by this server");
   SLUICE_TRY(fields.whole("logprobs", 0, kLogprobsMax, likeliest));
@@ -314,7 +317,7 @@ Result<CompletionRequest> parse_completion_request(const Json& body,
   return request;
 }
 
-Result<TokenizeRequest> parse_tokenize_request(const Json& body) {
+Result<TokenizeRequest> parse_tokenize_request(const OrderedJson& body) {
   if (!body.is_object()) return Fields::wrong("the body", "a JSON object");
   TokenizeRequest request;
   const Fields fields(body);
@@ -324,8 +327,8 @@ Result<TokenizeRequest> parse_tokenize_request(const Json& body) {
   return request;
 }
 
-Result<std::vector<uint32_t>> parse_detokenize_request(const Json& body, size_t vocabulary) {
-  const Json* tokens = json_find(body, "tokens");
+Result<std::vector<uint32_t>> parse_detokenize_request(const OrderedJson& body, size_t vocabulary) {
+  const OrderedJson* tokens = json_find(body, "tokens");
   if (tokens == nullptr || !tokens->is_array()) return Fields::wrong("tokens", "a list of ids");
   return read_tokens(*tokens, "tokens", vocabulary);
 }

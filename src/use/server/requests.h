@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/json.h"
+#include "base/ordered_json.h"
 #include "chat/answer_form.h"
 #include "chat/conversation.h"
 #include "chat/tool_calls.h"
@@ -35,7 +35,7 @@ struct GenerationRequest {
 struct ChatRequest : GenerationRequest {
   std::vector<chat::Message> messages;
   std::map<std::string, std::string> variables;  // of the template, as JSON texts
-  Json tools;                                    // null: none, or none to be called
+  OrderedJson tools;                             // null: none, or none to be called
   chat::ToolChoice tool_choice;
 };
 
@@ -45,9 +45,10 @@ struct CompletionRequest : GenerationRequest {
   bool echo = false;
 };
 
-// Errors: kInvalidArgument, kUnsupported; the message begins with the field's name.
-Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& defaults);
-Result<CompletionRequest> parse_completion_request(const Json& body,
+// Tools, schemas and arguments keep the order of their keys. Errors: kInvalidArgument,
+// kUnsupported; the message begins with the field's name.
+Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDefaults& defaults);
+Result<CompletionRequest> parse_completion_request(const OrderedJson& body,
                                                    const RequestDefaults& defaults);
 
 // {"content": "…", "add_special": false} and {"tokens": […]}.
@@ -55,7 +56,7 @@ struct TokenizeRequest {
   std::string content;
   bool add_special = false;
 };
-Result<TokenizeRequest> parse_tokenize_request(const Json& body);
-Result<std::vector<uint32_t>> parse_detokenize_request(const Json& body, size_t vocabulary);
+Result<TokenizeRequest> parse_tokenize_request(const OrderedJson& body);
+Result<std::vector<uint32_t>> parse_detokenize_request(const OrderedJson& body, size_t vocabulary);
 
 }  // namespace sluice::server
