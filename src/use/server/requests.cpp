@@ -267,7 +267,14 @@ Status read_prompts(const Json* prompt, size_t vocabulary, std::vector<PromptTex
 
 }  // namespace
 
-Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& defaults) {
+Result<std::string> requested_model(const Json& body) {
+  if (!body.is_object()) return Fields::wrong("the body", "a JSON object");
+  std::string name;
+  SLUICE_TRY(Fields(body).text("model", name));
+  return name;
+}
+
+Result<ChatRequest> parse_chat_settings(const Json& body, const RequestDefaults& defaults) {
   ChatRequest request;
   SLUICE_TRY(read_common(body, defaults, request));
   const Fields fields(body);
@@ -282,7 +289,12 @@ Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& 
   if (likeliest > 0 && !logprobs)
     return fail(ErrorCode::kInvalidArgument, "top_logprobs: logprobs should be true with it");
   if (logprobs) request.job.logprobs = likeliest;
-  const Json* messages = fields.find("messages");
+  return request;
+}
+
+Result<ChatRequest> parse_chat_request(const Json& body, const RequestDefaults& defaults) {
+  SLUICE_ASSIGN(ChatRequest request, parse_chat_settings(body, defaults));
+  const Json* messages = json_find(body, "messages");
   if (messages == nullptr || !messages->is_array() || messages->empty())
     return Fields::wrong("messages", "a list of at least one message");
   SLUICE_ASSIGN(request.messages, chat::parse_messages(*messages, "messages"));
