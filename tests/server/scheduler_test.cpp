@@ -6,31 +6,12 @@
 #include <map>
 
 #include "runtime/engines.h"
+#include "server/words.h"
 
 namespace sluice::server {
 namespace {
 
 using runtime::Tokens;
-
-// Sixty-four words, joined by spaces.
-tokenizer::Tokenizer words() {
-  Json vocabulary = Json::object();
-  for (int i = 0; i < 64; ++i) vocabulary[fmt::format("w{}", i)] = i;
-  const Json json = {
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", Json::array()},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", {{"type", "WhitespaceSplit"}}},
-      {"post_processor", nullptr},
-      {"decoder", nullptr},
-      {"model", {{"type", "WordLevel"}, {"vocab", vocabulary}, {"unk_token", "w0"}}}};
-  const std::string text = dump_json(json);
-  auto tokenizer = tokenizer::Tokenizer::open({.tokenizer = text});
-  if (!tokenizer) ADD_FAILURE() << tokenizer.error().message;
-  return std::move(*tokenizer);
-}
 
 // What became of jobs; events come from another thread.
 class Watcher {

@@ -245,10 +245,20 @@ void Model::forward(const Batch& batch) {
   for (Layer& layer : layers_) run_layer(layer, batch);
 }
 
-std::span<const float> Model::logits(std::span<const uint32_t> rows) {
+void Model::norm_last(std::span<const uint32_t> rows) {
   const Workspace& s = *space_;
   backend_.gather(s.hidden, rows, s.last);
   norm_.run(backend_, s.last, s.last);
+}
+
+std::span<const float> Model::states(std::span<const uint32_t> rows) {
+  norm_last(rows);
+  return backend_.read(space_->last);
+}
+
+std::span<const float> Model::logits(std::span<const uint32_t> rows) {
+  const Workspace& s = *space_;
+  norm_last(rows);
   backend_.qmatmul(s.last, {&head_, 1});
   if (config_.logits_multiplier != 1) backend_.scale(s.logits, config_.logits_multiplier);
   if (config_.logits_softcap > 0) backend_.softcap(s.logits, config_.logits_softcap);

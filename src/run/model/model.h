@@ -29,6 +29,8 @@ class Model {
   void forward(const Batch& batch);
   // Logits of these rows of the last batch, ascending: row-major, valid until the next call.
   std::span<const float> logits(std::span<const uint32_t> rows);
+  // What these rows' logits are made of: the hidden state behind the final norm. As logits().
+  std::span<const float> states(std::span<const uint32_t> rows);
   // Whether the hidden state of every row was finite after the last forward().
   bool finite();
   // Runs the batch again, from the same state of its sequences, and tells after which layer values
@@ -39,6 +41,7 @@ class Model {
   struct Layer;
   static Layer make_layer(const LayerContext& parts);
   void embed(const Batch& batch);
+  void norm_last(std::span<const uint32_t> rows);
   void run_layer(Layer& layer, const Batch& batch);
   void add_to_hidden(Tensor delta);
 

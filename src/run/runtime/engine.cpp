@@ -8,6 +8,15 @@ namespace sluice::runtime {
 
 using model::Segment;
 
+// Rows of a chunk whose results are handed out, and whose they are.
+struct Engine::Results {
+  struct Wanted {
+    size_t feed = 0, token = 0;
+  };
+  std::vector<uint32_t> rows;
+  std::vector<Wanted> wanted;
+};
+
 // The part of a step that goes through the model together.
 struct Engine::Chunk {
   struct Part {
@@ -15,16 +24,12 @@ struct Engine::Chunk {
     size_t again = 0;                            // rows before these, of tokens that were there
     Session::State* session = nullptr;
   };
-  struct Wanted {
-    size_t feed = 0, token = 0;
-  };
   std::vector<Part> parts;
   std::vector<uint32_t> tokens;
   std::vector<Segment> segments;
   std::vector<KvSequence*> sequences;
   std::vector<const StateStep*> states;
-  std::vector<uint32_t> logits_rows;
-  std::vector<Wanted> wanted;  // one per logits row
+  Results logits, hidden;
 
   // As many rows of it as are free, at least one. Room for them is taken; errors: there is none.
   Status add(size_t index, const Feed& feed, size_t first_token, size_t rows_free) {
@@ -43,8 +48,9 @@ struct Engine::Chunk {
     const size_t wanted_from = feed.tokens.size() - feed.logits_count;
     for (size_t i = first_token; i < first_token + rows; ++i) {
       if (i >= wanted_from) {
-        logits_rows.push_back(static_cast<uint32_t>(tokens.size()));
-        wanted.push_back({index, i});
+        Results& results = feed.states ? hidden : logits;
+        results.rows.push_back(static_cast<uint32_t>(tokens.size()));
+        results.wanted.push_back({index, i});
       }
       tokens.push_back(feed.tokens[i]);
     }
@@ -153,16 +159,23 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   // What was read of a file that has changed may be of either state.
   SLUICE_TRY(s.weights->unchanged());
   if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
-  for (size_t first = 0; first < chunk.logits_rows.size(); first += s.limits.logits_rows) {
-    const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
-    const std::span<const float> logits =
-        s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
+  SLUICE_TRY(hand_out(chunk.logits, false, on_logits));
+  return hand_out(chunk.hidden, true, on_logits);
+}
+
+Status Engine::hand_out(const Results& results, bool states, const OnLogits& on_logits) {
+  State& s = *state_;
+  const size_t columns = states ? s.info.hidden_size : s.info.vocabulary;
+  for (size_t first = 0; first < results.rows.size(); first += s.limits.logits_rows) {
+    const size_t count = std::min(s.limits.logits_rows, results.rows.size() - first);
+    const auto rows = std::span(results.rows).subspan(first, count);
+    const std::span<const float> values = states ? s.model->states(rows) : s.model->logits(rows);
     SLUICE_TRY(s.backend->status());
     SLUICE_TRY(s.weights->unchanged());
-    if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
+    if (!all_finite(values)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
-      on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,
-                logits.subspan(i * s.info.vocabulary, s.info.vocabulary));
+      on_logits(results.wanted[first + i].feed, results.wanted[first + i].token,
+                values.subspan(i * columns, columns));
   }
   return {};
 }

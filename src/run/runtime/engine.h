@@ -85,6 +85,9 @@ struct EngineOptions {
   // What the process will take beside for each token of context: a conversation's text is encoded
   // anew while keys and values are there. Counted as the program's.
   uint64_t program_bytes_token = 0;
+  // What the process, other engines in it included, was promised beside this one; counted as the
+  // program's where it holds less for now.
+  uint64_t program_bytes_min = 0;
 };
 
 inline constexpr size_t kContextDefaultMax = 4096;
@@ -128,6 +131,7 @@ struct ModelInfo {
   uint64_t kv_bytes_token = 0;    // of one token, in all layers
   uint64_t state_bytes = 0;       // of a recurrent state, whatever the context; 0: there is none
   size_t layers = 0;
+  size_t hidden_size = 0;     // values of a token's state between layers
   size_t vocabulary = 0;      // rows of logits; may exceed the tokenizer's
   size_t context_model = 0;   // max_position_embeddings; 0 where the configuration is silent
   size_t context = 0;         // of a session
@@ -207,11 +211,13 @@ class Session {
   std::unique_ptr<State> state_;
 };
 
-// Some sequence's next tokens. The logits of the last logits_count of them are wanted.
+// Some sequence's next tokens. The logits of the last logits_count of them are wanted, or, with
+// states, what the head would make logits of: the last layer's output behind the final norm.
 struct Feed {
   Session* session = nullptr;
   std::span<const uint32_t> tokens;
   size_t logits_count = 1;
+  bool states = false;
 };
 
 // What is added to a row of a weight while it is perturbed, the same for the same row: delta
@@ -224,7 +230,8 @@ struct Perturbation {
   RowChange change;
 };
 
-// Called for each wanted row in the order of feeds and tokens. logits is valid during the call.
+// Called for each wanted row, those of a feed in the order of its tokens: logits [vocabulary], or
+// states [hidden_size] where the feed wants those. Valid during the call.
 using OnLogits = std::function<void(size_t feed, size_t token, std::span<const float> logits)>;
 
 // Thread-compatible: one thread steps at a time, with all sessions involved. Results depend neither
@@ -312,8 +319,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   friend struct EngineOpener;
   struct State;
   struct Chunk;
+  struct Results;
   Status check_feeds(std::span<const Feed> feeds) const;
   Status run_chunk(const Chunk& chunk, const OnLogits& on_logits);
+  Status hand_out(const Results& results, bool states, const OnLogits& on_logits);
   explicit Engine(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

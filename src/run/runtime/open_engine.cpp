@@ -60,6 +60,7 @@ ModelInfo describe(const io::Checkpoint& checkpoint, const model::ModelConfig& c
       std::ranges::max_element(by_storage, {}, [](const auto& pair) { return pair.second; })->first;
   info.compat = config.compat;
   info.layers = config.dims.layers;
+  info.hidden_size = config.dims.hidden_size;
   info.vocabulary = config.dims.vocab_size;
   info.context_model = config.max_position_embeddings;
   info.identity = checkpoint.identity_digest();
@@ -141,7 +142,8 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
 void EngineOpener::choose_rows(Engine::State& state) {
   const EngineOptions& options = state.options;
   StepLimits& limits = state.limits;
-  state.need.program = resident_bytes() + options.program_bytes_token * limits.context;
+  state.need.program = std::max(resident_bytes(), options.program_bytes_min) +
+                       options.program_bytes_token * limits.context;
   uint64_t scratch_max = kScratchBytes;
   if (options.besides_bytes_max > 0) {
     const uint64_t left =

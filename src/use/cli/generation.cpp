@@ -179,6 +179,7 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   options.logits_rows = use.logits_rows;
   options.besides_bytes_max = use.besides_bytes_max;
   options.program_bytes_token = use.program_bytes_token;
+  options.program_bytes_min = use.program_bytes_min;
   options.simd = context.simd;
   SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(arguments.kv));
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments.activations));

@@ -31,7 +31,7 @@ struct EngineUse {
   size_t logits_rows = 64;  // computed together
   bool real_text = false;   // whose choice of experts is worth keeping for the next run
   // As in runtime::EngineOptions.
-  uint64_t besides_bytes_max = 0, program_bytes_token = 0;
+  uint64_t besides_bytes_max = 0, program_bytes_token = 0, program_bytes_min = 0;
 };
 
 // A model and the threads that run it. The engine uses the pool, so it goes first.

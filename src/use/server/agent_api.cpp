@@ -38,7 +38,7 @@ struct Stream {
 
 }  // namespace
 
-Result<AgentRunRequest> parse_agent_request(const Json& body, const RequestDefaults& defaults,
+Result<AgentRunRequest> parse_agent_request(const OrderedJson& body, const RequestDefaults& defaults,
                                             const std::vector<std::string>& offered) {
   AgentRunRequest request;
   SLUICE_ASSIGN(request.chat, parse_chat_request(body, defaults));
@@ -48,12 +48,12 @@ Result<AgentRunRequest> parse_agent_request(const Json& body, const RequestDefau
   if (request.chat.choices != 1)
     return fail(ErrorCode::kInvalidArgument, "n: an agent's run is one");
   request.tools = offered;
-  const Json* allowed = json_find(body, "tools_allowed");
+  const OrderedJson* allowed = json_find(body, "tools_allowed");
   if (allowed == nullptr) return request;
   request.tools.clear();
   if (!allowed->is_array())
     return fail(ErrorCode::kInvalidArgument, "tools_allowed should be a list of names");
-  for (const Json& name : *allowed) {
+  for (const OrderedJson& name : *allowed) {
     if (!name.is_string() || std::ranges::find(offered, name.get<std::string>()) == offered.end())
       return fail(ErrorCode::kInvalidArgument, "tools_allowed: {} is not offered by this server",
                   dump_json(name).substr(0, 100));
@@ -75,9 +75,9 @@ Status AgentApi::may_begin(const chat::ChatModel& model) const {
 }
 
 void AgentApi::begin(HttpServer& server, const std::shared_ptr<Exchange>& exchange,
-                     AgentRunRequest request, const chat::ChatModel& model, Scheduler& scheduler,
+                     AgentRunRequest request, const ModelLease& model,
                      std::function<void()> on_end) {
-  if (const Status may = may_begin(model); !may) return reply_error(*exchange, may.error());
+  if (const Status may = may_begin(model->chat); !may) return reply_error(*exchange, may.error());
   const std::string name = new_run_name();
   const auto stream = std::make_shared<Stream>(Stream{exchange, std::move(on_end)});
   exchange->begin_stream("text/event-stream");
@@ -85,7 +85,7 @@ void AgentApi::begin(HttpServer& server, const std::shared_ptr<Exchange>& exchan
   start["run"] = name;
   stream->send(start);
   request.chat.job.client = exchange->client() + " " + request.chat.job.client;
-  auto on_event = [this, &server, stream, name](Json event, bool last) {
+  auto on_event = [this, &server, stream, name, model](Json event, bool last) {
     server.post([this, stream, name, event = std::move(event), last] {
       stream->send(event);
       if (!last) return;
@@ -93,7 +93,7 @@ void AgentApi::begin(HttpServer& server, const std::shared_ptr<Exchange>& exchan
       runs_.erase(name);
     });
   };
-  runs_[name] = std::make_unique<AgentRunner>(offer_, model, scheduler, std::move(request.chat),
+  runs_[name] = std::make_unique<AgentRunner>(offer_, model->chat, model->scheduler, std::move(request.chat),
                                               std::move(request.tools), std::move(on_event));
   exchange->on_gone([this, weak = std::weak_ptr(stream), name] {
     if (const auto there = weak.lock()) there->end();

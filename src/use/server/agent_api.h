@@ -9,6 +9,7 @@
 
 #include "server/agent_run.h"
 #include "server/http_server.h"
+#include "server/model_registry.h"
 
 namespace sluice::server {
 
@@ -18,7 +19,7 @@ struct AgentRunRequest {
   std::vector<std::string> tools;
 };
 // {"messages": …, "tools_allowed": ["files"], …}; without tools_allowed, all that are offered.
-Result<AgentRunRequest> parse_agent_request(const Json& body, const RequestDefaults& defaults,
+Result<AgentRunRequest> parse_agent_request(const OrderedJson& body, const RequestDefaults& defaults,
                                             const std::vector<std::string>& offered);
 
 // The loop's thread.
@@ -30,10 +31,10 @@ class AgentApi {
   const std::vector<std::string>& tools() const { return offer_.tools; }
 
   // Streams a run, or replies with an error at once: kNotFound where no agent is offered,
-  // kExhausted when too many run. model and scheduler outlive the run; on_end: once, when it has
+  // kExhausted when too many run. The run keeps its model; on_end: once, when it has
   // begun and ended, or its client has gone.
   void begin(HttpServer& server, const std::shared_ptr<Exchange>& exchange, AgentRunRequest request,
-             const chat::ChatModel& model, Scheduler& scheduler, std::function<void()> on_end);
+             const ModelLease& model, std::function<void()> on_end);
   // {"run": "…", "id": "…", "approve": true}.
   void approve(const std::shared_ptr<Exchange>& exchange, const Json& body);
   // Ends all runs. Before the scheduler stops.

@@ -40,6 +40,15 @@ Json delta_of(const chat::AnswerPart& part) {
   return {};
 }
 
+Json token_json(const tokenizer::Tokenizer& tokenizer, uint32_t token, float logprob) {
+  const uint32_t ids[] = {token};
+  const std::string text = tokenizer.decode(ids, false).value_or("");
+  Json bytes = Json::array();
+  for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
+  // JSON has no infinity.
+  return {{"token", text}, {"logprob", std::max(logprob, -9999.0f)}, {"bytes", std::move(bytes)}};
+}
+
 std::string event_text(const Json& event) { return "data: " + dump_json(event) + "\n\n"; }
 
 }  // namespace
@@ -76,6 +85,34 @@ void reply_error(Exchange& exchange, const Error& error, const Json& body) {
       status, "application/json",
       error_body(status, error.message, error_code_name(error.code), named ? word : std::string()),
       headers);
+}
+
+Json logprobs_list(const tokenizer::Tokenizer& tokenizer, const std::vector<ChosenToken>& chosen) {
+  Json list = Json::array();
+  for (const ChosenToken& token : chosen) {
+    Json entry = token_json(tokenizer, token.id, token.logprob);
+    Json top = Json::array();
+    for (const runtime::TokenLogprob& other : token.likeliest)
+      top.push_back(token_json(tokenizer, other.token, other.logprob));
+    entry["top_logprobs"] = std::move(top);
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+Json timings_json(std::span<const JobResult> results) {
+  double prompt_s = 0, generated_s = 0;
+  size_t generated = 0;
+  for (const JobResult& result : results) {
+    prompt_s = std::max(prompt_s, result.prefill_s);
+    generated_s = std::max(generated_s, result.decode_s);
+    generated += result.tokens;
+  }
+  return {{"prompt_ms", 1000 * prompt_s},
+          {"prompt_tokens", results.front().prompt_tokens},
+          {"reused_tokens", results.front().reused_tokens},
+          {"generated_ms", 1000 * generated_s},
+          {"generated_tokens", generated}};
 }
 
 struct Answer::Choice {
@@ -205,32 +242,18 @@ void Answer::send_choice(size_t index, Json delta, Json logprobs, Json finish_re
   send(event);
 }
 
-Json Answer::token_json(uint32_t token, float logprob) const {
-  const uint32_t ids[] = {token};
-  const std::string text = tokenizer_.decode(ids, false).value_or("");
-  Json bytes = Json::array();
-  for (const char c : text) bytes.push_back(static_cast<unsigned char>(c));
-  // JSON has no infinity.
-  return {{"token", text}, {"logprob", std::max(logprob, -9999.0f)}, {"bytes", std::move(bytes)}};
-}
-
 Json Answer::logprobs_json(const std::vector<ChosenToken>& chosen) const {
-  Json content = Json::array(), tokens = Json::array(), values = Json::array(),
-       likeliest = Json::array();
-  for (const ChosenToken& token : chosen) {
-    Json entry = token_json(token.id, token.logprob);
-    Json top = Json::array(), map = Json::object();
-    for (const runtime::TokenLogprob& other : token.likeliest) {
-      top.push_back(token_json(other.token, other.logprob));
-      map[top.back()["token"].get<std::string>()] = top.back()["logprob"];
-    }
+  Json content = logprobs_list(tokenizer_, chosen);
+  if (options_.chat) return {{"content", std::move(content)}};
+  Json tokens = Json::array(), values = Json::array(), likeliest = Json::array();
+  for (const Json& entry : content) {
+    Json map = Json::object();
+    for (const Json& other : entry["top_logprobs"])
+      map[other["token"].get<std::string>()] = other["logprob"];
     tokens.push_back(entry["token"]);
     values.push_back(entry["logprob"]);
     likeliest.push_back(std::move(map));
-    entry["top_logprobs"] = std::move(top);
-    content.push_back(std::move(entry));
   }
-  if (options_.chat) return {{"content", std::move(content)}};
   return {{"tokens", std::move(tokens)},
           {"token_logprobs", std::move(values)},
           {"top_logprobs", std::move(likeliest)}};
@@ -252,20 +275,10 @@ Json Answer::usage_json() const {
           {"prompt_tokens_details", {{"cached_tokens", reused}}}};
 }
 
-Json Answer::timings_json() const {
-  double prompt_s = 0, generated_s = 0;
-  size_t generated = 0;
-  for (const Choice& choice : choices_) {
-    prompt_s = std::max(prompt_s, choice.result.prefill_s);
-    generated_s = std::max(generated_s, choice.result.decode_s);
-    generated += choice.result.tokens;
-  }
-  const JobResult& first = choices_.front().result;
-  return {{"prompt_ms", 1000 * prompt_s},
-          {"prompt_tokens", first.prompt_tokens},
-          {"reused_tokens", first.reused_tokens},
-          {"generated_ms", 1000 * generated_s},
-          {"generated_tokens", generated}};
+std::vector<JobResult> Answer::results() const {
+  std::vector<JobResult> results;
+  for (const Choice& choice : choices_) results.push_back(choice.result);
+  return results;
 }
 
 Json Answer::choice_json(size_t index) const {
@@ -291,7 +304,7 @@ void Answer::finish() {
     // The last event with choices, or the one without, tells how long it took.
     Json event = envelope(options_.chat ? "chat.completion.chunk" : "text_completion");
     event["choices"] = Json::array();
-    event["timings"] = timings_json();
+    event["timings"] = timings_json(results());
     if (options_.include_usage) event["usage"] = usage_json();
     send(event);
     exchange_->write("data: [DONE]\n\n");
@@ -302,7 +315,7 @@ void Answer::finish() {
   reply["choices"] = Json::array();
   for (size_t i = 0; i < choices_.size(); ++i) reply["choices"].push_back(choice_json(i));
   reply["usage"] = usage_json();
-  reply["timings"] = timings_json();
+  reply["timings"] = timings_json(results());
   exchange_->reply(200, "application/json", dump_json(reply));
   end();
 }

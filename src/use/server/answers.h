@@ -22,6 +22,24 @@ int status_of(ErrorCode code);
 // A reply that says so; the field that the message begins with is the param where body has it.
 void reply_error(Exchange& exchange, const Error& error, const Json& body = {});
 
+// Where the events of one request's jobs go. The loop's thread.
+class Reply {
+ public:
+  // Called once, when every choice has ended or the client has gone; first_token_s < 0: there was
+  // no token.
+  using OnEnd = std::function<void(double first_token_s)>;
+  virtual ~Reply() = default;
+
+  virtual void take(size_t choice, JobEvent event) = 0;
+  // Nobody listens any more.
+  virtual void abandon() = 0;
+};
+
+// [{"token", "logprob", "bytes", "top_logprobs"}]
+Json logprobs_list(const tokenizer::Tokenizer& tokenizer, const std::vector<ChosenToken>& chosen);
+// results: of every choice, at least one.
+Json timings_json(std::span<const JobResult> results);
+
 struct AnswerOptions {
   bool chat = true;
   bool stream = false, include_usage = false;
@@ -33,20 +51,14 @@ struct AnswerOptions {
   OrderedJson tools = {};  // that the model was told of; null: none
 };
 
-// The loop's thread.
-class Answer {
+class Answer : public Reply {
  public:
-  // on_end: once, when every choice has ended or the client has gone; first_token_s < 0: there was
-  // none.
-  using OnEnd = std::function<void(double first_token_s)>;
   Answer(std::shared_ptr<Exchange> exchange, const tokenizer::Tokenizer& tokenizer,
          AnswerOptions options, OnEnd on_end);
-  ~Answer();
+  ~Answer() override;
 
-  void take(size_t choice, JobEvent event);
-  bool ended() const { return ended_; }
-  // Nobody listens any more.
-  void abandon();
+  void take(size_t choice, JobEvent event) override;
+  void abandon() override;
 
  private:
   struct Choice;
@@ -59,9 +71,8 @@ class Answer {
   void send_choice(size_t index, Json delta, Json logprobs, Json finish_reason);
   Json envelope(std::string_view object) const;
   Json logprobs_json(const std::vector<ChosenToken>& chosen) const;
-  Json token_json(uint32_t token, float logprob) const;
   Json usage_json() const;
-  Json timings_json() const;
+  std::vector<JobResult> results() const;
   Json choice_json(size_t index) const;
   void finish();
   void fail_all(const Error& error);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <ctime>
 
-#include "chat/agent_turn.h"
-#include "chat/reasoning.h"
+#include "server/text.h"
+
 namespace sluice::server {
 namespace {
 
@@ -13,6 +13,11 @@ constexpr std::string_view kHtml = "text/html; charset=utf-8";
 
 void reply_json(Exchange& exchange, const Json& json) {
   exchange.reply(200, kJson, dump_json(json));
+}
+
+// What a path names behind that of its route.
+std::string name_behind(std::string_view route, const Exchange& exchange) {
+  return exchange.request().path.substr(route.size());
 }
 
 std::string_view phase_name(SlotState::Phase phase) {
@@ -29,15 +34,16 @@ OrderedJson in_order(const Exchange& exchange) {
 
 }  // namespace
 
-Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
-    : model_(model),
-      scheduler_(scheduler),
+Api::Api(ModelRegistry& models, ApiOptions options)
+    : models_(models),
       options_(std::move(options)),
-      syntax_(chat::ToolSyntax::of_template(
-          model.chat_template ? std::string_view(model.chat_template->source(true)) : "")),
-      shown_(syntax_.shown_tokens(model.tokenizer)),
       agent_(options_.agent),
       created_(static_cast<int64_t>(std::time(nullptr))) {}
+
+void Api::attach(HttpServer& server) {
+  server_ = &server;
+  models_.attach([&server](std::function<void()> function) { server.post(std::move(function)); });
+}
 
 const std::vector<Api::Entry>& Api::routes() {
   static const std::vector<Entry> kRoutes = {
@@ -47,18 +53,24 @@ const std::vector<Api::Entry>& Api::routes() {
       {"GET", "/report", &Api::report},
       {"GET", "/metrics", &Api::metrics},
       {"GET", "/slots", &Api::slots},
-      {"POST", "/tokenize", &Api::tokenize},
-      {"POST", "/detokenize", &Api::detokenize},
       {"POST", "/v1/embeddings", &Api::embeddings},
-      {"POST", "/v1/chat/completions", &Api::chat},
-      {"POST", "/v1/completions", &Api::complete},
-      {"POST", "/v1/agent/runs", &Api::run_agent},
+      {"POST", "/tokenize", nullptr, &Api::tokenize},
+      {"POST", "/detokenize", nullptr, &Api::detokenize},
+      {"POST", "/v1/chat/completions", nullptr, &Api::chat},
+      {"POST", "/v1/completions", nullptr, &Api::complete},
+      {"POST", "/v1/agent/runs", nullptr, &Api::run_agent},
       {"POST", "/v1/agent/approvals", &Api::approve},
+      {"POST", "/v1/responses", nullptr, &Api::respond},
+      {"GET", "/v1/responses/", &Api::stored_response},
+      {"DELETE", "/v1/responses/", &Api::delete_response},
   };
   return kRoutes;
 }
 
-// Counted by route, since paths are foreign text without end.
+bool Api::Entry::matches(std::string_view asked) const {
+  return path == asked || (path.size() > 1 && path.ends_with('/') && asked.starts_with(path));
+}
+
 void Api::handle(const std::shared_ptr<Exchange>& exchange) {
   const HttpRequest& request = exchange->request();
   const Stopwatch watch;
@@ -68,7 +80,7 @@ void Api::handle(const std::shared_ptr<Exchange>& exchange) {
   const Entry* found = nullptr;
   bool known = false;
   for (const Entry& entry : routes()) {
-    if (entry.path != request.path) continue;
+    if (!entry.matches(request.path)) continue;
     known = true;
     if (entry.method == method) found = &entry;
   }
@@ -87,15 +99,53 @@ void Api::handle(const std::shared_ptr<Exchange>& exchange) {
     else
       body = std::move(*parsed);
   }
-  if (!exchange->replied()) (this->*found->route)(exchange, body);
+  if (!exchange->replied()) {
+    if (found->model_route != nullptr)
+      with_model(exchange, body, found->model_route, watch);
+    else
+      (this->*found->route)(exchange, body);
+  }
   if (exchange->replied()) finished(exchange, watch.seconds(), -1);
+}
+
+// Now where the model is in memory, else when it is. Clients that were written for one model may
+// name none, which is the first.
+void Api::with_model(const std::shared_ptr<Exchange>& exchange, const Json& body, ModelRoute route,
+                     const Stopwatch& watch) {
+  const auto name = requested_model(body);
+  if (!name) return reply_error(*exchange, name.error(), body);
+  const auto index = models_.find(*name);
+  if (!index)
+    return reply_error(
+        *exchange,
+        {ErrorCode::kNotFound, fmt::format("model: {} is not served here; /v1/models lists what is",
+                                           dump_json(name->substr(0, 200)))},
+        body);
+  if (const ModelLease model = models_.lease(*index)) return (this->*route)(exchange, body, model);
+  const auto ticket =
+      models_.await(*index, [this, exchange, body, route, watch](const Result<ModelLease>& model) {
+        exchange->on_gone(nullptr);
+        if (model)
+          (this->*route)(exchange, body, *model);
+        else
+          reply_error(*exchange, model.error());
+        if (exchange->replied()) finished(exchange, watch.seconds(), -1);
+      });
+  if (!ticket) return reply_error(*exchange, ticket.error());
+  exchange->on_gone([this, ticket = *ticket, watch, weak = std::weak_ptr(exchange)] {
+    models_.forget(ticket);
+    if (const auto gone = weak.lock()) finished(gone, watch.seconds(), -1);
+  });
 }
 
 void Api::finished(const std::shared_ptr<Exchange>& exchange, double request_s,
                    double first_token_s) {
   // 499: the client went before there was a reply, as nginx has it.
   const int status = exchange->status() == 0 ? 499 : exchange->status();
-  ++metrics_.requests[{exchange->request().path, status}];
+  // By route, since paths are foreign text without end.
+  const auto entry = std::ranges::find_if(
+      routes(), [&](const Entry& one) { return one.matches(exchange->request().path); });
+  ++metrics_.requests[{std::string(entry->path), status}];
   metrics_.request_s.add(request_s);
   if (first_token_s >= 0) metrics_.first_token_s.add(first_token_s);
 }
@@ -109,27 +159,29 @@ void Api::health(const std::shared_ptr<Exchange>& exchange, const Json&) {
   reply_json(*exchange, {{"status", "ok"}});
 }
 
-Json Api::model_json(const std::string& name) const {
-  const runtime::ModelInfo& info = model_.engine->info();
+Json Api::model_json(size_t index, const std::string& name) const {
+  const ModelCard& card = models_.card(index);
   return {{"id", name},
           {"object", "model"},
           {"created", created_},
           {"owned_by", "sluice"},
           {"sluice",
-           {{"loaded", true},
-            {"context", info.context},
-            {"parameters", info.parameters},
-            {"weight_bytes", info.weight_bytes},
-            {"tools", model_.chat_template.has_value()},
-            {"reasoning",
-             model_.chat_template && chat::knows_thinking(model_.chat_template->source(false))},
+           {{"loaded", models_.loaded(index) != nullptr},
+            {"context", card.context},
+            {"parameters", card.parameters},
+            {"weight_bytes", card.weight_bytes},
+            {"tools", card.tools},
+            {"reasoning", card.reasoning},
             {"embeddings", false},
-            {"report", !options_.report.empty()}}}};
+            {"report", !card.report.empty()}}}};
 }
 
 void Api::models(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  Json list = Json::array({model_json(options_.name)});
-  for (const std::string& alias : options_.aliases) list.push_back(model_json(alias));
+  Json list = Json::array();
+  for (size_t i = 0; i < models_.size(); ++i) {
+    list.push_back(model_json(i, models_.card(i).name));
+    for (const std::string& alias : models_.card(i).aliases) list.push_back(model_json(i, alias));
+  }
   reply_json(*exchange,
              {{"object", "list"},
               {"data", std::move(list)},
@@ -137,44 +189,51 @@ void Api::models(const std::shared_ptr<Exchange>& exchange, const Json&) {
 }
 
 void Api::report(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  if (options_.report.empty())
+  const auto index = models_.find(query_value(exchange->request().query, "model"));
+  if (!index || models_.card(*index).report.empty())
     return reply_error(*exchange, {ErrorCode::kNotFound, "this model has no fit report"});
-  exchange->reply(200, kHtml, options_.report,
+  exchange->reply(200, kHtml, models_.card(*index).report,
                   {{"Content-Security-Policy",
                     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                     "img-src data:; frame-ancestors 'self'"}});
 }
 
 void Api::metrics(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  exchange->reply(200, "text/plain; version=0.0.4",
-                  metrics_text(metrics_, {scheduler_.state(), options_.name, model_.engine.get(),
-                                          options_.memory_limit_bytes, uptime_.seconds()}));
+  exchange->reply(
+      200, "text/plain; version=0.0.4",
+      metrics_text(metrics_, {&models_, options_.memory_limit_bytes, uptime_.seconds()}));
 }
 
 void Api::slots(const std::shared_ptr<Exchange>& exchange, const Json&) {
   Json list = Json::array();
-  for (const SlotState& slot : scheduler_.state().slots)
-    list.push_back({{"id", list.size()},
-                    {"state", phase_name(slot.phase)},
-                    {"model", options_.name},
-                    {"prompt_tokens", slot.prompt_tokens},
-                    {"generated_tokens", slot.generated_tokens},
-                    {"context", model_.engine->info().context}});
+  for (size_t i = 0; i < models_.size(); ++i) {
+    const ServedModel* model = models_.loaded(i);
+    if (model == nullptr) continue;
+    for (const SlotState& slot : model->scheduler.state().slots)
+      list.push_back({{"id", list.size()},
+                      {"state", phase_name(slot.phase)},
+                      {"model", models_.card(i).name},
+                      {"prompt_tokens", slot.prompt_tokens},
+                      {"generated_tokens", slot.generated_tokens},
+                      {"context", models_.card(i).context}});
+  }
   reply_json(*exchange, list);
 }
 
-void Api::tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body) {
+void Api::tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                   const ModelLease& model) {
   const auto request = parse_tokenize_request(body);
   if (!request) return reply_error(*exchange, request.error(), body);
-  const auto tokens = model_.tokenizer.encode(request->content, request->add_special);
+  const auto tokens = model->chat.tokenizer.encode(request->content, request->add_special);
   if (!tokens) return reply_error(*exchange, tokens.error());
   reply_json(*exchange, {{"tokens", *tokens}});
 }
 
-void Api::detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto tokens = parse_detokenize_request(body, model_.engine->info().vocabulary);
+void Api::detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                     const ModelLease& model) {
+  const auto tokens = parse_detokenize_request(body, model->chat.engine->info().vocabulary);
   if (!tokens) return reply_error(*exchange, tokens.error(), body);
-  const auto text = model_.tokenizer.decode(*tokens, false);
+  const auto text = model->chat.tokenizer.decode(*tokens, false);
   if (!text) return reply_error(*exchange, text.error());
   reply_json(*exchange, {{"content", *text}});
 }
@@ -184,109 +243,136 @@ void Api::embeddings(const std::shared_ptr<Exchange>& exchange, const Json&) {
                           "this server makes no embeddings: the engine gives logits, no states"});
 }
 
-RequestDefaults Api::defaults() const {
+RequestDefaults Api::defaults(const ServedModel& model) const {
   RequestDefaults defaults;
-  defaults.sampling = options_.sampling;
+  defaults.sampling = model.sampling;
   defaults.tokens_max = options_.tokens_max;
-  defaults.vocabulary = model_.engine->info().vocabulary;
+  defaults.vocabulary = model.chat.engine->info().vocabulary;
   return defaults;
 }
 
-// Clients that were written for one model often name another; none at all means the one there is.
-Status Api::check_model(const std::string& name) const {
-  if (name.empty() || name == options_.name || std::ranges::count(options_.aliases, name) > 0)
-    return {};
-  return fail(ErrorCode::kNotFound, "model: {} is not served here; /v1/models lists what is",
-              dump_json(name.substr(0, 200)));
-}
-
-Result<Api::Prompt> Api::chat_prompt(const ChatRequest& request) const {
-  Prompt prompt;
-  tokenizer::ChatInput input;
-  input.variables = request.variables;
-  const bool listed = syntax_.in_template();
-  if (listed && !request.tools.is_null()) input.tools = dump_json(request.tools);
-  const auto messages =
-      listed ? request.messages : chat::messages_without_tools(request.messages, request.tools);
-  SLUICE_ASSIGN(prompt.tokens,
-                chat::render_conversation(model_, messages, std::move(input), &prompt.text));
-  SLUICE_TRY(constrain(request, prompt));
-  return prompt;
-}
-
-Status Api::constrain(const ChatRequest& request, Prompt& prompt) const {
-  using Mode = chat::ToolChoice::Mode;
-  const Mode mode = request.tool_choice.mode;
-  if (mode == Mode::kRequired || mode == Mode::kNamed) {
-    SLUICE_ASSIGN(prompt.constraint, syntax_.constraint(model_.tokenizer, request.tools,
-                                                        request.tool_choice, prompt.text));
-  } else if (request.form) {
-    auto constraint = chat::constrain_answer(model_.tokenizer, *request.form, prompt.text);
-    if (!constraint)
-      return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
-    prompt.constraint = std::move(*constraint);
-  }
-  return {};
-}
-
-Result<Api::Prompt> Api::text_prompt(const PromptText& text) const {
-  Prompt prompt;
-  if (const auto* tokens = std::get_if<std::vector<uint32_t>>(&text)) {
-    prompt.tokens = *tokens;
-    SLUICE_ASSIGN(prompt.text, model_.tokenizer.decode(*tokens, false));
-  } else {
-    prompt.text = std::get<std::string>(text);
-    SLUICE_ASSIGN(prompt.tokens, model_.tokenizer.encode(prompt.text, true));
-  }
-  return prompt;
-}
-
-void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_chat_request(in_order(*exchange), defaults());
+void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body,
+               const ModelLease& model) {
+  const auto request = parse_chat_request(in_order(*exchange), defaults(*model));
   if (!request) return reply_error(*exchange, request.error(), body);
-  if (const Status known = check_model(request->model); !known)
-    return reply_error(*exchange, known.error(), body);
-  auto prompt = chat_prompt(*request);
+  auto prompt = chat_prompt(*model, *request);
   if (!prompt) return reply_error(*exchange, prompt.error(), body);
   std::vector<Prompt> prompts;
   prompts.push_back(std::move(*prompt));
-  generate(exchange, *request, prompts, {.chat = true, .syntax = syntax_, .tools = request->tools});
+  AnswerOptions options = answer_options(*request, prompts);
+  options.syntax = model->syntax;
+  options.tools = request->tools;
+  generate(exchange, *request, prompts, !request->tools.is_null(), model, [&](auto on_end) {
+    return std::make_shared<Answer>(exchange, model->chat.tokenizer, std::move(options),
+                                    std::move(on_end));
+  });
 }
 
-void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_completion_request(in_order(*exchange), defaults());
+void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                   const ModelLease& model) {
+  const auto request = parse_completion_request(in_order(*exchange), defaults(*model));
   if (!request) return reply_error(*exchange, request.error(), body);
-  if (const Status known = check_model(request->model); !known)
-    return reply_error(*exchange, known.error(), body);
   std::vector<Prompt> prompts;
   for (const PromptText& text : request->prompts) {
-    auto prompt = text_prompt(text);
+    auto prompt = text_prompt(*model, text, request->form);
     if (!prompt) return reply_error(*exchange, prompt.error(), body);
-    if (request->form) {
-      auto constraint = chat::constrain_answer(model_.tokenizer, *request->form, {});
-      if (!constraint)
-        return reply_error(
-            *exchange,
-            {ErrorCode::kInvalidArgument, "response_format: " + constraint.error().message}, body);
-      prompt->constraint = std::move(*constraint);
-    }
     prompts.push_back(std::move(*prompt));
   }
-  generate(exchange, *request, prompts, {.chat = false, .echo = request->echo});
+  AnswerOptions options = answer_options(*request, prompts);
+  options.chat = false;
+  options.echo = request->echo;
+  options.id = "cmpl" + options.id.substr(options.id.find('-'));
+  generate(exchange, *request, prompts, false, model, [&](auto on_end) {
+    return std::make_shared<Answer>(exchange, model->chat.tokenizer, std::move(options),
+                                    std::move(on_end));
+  });
 }
 
-void Api::run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body) {
+void Api::respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                  const ModelLease& model) {
+  const auto previous = previous_response(body);
+  if (!previous) return reply_error(*exchange, previous.error(), body);
+  std::vector<chat::Message> before;
+  if (!previous->empty()) {
+    const StoredResponse* stored = responses_.find(*previous);
+    if (stored == nullptr)
+      return reply_error(
+          *exchange,
+          {ErrorCode::kNotFound, "previous_response_id: no such response is kept here (any more)"},
+          body);
+    before = stored->conversation;
+  }
+  const auto request = parse_responses_request(in_order(*exchange), defaults(*model), std::move(before));
+  if (!request) return reply_error(*exchange, request.error(), body);
+  std::vector<Prompt> prompts;
+  auto prompt = chat_prompt(*model, request->chat);
+  if (!prompt) return reply_error(*exchange, prompt.error(), body);
+  prompts.push_back(std::move(*prompt));
+  ResponseOptions options{.stream = request->chat.stream,
+                          .id = random_id("resp_"),
+                          .model = asked_name(request->chat),
+                          .created = static_cast<int64_t>(std::time(nullptr)),
+                          .echo = request->echo,
+                          .prompt = prompts.front().text,
+                          .syntax = model->syntax,
+                          .tools = request->chat.tools};
+  options.echo["store"] = request->store;
+  const auto keep = [this, id = options.id, store = request->store, lasting = request->lasting](
+                        const Json& response, chat::Message said) {
+    if (!store) return;
+    StoredResponse stored{response, lasting};
+    stored.conversation.push_back(std::move(said));
+    responses_.keep(id, std::move(stored));
+  };
+  const bool calls = !request->chat.tools.is_null();
+  generate(exchange, request->chat, prompts, calls, model, [&](auto on_end) {
+    return std::make_shared<ResponseAnswer>(exchange, model->chat.tokenizer, std::move(options),
+                                            keep, std::move(on_end));
+  });
+}
+
+void Api::stored_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
+  const StoredResponse* stored = responses_.find(name_behind("/v1/responses/", *exchange));
+  if (stored == nullptr)
+    return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
+  reply_json(*exchange, stored->response);
+}
+
+void Api::delete_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
+  const std::string id = name_behind("/v1/responses/", *exchange);
+  if (!responses_.remove(id))
+    return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
+  reply_json(*exchange, {{"id", id}, {"object", "response"}, {"deleted", true}});
+}
+
+std::string Api::asked_name(const GenerationRequest& request) const {
+  return request.model.empty() ? models_.card(0).name : request.model;
+}
+
+AnswerOptions Api::answer_options(const GenerationRequest& request,
+                                  const std::vector<Prompt>& prompts) {
+  AnswerOptions options;
+  options.stream = request.stream;
+  options.include_usage = request.include_usage;
+  options.id = fmt::format("chatcmpl-{}-{}", created_, next_id_++);
+  options.model = asked_name(request);
+  options.created = static_cast<int64_t>(std::time(nullptr));
+  for (const Prompt& prompt : prompts)
+    options.prompts.insert(options.prompts.end(), request.choices, prompt.text);
+  return options;
+}
+
+void Api::run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                    const ModelLease& model) {
   if (!agent_.offered())
     return reply_error(
         *exchange,
         {ErrorCode::kNotFound, "this server offers no agent; sluice serve --agent-folder does"});
-  auto request = parse_agent_request(body, defaults(), agent_.tools());
+  auto request = parse_agent_request(in_order(*exchange), defaults(*model), agent_.tools());
   if (!request) return reply_error(*exchange, request.error(), body);
-  if (const Status known = check_model(request->chat.model); !known)
-    return reply_error(*exchange, known.error(), body);
   const Stopwatch watch;
   const auto counted = std::make_shared<bool>(false);
-  agent_.begin(*server_, exchange, std::move(*request), model_, scheduler_,
+  agent_.begin(*server_, exchange, std::move(*request), model,
                [this, exchange, watch, counted] {
                  if (!std::exchange(*counted, false)) return;
                  --running_;
@@ -305,31 +391,23 @@ void Api::approve(const std::shared_ptr<Exchange>& exchange, const Json& body) {
 
 // A job for every choice; all of them, or an error.
 void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                   const std::vector<Prompt>& prompts, AnswerOptions options) {
-  options.stream = request.stream;
-  options.include_usage = request.include_usage;
-  options.id = fmt::format("{}-{}-{}", options.chat ? "chatcmpl" : "cmpl", created_, next_id_++);
-  options.model = request.model.empty() ? options_.name : request.model;
-  options.created = static_cast<int64_t>(std::time(nullptr));
-  const bool calls = options.chat && !options.tools.is_null();
-  for (const Prompt& prompt : prompts)
-    options.prompts.insert(options.prompts.end(), request.choices, prompt.text);
+                   const std::vector<Prompt>& prompts, bool calls, const ModelLease& model,
+                   const MakeReply& make_reply) {
   const Stopwatch watch;
   const auto jobs = std::make_shared<std::vector<uint64_t>>();
   const auto counted = std::make_shared<bool>(false);
-  const auto answer =
-      std::make_shared<Answer>(exchange, model_.tokenizer, std::move(options),
-                               [this, exchange, watch, jobs, counted](double first_token_s) {
-                                 for (const uint64_t job : *jobs) scheduler_.cancel(job);
-                                 if (!*counted) return;  // handle() does
-                                 --running_;
-                                 finished(exchange, watch.seconds(), first_token_s);
-                               });
+  const std::shared_ptr<Reply> answer =
+      make_reply([this, exchange, model, watch, jobs, counted](double first_token_s) {
+        for (const uint64_t job : *jobs) model->scheduler.cancel(job);
+        if (!*counted) return;  // handle() does
+        --running_;
+        finished(exchange, watch.seconds(), first_token_s);
+      });
   for (size_t i = 0; i < prompts.size() * request.choices; ++i) {
     Job job = request.job;
     const Prompt& prompt = prompts[i / request.choices];
     job.prompt = prompt.tokens;
-    if (calls) job.shown = shown_;
+    if (calls) job.shown = model->shown;
     if (prompt.constraint) {
       auto constraint = prompt.constraint->clone();
       if (!constraint) {
@@ -341,7 +419,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRe
     job.client = exchange->client() + " " + job.client;
     job.sampling.seed += i;  // each choice its own draws
     const auto number =
-        scheduler_.submit(std::move(job), [server = server_, answer, i](JobEvent event) {
+        model->scheduler.submit(std::move(job), [server = server_, answer, i](JobEvent event) {
           server->post([answer, i, event = std::move(event)]() mutable {
             answer->take(i, std::move(event));
           });

@@ -14,30 +14,34 @@
 #include "server/answers.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
+#include "server/model_registry.h"
+#include "server/prompts.h"
 #include "server/requests.h"
-#include "server/scheduler.h"
+#include "server/response_answer.h"
+#include "server/response_store.h"
+#include "server/responses.h"
 
 namespace sluice::server {
 
+// Responses that later ones may continue.
+inline constexpr size_t kResponsesMax = 1000;
+inline constexpr uint64_t kResponseBytesMax = 64 << 20;
+
 struct ApiOptions {
-  std::string name;                  // of the model, as clients ask for it
-  std::vector<std::string> aliases;  // names that mean the same
-  runtime::SamplerOptions sampling;  // the model's own settings
-  size_t tokens_max = 0;             // of an answer; 0: the context
-  uint64_t memory_limit_bytes = 0;   // for the gauges
-  std::string page, page_policy;     // HTML, and its Content-Security-Policy
-  std::string report;                // HTML; empty: the model has none
+  size_t tokens_max = 0;            // of an answer; 0: the context
+  uint64_t memory_limit_bytes = 0;  // for the gauges
+  std::string page, page_policy;    // HTML, and its Content-Security-Policy
   AgentOffer agent;
 };
 
 // The loop's thread.
 class Api {
  public:
-  // model, scheduler outlive it.
-  Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options);
+  // models outlives it.
+  Api(ModelRegistry& models, ApiOptions options);
 
   // Where jobs' events are posted to; before the first request.
-  void attach(HttpServer& server) { server_ = &server; }
+  void attach(HttpServer& server);
   void handle(const std::shared_ptr<Exchange>& exchange);
   void count_refused(int status) { ++metrics_.requests[{"refused", status}]; }
   // Requests that are being answered.
@@ -47,15 +51,17 @@ class Api {
 
  private:
   using Route = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body);
+  using ModelRoute = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body,
+                                   const ModelLease& model);
   struct Entry {
     std::string_view method, path;
-    Route route;
+    Route route = nullptr;
+    ModelRoute model_route = nullptr;  // in its place: of the model that the body names
+
+    // A path that ends with a slash is that of all names behind it.
+    bool matches(std::string_view asked) const;
   };
-  struct Prompt {
-    std::vector<uint32_t> tokens;
-    std::string text;
-    std::optional<tokenizer::Constraint> constraint;
-  };
+  using MakeReply = std::function<std::shared_ptr<Reply>(Reply::OnEnd on_end)>;
   static const std::vector<Entry>& routes();
 
   void page(const std::shared_ptr<Exchange>& exchange, const Json&);
@@ -64,32 +70,41 @@ class Api {
   void report(const std::shared_ptr<Exchange>& exchange, const Json&);
   void metrics(const std::shared_ptr<Exchange>& exchange, const Json&);
   void slots(const std::shared_ptr<Exchange>& exchange, const Json&);
-  void tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body);
-  void detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body);
   void embeddings(const std::shared_ptr<Exchange>& exchange, const Json&);
-  void chat(const std::shared_ptr<Exchange>& exchange, const Json& body);
-  void complete(const std::shared_ptr<Exchange>& exchange, const Json& body);
-  void run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body);
+  void tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                const ModelLease& model);
+  void detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                  const ModelLease& model);
+  void chat(const std::shared_ptr<Exchange>& exchange, const Json& body, const ModelLease& model);
+  void complete(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                const ModelLease& model);
+  void run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                 const ModelLease& model);
   void approve(const std::shared_ptr<Exchange>& exchange, const Json& body);
 
-  Status check_model(const std::string& name) const;
-  Json model_json(const std::string& name) const;
-  RequestDefaults defaults() const;
-  Result<Prompt> chat_prompt(const ChatRequest& request) const;
-  Result<Prompt> text_prompt(const PromptText& text) const;
-  Status constrain(const ChatRequest& request, Prompt& prompt) const;
+  void respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
+               const ModelLease& model);
+  void stored_response(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void delete_response(const std::shared_ptr<Exchange>& exchange, const Json&);
+
+  void with_model(const std::shared_ptr<Exchange>& exchange, const Json& body, ModelRoute route,
+                  const Stopwatch& watch);
+  Json model_json(size_t index, const std::string& name) const;
+  RequestDefaults defaults(const ServedModel& model) const;
+  std::string asked_name(const GenerationRequest& request) const;
+  AnswerOptions answer_options(const GenerationRequest& request,
+                               const std::vector<Prompt>& prompts);
+  // calls: the model was told of tools.
   void generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                const std::vector<Prompt>& prompts, AnswerOptions answer);
+                const std::vector<Prompt>& prompts, bool calls, const ModelLease& model,
+                const MakeReply& make_reply);
   void finished(const std::shared_ptr<Exchange>& exchange, double request_s, double first_token_s);
 
-  const chat::ChatModel& model_;
-  Scheduler& scheduler_;
+  ModelRegistry& models_;
   const ApiOptions options_;
-  // How the model calls tools, and the marks of that.
-  chat::ToolSyntax syntax_;
-  std::vector<uint32_t> shown_;
   AgentApi agent_;
   HttpServer* server_ = nullptr;
+  ResponseStore responses_{kResponsesMax, kResponseBytesMax};
   Metrics metrics_;
   Stopwatch uptime_;
   int64_t created_ = 0;

@@ -46,9 +46,18 @@ std::string Histogram::text(const std::string& name) const {
 }
 
 std::string metrics_text(const Metrics& metrics, const Gauges& gauges) {
-  const SchedulerState& state = gauges.scheduler;
-  const runtime::ModelInfo& info = gauges.engine->info();
-  uint64_t used = 0;
+  const RegistryState registry = gauges.models->state();
+  const SchedulerState& state = registry.scheduler;
+  uint64_t used = 0, weights = 0, kv = 0;
+  std::string models;
+  for (const size_t index : registry.loaded) {
+    const runtime::Engine& engine = *gauges.models->loaded(index)->chat.engine;
+    weights += engine.info().weight_bytes;
+    kv += engine.memory().kv;
+    models += fmt::format("sluice_model_info{{model=\"{}\",family=\"{}\",storage=\"{}\"}} 1\n",
+                          escaped(gauges.models->card(index).name), escaped(engine.info().family),
+                          escaped(engine.info().storage));
+  }
   for (const SlotState& slot : state.slots) used += slot.context_tokens;
   std::string text = "# TYPE sluice_requests_total counter\n";
   for (const auto& [key, count] : metrics.requests)
@@ -65,16 +74,14 @@ std::string metrics_text(const Metrics& metrics, const Gauges& gauges) {
   text += line("slots_total", "gauge", state.slots.size());
   text += line("resident_bytes", "gauge", resident_bytes());
   text += line("memory_limit_bytes", "gauge", gauges.memory_limit_bytes);
-  text += line("weight_bytes", "gauge", info.weight_bytes);
-  text += line("kv_bytes", "gauge", gauges.engine->memory().kv);
+  text += line("weight_bytes", "gauge", weights);
+  text += line("kv_bytes", "gauge", kv);
   text += line("context_tokens_used", "gauge", used);
   text += line("decode_tokens_per_second", "gauge", state.decode_tokens_s);
   text += line("prefill_tokens_per_second", "gauge", state.prefill_tokens_s);
   text += line("uptime_seconds", "gauge", gauges.uptime_s);
-  text += fmt::format(
-      "# TYPE sluice_model_info gauge\n"
-      "sluice_model_info{{model=\"{}\",family=\"{}\",storage=\"{}\"}} 1\n",
-      escaped(gauges.model), escaped(info.family), escaped(info.storage));
+  text += line("model_loads_total", "counter", registry.loads);
+  text += "# TYPE sluice_model_info gauge\n" + models;
   return text + metrics.first_token_s.text("time_to_first_token_seconds") +
          metrics.request_s.text("request_seconds");
 }

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "server/scheduler.h"
+#include "server/model_registry.h"
 
 namespace sluice::server {
 
@@ -31,9 +31,7 @@ struct Metrics {
 
 // What is asked for when the text is made.
 struct Gauges {
-  SchedulerState scheduler;
-  std::string model;
-  const runtime::Engine* engine = nullptr;
+  const ModelRegistry* models = nullptr;
   uint64_t memory_limit_bytes = 0;
   double uptime_s = 0;
 };

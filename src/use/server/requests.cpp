@@ -270,7 +270,15 @@ Status read_prompts(const OrderedJson* prompt, size_t vocabulary,
 
 }  // namespace
 
-Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDefaults& defaults) {
+Result<std::string> requested_model(const Json& body) {
+  if (!body.is_object()) return Fields::wrong("the body", "a JSON object");
+  const Json* model = json_find(body, "model");
+  if (model == nullptr) return std::string();
+  if (!model->is_string()) return Fields::wrong("model", "a string");
+  return model->get<std::string>();
+}
+
+Result<ChatRequest> parse_chat_settings(const OrderedJson& body, const RequestDefaults& defaults) {
   ChatRequest request;
   SLUICE_TRY(read_common(body, defaults, request));
   const Fields fields(body);
@@ -285,7 +293,12 @@ Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDef
   if (likeliest > 0 && !logprobs)
     return fail(ErrorCode::kInvalidArgument, "top_logprobs: logprobs should be true with it");
   if (logprobs) request.job.logprobs = likeliest;
-  const OrderedJson* messages = fields.find("messages");
+  return request;
+}
+
+Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDefaults& defaults) {
+  SLUICE_ASSIGN(ChatRequest request, parse_chat_settings(body, defaults));
+  const OrderedJson* messages = json_find(body, "messages");
   if (messages == nullptr || !messages->is_array() || messages->empty())
     return Fields::wrong("messages", "a list of at least one message");
   SLUICE_ASSIGN(request.messages, chat::parse_messages(*messages, "messages"));

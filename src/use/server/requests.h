@@ -45,9 +45,14 @@ struct CompletionRequest : GenerationRequest {
   bool echo = false;
 };
 
+// The name that a body asks for; empty where it gives none.
+Result<std::string> requested_model(const Json& body);
+
 // Tools, schemas and arguments keep the order of their keys. Errors: kInvalidArgument,
 // kUnsupported; the message begins with the field's name.
 Result<ChatRequest> parse_chat_request(const OrderedJson& body, const RequestDefaults& defaults);
+// All but the messages.
+Result<ChatRequest> parse_chat_settings(const OrderedJson& body, const RequestDefaults& defaults);
 Result<CompletionRequest> parse_completion_request(const OrderedJson& body,
                                                    const RequestDefaults& defaults);
 

@@ -294,10 +294,12 @@ void Scheduler::step() {
   }
   // Taken when the step is done: a slot's end may fork, rewind or free sessions.
   std::vector<std::vector<float>> rows(fed.size());
-  const Status stepped =
-      model_.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
-        rows[feed].assign(logits.begin(), logits.end());
-      });
+  const Status stepped = [&] {
+    const Turn turn(options_.turns.get());
+    return model_.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
+      rows[feed].assign(logits.begin(), logits.end());
+    });
+  }();
   for (size_t i = 0; i < fed.size(); ++i) {
     if (!stepped)
       end(*fed[i], {}, std::unexpected(stepped.error()));

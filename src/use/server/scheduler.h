@@ -18,6 +18,7 @@
 #include "chat/chat_model.h"
 #include "chat/generate.h"
 #include "runtime/sampler/sampler.h"
+#include "server/turns.h"
 #include "tokenizer/constraint.h"
 
 namespace sluice::server {
@@ -64,6 +65,8 @@ struct SchedulerOptions {
   double job_s_max = 3600;  // from a job's beginning; then it fails
   // Tokens of prompts in a step that others' decoding waits for.
   size_t prefill_tokens_beside = 128;
+  // Shared with schedulers of other models on the same processor: one steps at a time. May be null.
+  std::shared_ptr<Turns> turns = {};
 };
 
 struct SlotState {
