@@ -160,6 +160,36 @@ TEST_F(AgentTest, CancelledBeforeItBegins) {
   EXPECT_TRUE(turns_.empty());
 }
 
+TEST_F(AgentTest, EveryCallOfAStoppedTurnHasAResult) {
+  AgentAnswer cut = calls(R"({"text":"42"})");
+  cut.finish = "cancelled";
+  const auto done = run({cut});
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->finish_reason, "cancelled");
+  EXPECT_EQ(tool_.runs, 0);
+  EXPECT_TRUE(requests_.empty()) << "nobody is asked any more";
+  ASSERT_EQ(done->messages.size(), 3u);
+  EXPECT_EQ(done->messages[2]["tool_call_id"], "c1");
+  AgentAnswer nothing;
+  nothing.finish = "cancelled";
+  EXPECT_EQ(run({nothing})->messages.size(), 1u);
+}
+
+// The model's own ids come again from turn to turn.
+TEST_F(AgentTest, IdsOfRequestsAreTheRunsOwn) {
+  ASSERT_TRUE(run({calls(R"({"text":"a"})"), calls(R"({"text":"b"})"), says("done")}));
+  ASSERT_EQ(requests_.size(), 2u);
+  EXPECT_NE(requests_[0].id, requests_[1].id);
+  EXPECT_EQ(requests_[0].id, results_.at(0).id);
+  EXPECT_EQ(requests_[1].id, results_.at(1).id);
+}
+
+TEST(OutputBytes, LeaveRoomInTheContext) {
+  EXPECT_EQ(output_bytes_for(0), 1024u);
+  EXPECT_EQ(output_bytes_for(8192), 6144u);
+  EXPECT_EQ(output_bytes_for(1 << 20), 16'384u);
+}
+
 TEST_F(AgentTest, WithoutAToolTemplateOneWordIsChosenFirst) {
   options_.native_tools = false;
   const auto done =

@@ -32,7 +32,7 @@ READS = {
     "inward": "http://page.test/inward", "metadata": "http://page.test/metadata", "circle": "http://page.test/circle",
     "rebound": "http://rebound.test/good", "later": "http://page.test/later", "within": f"http://{PRIVATE}/good",
     "local": "http://127.0.0.1/good", "named": "http://inside.test/good", "file": "file:///etc/passwd",
-    "turned": "http://page.test/turned", "forged": "http://page.test/forged",
+    "turned": "http://page.test/turned", "forged": "http://page.test/forged", "nowhere": "http://nowhere.test/x",
 }
 
 
@@ -211,6 +211,9 @@ class Web(support.TestCase):
         # Within one request, by a redirect to a name.
         self.refused("later", "not a public one")
         self.assertEqual(self.paths(PRIVATE) + self.paths("127.0.0.1"), [])
+
+    def test_a_name_that_is_not_there(self):
+        self.refused("nowhere", "nowhere.test")  # asked for twice
 
     def test_redirects_end(self):
         self.refused("circle", "page.test")

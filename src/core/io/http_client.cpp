@@ -336,7 +336,9 @@ HttpResult HttpClient::single(const HttpRequest& request, const Url& url,
     code = library_->easy_perform(curl);
   }
   if (code == CURLE_OK) transfer.begin();  // of a reply without a body
-  give_back(std::move(handle));
+  // One that failed may not be fit for use: libcurl 7.88 leaves its buffer behind when a name is
+  // not found, and then refuses to set its size.
+  if (code == CURLE_OK) give_back(std::move(handle));
   if (cancelled(options_))
     return std::unexpected(final_failure({ErrorCode::kCancelled, "interrupted"}));
   if (transfer.error) return std::unexpected(final_failure(std::move(*transfer.error)));

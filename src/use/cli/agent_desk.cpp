@@ -19,6 +19,8 @@ constexpr size_t kColumnsMin = 20;
 constexpr int kPollMs = 100;  // how soon Ctrl-C is noticed
 constexpr size_t kReplyBytesMax = 100;
 constexpr size_t kLinesWorthCounting = 20;
+// Of what came out, which the model reads, and of why nothing did.
+constexpr size_t kResultColumns = 60, kReasonColumns = 300;
 
 // A line typed from now on: one that was typed before the question agrees to nothing. Nothing at
 // the end of input, and after a cancellation.
@@ -53,10 +55,10 @@ std::string with_tabs_shown(std::string_view line) {
 }
 
 // The first line, and how many there are.
-std::string summary_of(std::string_view text) {
+std::string summary_of(std::string_view text, size_t columns) {
   const size_t lines = static_cast<size_t>(std::ranges::count(text, '\n')) +
                        (text.empty() || text.ends_with('\n') ? 0 : 1);
-  const std::string first(chat::fitting(text.substr(0, text.find('\n')), 60));
+  const std::string first(chat::fitting(text.substr(0, text.find('\n')), columns));
   return lines <= 1 ? first : fmt::format("{} … ({} lines)", first, lines);
 }
 
@@ -161,7 +163,8 @@ bool AgentDesk::approve(const chat::AgentRequest& request, const CancelToken& ca
 void AgentDesk::result(const chat::AgentResult& result) {
   event(chat::result_event(result));
   if (context_.options.json) return;
-  context_.console->info((result.ok ? "  done: " : "  not done: ") + summary_of(result.text));
+  context_.console->info(result.ok ? "  done: " + summary_of(result.text, kResultColumns)
+                                   : "  not done: " + summary_of(result.text, kReasonColumns));
 }
 
 void AgentDesk::started(const Json& messages) {

@@ -44,7 +44,11 @@ struct XmlLibrary {
   decltype(&htmlReadMemory) read = nullptr;
   decltype(&xmlDocGetRootElement) root = nullptr;
   decltype(&xmlFreeDoc) free = nullptr;
+  decltype(&xmlSetStructuredErrorFunc) set_on_error = nullptr;
 };
+
+// Some of what is wrong with a page is told whatever the options say, by default on the terminal.
+extern "C" void pass_over(void*, const xmlError*) {}
 
 Result<XmlLibrary> load_libxml2() {
 #if defined(__APPLE__)
@@ -57,8 +61,11 @@ Result<XmlLibrary> load_libxml2() {
     xml.read = reinterpret_cast<decltype(xml.read)>(::dlsym(library, "htmlReadMemory"));
     xml.root = reinterpret_cast<decltype(xml.root)>(::dlsym(library, "xmlDocGetRootElement"));
     xml.free = reinterpret_cast<decltype(xml.free)>(::dlsym(library, "xmlFreeDoc"));
+    xml.set_on_error =
+        reinterpret_cast<decltype(xml.set_on_error)>(::dlsym(library, "xmlSetStructuredErrorFunc"));
   }
-  if (xml.read == nullptr || xml.root == nullptr || xml.free == nullptr)
+  if (xml.read == nullptr || xml.root == nullptr || xml.free == nullptr ||
+      xml.set_on_error == nullptr)
     return fail(ErrorCode::kUnsupported, "pages cannot be read without {}", kName);
   return xml;
 }
@@ -156,6 +163,8 @@ Result<HtmlText> html_text(std::string_view html) {
   if (html.size() > static_cast<size_t>(std::numeric_limits<int>::max()))
     return fail(ErrorCode::kCorrupt, "the page is too long");
   SLUICE_ASSIGN(const XmlLibrary xml, load_libxml2());
+  // Of this thread. The library's own type of it has changed from version to version.
+  xml.set_on_error(nullptr, reinterpret_cast<xmlStructuredErrorFunc>(&pass_over));
   const std::unique_ptr<xmlDoc, decltype(xml.free)> document(
       xml.read(html.data(), static_cast<int>(html.size()), nullptr, nullptr,
                HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING | HTML_PARSE_NONET),
