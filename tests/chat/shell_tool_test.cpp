@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
+#include "chat/tools/process_count.h"
 #include "chat/tools/shell_words.h"
 
 namespace sluice::chat {
@@ -103,9 +105,31 @@ TEST_F(ShellToolTest, MemoryAndFilesAreCapped) {
 }
 
 TEST_F(ShellToolTest, ProcessesAreCapped) {
-  if (::geteuid() == 0) GTEST_SKIP() << "the kernel does not limit root's processes";
-  const std::string text = run("for i in $(seq 300); do sleep 5 & done; jobs | wc -l; echo END");
+  const std::string text =
+      run("for i in $(seq 300); do sleep 15 & done; wait; jobs | wc -l; echo END");
   EXPECT_EQ(text.find("END"), std::string::npos) << text;
+  EXPECT_EQ(text.find("ended after"), std::string::npos) << text;
+  // The kernel lets root have them all, so they are counted.
+  if (::geteuid() == 0) {
+    EXPECT_NE(text.find("(ended with more than 128 processes)"), std::string::npos) << text;
+  }
+  EXPECT_EQ(run("for i in $(seq 20); do sleep 0.5 & done; wait; echo END"), "END\nexit code 0");
+}
+
+TEST(ProcessCount, OfOneWithAllBelow) {
+  if (!fs::exists("/proc/self/stat")) GTEST_SKIP() << "the system does not tell";
+  const size_t before = count_processes(::getpid());
+  EXPECT_GE(before, 1u);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  EXPECT_EQ(count_processes(::getpid()), before + 1);
+  EXPECT_EQ(count_processes(child), 1u);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  EXPECT_EQ(count_processes(child), 0u);
 }
 
 // Attempts are sh commands; $B is the folder around the work folder, $P our process.
@@ -224,10 +248,8 @@ constexpr const char* kAttempts[] = {
     "ls /run/dbus/system_bus_socket && echo ESCAPED",
     "ls /var/run/docker.sock && echo ESCAPED",
     "grep -v Num /proc/net/unix && echo ESCAPED",
-    "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); "
-    "print(\"ESCAPED\")'",
-    "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
-    "print(\"ESCAPED\")'",
+    R"(python3 -c 'import socket as s; s.socket(s.AF_INET, s.SOCK_RAW, 1); print("ESCAPED")')",
+    R"(python3 -c 'import socket as s; s.socket(s.AF_PACKET, s.SOCK_RAW); print("ESCAPED")')",
     // Terminal, descriptors, environment.
     "echo x > /dev/tty && echo ESCAPED",
     "tty && echo ESCAPED",

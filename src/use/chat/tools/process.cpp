@@ -14,11 +14,14 @@
 #include <chrono>
 #include <cstring>
 
+#include "chat/tools/process_count.h"
+
 namespace sluice::chat {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr int kPollMs = 50;  // how soon a cancellation is noticed
+constexpr std::chrono::milliseconds kCountEvery{100};
 
 std::vector<char*> pointers(const std::vector<std::string>& texts) {
   std::vector<char*> list;
@@ -63,14 +66,41 @@ class SpawnSetup {
   posix_spawnattr_t attributes_{};
 };
 
+// What is to end a program before its time; one object for each.
+class Watch {
+ public:
+  Watch(pid_t child, const ProcessLimits& limits, const CancelToken* cancel)
+      : child_(child),
+        limits_(limits),
+        cancel_(cancel),
+        end_(Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                std::chrono::duration<double>(limits.seconds))) {}
+
+  // Whether it is not to go on, with the reason in outcome.
+  bool over(ProcessOutcome& outcome) {
+    const auto now = Clock::now();
+    outcome.cancelled |= cancel_ != nullptr && cancel_->cancelled();
+    outcome.timed_out |= now >= end_;
+    if (limits_.processes != 0 && now >= next_count_) {
+      outcome.too_many |= count_processes(child_) > limits_.processes;
+      // Counting costs more the more there are.
+      next_count_ = Clock::now() + std::max<Clock::duration>(kCountEvery, 4 * (Clock::now() - now));
+    }
+    return outcome.cancelled || outcome.timed_out || outcome.too_many;
+  }
+
+ private:
+  const pid_t child_;
+  const ProcessLimits& limits_;
+  const CancelToken* const cancel_;
+  const Clock::time_point end_;
+  Clock::time_point next_count_ = Clock::now();
+};
+
 // Until the program has closed its output, or is not to go on.
-void collect(int pipe, Clock::time_point end, const ProcessLimits& limits,
-             const CancelToken* cancel, ProcessOutcome& outcome) {
+void collect(int pipe, const ProcessLimits& limits, Watch& watch, ProcessOutcome& outcome) {
   std::array<char, 16'384> buffer;
-  for (;;) {
-    outcome.cancelled = cancel != nullptr && cancel->cancelled();
-    outcome.timed_out = Clock::now() >= end;
-    if (outcome.cancelled || outcome.timed_out) return;
+  while (!watch.over(outcome)) {
     pollfd waiting{pipe, POLLIN, 0};
     if (::poll(&waiting, 1, kPollMs) <= 0) continue;
     const ssize_t count = ::read(pipe, buffer.data(), buffer.size());
@@ -84,13 +114,10 @@ void collect(int pipe, Clock::time_point end, const ProcessLimits& limits,
 }
 
 // A program may close its output and go on.
-int wait_for(pid_t child, Clock::time_point end, const CancelToken* cancel,
-             ProcessOutcome& outcome) {
+int wait_for(pid_t child, Watch& watch, ProcessOutcome& outcome) {
   int status = 0;
   while (::waitpid(child, &status, WNOHANG) == 0) {
-    outcome.cancelled |= cancel != nullptr && cancel->cancelled();
-    outcome.timed_out |= Clock::now() >= end;
-    if (outcome.cancelled || outcome.timed_out) {
+    if (watch.over(outcome)) {
       ::kill(-child, SIGKILL);
       while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
       }
@@ -127,11 +154,10 @@ Result<ProcessOutcome> run_process(const std::vector<std::string>& argv,
     return fail(code == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{} does not start: {}",
                 argv[0], std::strerror(code));
   }
-  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                      std::chrono::duration<double>(limits.seconds));
   ProcessOutcome outcome;
-  collect(pipe[0], end, limits, cancel, outcome);
-  const int status = wait_for(child, end, cancel, outcome);
+  Watch watch(child, limits, cancel);
+  collect(pipe[0], limits, watch, outcome);
+  const int status = wait_for(child, watch, outcome);
   ::close(pipe[0]);
   outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;

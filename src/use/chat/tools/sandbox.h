@@ -13,7 +13,7 @@ namespace sluice::chat {
 struct SandboxLimits {
   uint64_t memory_bytes = 2ull << 30;  // of address space, each process
   uint64_t file_bytes = 256ull << 20;  // of one file
-  unsigned processes = 128;            // of the user in the sandbox; not enforced for root
+  unsigned processes = 128;            // of the user in the sandbox; for root: ProcessLimits
   unsigned open_files = 256;
   unsigned cpu_seconds = 60;  // each process
 };

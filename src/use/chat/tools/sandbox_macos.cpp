@@ -13,7 +13,7 @@ constexpr const char* kProfile = R"((version 1)
 (allow file-read-metadata)
 (allow file-read* (subpath "/usr") (subpath "/bin") (subpath "/sbin") (subpath "/System")
   (subpath "/Library/Developer/CommandLineTools") (literal "/dev/null") (literal "/dev/urandom")
-  (literal "/") (subpath (param "FOLDER")))
+  (literal "/private/var/select/sh") (literal "/") (subpath (param "FOLDER")))
 (allow file-write* (literal "/dev/null") (subpath (param "FOLDER"))))";
 
 constexpr const char* kLimited =

@@ -1,6 +1,8 @@
 // The function of the tool "shell", and its outcome as text.
 #include "chat/tools/shell_tool.h"
 
+#include <unistd.h>
+
 #include "chat/tools/function.h"
 #include "chat/tools/shell_words.h"
 
@@ -12,6 +14,8 @@ std::string outcome_text(const ProcessOutcome& outcome, const ProcessLimits& lim
   if (!text.empty() && !text.ends_with('\n')) text += '\n';
   if (outcome.output_cut) text += fmt::format("(output cut at {} bytes)\n", limits.output_bytes);
   if (outcome.timed_out) text += fmt::format("(ended after {} s)\n", limits.seconds);
+  if (outcome.too_many)
+    text += fmt::format("(ended with more than {} processes)\n", limits.processes);
   if (outcome.cancelled) text += "(interrupted)\n";
   return text + fmt::format("exit code {}", outcome.exit_code);
 }
@@ -38,10 +42,12 @@ Result<ToolPlan> ShellTool::plan(std::string_view, const Json& arguments) {
   plan.shown = (words ? "$ " : "(by /bin/sh) $ ") + command;
   plan.run = [options = options_,
               confined = std::move(confined)](const CancelToken* cancel) -> Result<ToolOutput> {
-    SLUICE_ASSIGN(
-        const ProcessOutcome outcome,
-        run_process(confined, sandbox_environment(options.folder), options.process, cancel));
-    return ToolOutput{outcome_text(outcome, options.process), {}};
+    ProcessLimits limits = options.process;
+    // The sandbox's own limit is one that the kernel exempts root from.
+    if (::geteuid() == 0) limits.processes = options.sandbox.processes;
+    SLUICE_ASSIGN(const ProcessOutcome outcome,
+                  run_process(confined, sandbox_environment(options.folder), limits, cancel));
+    return ToolOutput{outcome_text(outcome, limits), {}};
   };
   return plan;
 }
