@@ -7,6 +7,7 @@
 
 // After the primitives.
 #include "kernels/avx512/matmul_quads_k.h"
+#include "kernels/avx512/matmul_tiles.h"
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

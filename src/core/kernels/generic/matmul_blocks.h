@@ -145,6 +145,7 @@ void multiply_block_tile(const RawMatmul& m, const Panel& panel, size_t first, s
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) y[t][0] = y[t][1] = splat_v(0);
   for (size_t b = 0; b < m.groups; ++b) {
+    if (t0 == 0) fetch_next_panel(m, first, b);
     const BlockPanel& block = reinterpret_cast<const BlockPanel*>(panel.parameters)[b];
     I whole[kTokens][2];
 #pragma GCC unroll 8

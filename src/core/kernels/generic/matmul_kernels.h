@@ -88,24 +88,26 @@ inline float group_scale(const RawPrepare& p, const float* x) {
   float maxima[8], poisons[8];
   store_v(maxima, max);
   store_v(poisons, poison);
-  float top = 0, sum = 0;
-  for (int i = 0; i < 8; ++i) {
-    top = maxima[i] > top ? maxima[i] : top;
-    sum = sum + poisons[i];
-  }
+  const auto larger = [](float a, float b) { return a > b ? a : b; };
+  const float top = larger(larger(larger(maxima[0], maxima[1]), larger(maxima[2], maxima[3])),
+                           larger(larger(maxima[4], maxima[5]), larger(maxima[6], maxima[7])));
+  // Zeros, or some that are no numbers: the order matters to neither.
+  const float sum = ((poisons[0] + poisons[1]) + (poisons[2] + poisons[3])) +
+                    ((poisons[4] + poisons[5]) + (poisons[6] + poisons[7]));
   return top / p.top + sum;
 }
 
+// To their places, chunk by chunk; a group may be half a chunk.
+template <class Value>
 inline void store_group(const RawPrepare& p, size_t first, const int32_t* whole) {
-  for (int i = 0; i < p.group; ++i) {
-    const size_t index = first + static_cast<size_t>(i);
-    const size_t to = index / kChunk * kChunk + p.position[index % kChunk];
-    if (!p.wide) {
-      p.values[to] = static_cast<uint8_t>(whole[i]);
-      continue;
-    }
-    const auto narrow = static_cast<int16_t>(whole[i]);
-    memcpy(p.values + to * 2, &narrow, 2);
+  const size_t size = static_cast<size_t>(p.group), run = size < kChunk ? size : kChunk;
+  Value narrow[kBlock];
+  for (size_t i = 0; i < size; ++i) narrow[i] = static_cast<Value>(whole[i]);
+  for (size_t i = 0; i < size; i += run) {
+    const uint8_t* places = p.position + (first + i) % kChunk;
+    uint8_t* to = p.values + (first + i) / kChunk * kChunk * sizeof(Value);
+    for (size_t j = 0; j < run; ++j)
+      memcpy(to + places[j] * sizeof(Value), narrow + i + j, sizeof(Value));
   }
 }
 
@@ -115,13 +117,18 @@ void prepare(const RawPrepare& p) {
     const float* x = p.x + g * size;
     const float scale = group_scale(p, x);
     p.scales[g] = scale;
-    int32_t whole[kBlock] = {}, sum = 0;
+    int32_t whole[kBlock], sum = 0;
     if (scale > 0)
       for (size_t i = 0; i < size; i += 8) {
         const V steps = round_v(load_v(x + i) / splat_v(scale));
         store_whole(whole + i, to_whole(max_v(min_v(steps, splat_v(p.top)), splat_v(-p.top))));
       }
-    store_group(p, g * size, whole);
+    else
+      memset(whole, 0, size * sizeof *whole);
+    if (p.wide)
+      store_group<int16_t>(p, g * size, whole);
+    else
+      store_group<int8_t>(p, g * size, whole);
     if (p.sums_of > 0) {
       store_block_sums(p, g, whole);
       continue;

@@ -22,6 +22,21 @@ inline Panel panel_at(const RawMatmul& m) {
   return {m.scratch, reinterpret_cast<float*>(m.scratch + chunks * 8 * kStepBytes)};
 }
 
+// Asks for a group's share of the sixteen rows behind those from `first` on, while these are
+// multiplied: without it, filling a panel waits for memory as long as a dozen tokens take to
+// multiply (measured: bench/log.tsv). Behind the last rows there is something else, often what
+// comes next. Inlined and by the compiler's own function: g++ takes a function that only asks for
+// memory to do nothing, and drops calls of it.
+[[gnu::always_inline]] inline void fetch_next_panel(const RawMatmul& m, size_t first, size_t g) {
+  const size_t share = kPanelRows * m.weight_stride / m.groups;
+  const uint8_t* weight = m.weight + (first + kPanelRows) * m.weight_stride + g * share;
+  for (size_t at = 0; at < share; at += kLine) __builtin_prefetch(weight + at);
+  if (m.scale_stride == 0) return;
+  const size_t scale = (first + kPanelRows) * m.scale_stride + g * kPanelRows * 2;
+  __builtin_prefetch(m.scales + scale);
+  __builtin_prefetch(m.biases + scale);
+}
+
 // Adds steps [from, to) of the panel to sums, which must not overflow P. widened: makes whole
 // numbers of the partial sums of either eight rows.
 template <int kTokens, class Widen>
@@ -111,6 +126,7 @@ void multiply_tile(const RawMatmul& m, const Panel& panel, size_t first, size_t 
       for (size_t step = g * steps; step < end; step += kRun)
         add_steps<kTokens>(panel.codes, tokens, m.prepared_stride, step,
                            step + kRun < end ? step + kRun : end, widened, sums);
+    if (t0 == 0) fetch_next_panel(m, first, g);
     const float* parameters = panel.parameters + g * 2 * kPanelRows;
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
@@ -147,7 +163,7 @@ struct ByGroups {
 };
 
 template <class Coding>
-void fill_codes(const RawMatmul& m, const Rows& rows, size_t part, const Panel& panel) {
+void fill_eight(const RawMatmul& m, const Rows& rows, size_t part, const Panel& panel) {
   const size_t chunks = (m.columns + kChunk - 1) / kChunk;
   for (size_t chunk = 0; chunk < chunks; ++chunk) {
     C c[8];
@@ -157,22 +173,38 @@ void fill_codes(const RawMatmul& m, const Rows& rows, size_t part, const Panel& 
   }
 }
 
-// Way: ByGroups or ByBlocks, which say how parameters lie in the panel and enter the sums.
-template <class Coding, class Way>
-void many_tokens(const RawMatmul& m) {
-  const Panel panel = panel_at(m);
-  for (size_t row = 0; row < m.rows; row += kPanelRows) {
-    for (size_t part = 0; part < 2; ++part) {
-      const Rows rows = rows_at(m, row + part * 8, 1);
-      fill_codes<Coding>(m, rows, part, panel);
-      Way::fill(m, rows, part, panel);
-    }
+// The codes of a panel's rows, eight from each of these. Sets with wider registers specialise it.
+template <class Coding>
+struct FillCodes {
+  static void fill(const RawMatmul& m, const Rows& first, const Rows& last, const Panel& panel) {
+    fill_eight<Coding>(m, first, 0, panel);
+    fill_eight<Coding>(m, last, 1, panel);
+  }
+};
+
+// Products of a panel with all tokens. Way: ByGroups or ByBlocks, which say how parameters lie in
+// the panel and enter the sums. Sets with wider registers specialise it.
+template <class Way>
+struct Tiles {
+  static void multiply(const RawMatmul& m, const Panel& panel, size_t row) {
     size_t t = 0;
     if constexpr (Way::kTokensMost >= 6)
       for (; t + 6 <= m.tokens; t += 6) Way::template multiply<6>(m, panel, row, t);
     for (; t + 4 <= m.tokens; t += 4) Way::template multiply<4>(m, panel, row, t);
     for (; t + 2 <= m.tokens; t += 2) Way::template multiply<2>(m, panel, row, t);
     if (t < m.tokens) Way::template multiply<1>(m, panel, row, t);
+  }
+};
+
+template <class Coding, class Way>
+void many_tokens(const RawMatmul& m) {
+  const Panel panel = panel_at(m);
+  for (size_t row = 0; row < m.rows; row += kPanelRows) {
+    const Rows first = rows_at(m, row, 1), last = rows_at(m, row + 8, 1);
+    FillCodes<Coding>::fill(m, first, last, panel);
+    Way::fill(m, first, 0, panel);
+    Way::fill(m, last, 1, panel);
+    Tiles<Way>::multiply(m, panel, row);
   }
 }
 
