@@ -257,10 +257,8 @@ constexpr const char* kAttempts[] = {
     "ls -l /proc/self/fd | grep secret && echo ESCAPED",
     "read x && echo ESCAPED",
     "ls -A /dev/shm | grep . && echo ESCAPED",
-    "python3 -c 'import fcntl, termios; fcntl.ioctl(0, termios.TIOCSTI, b\"x\"); "
-    "print(\"ESCAPED\")'",
-    "python3 -c 'import os, fcntl, termios; fcntl.ioctl(os.open(\"/dev/tty\", 2), termios.TIOCSTI, "
-    "b\"x\"); print(\"ESCAPED\")'",
+    R"(python3 -c 'import fcntl, termios as t; fcntl.ioctl(0, t.TIOCSTI, b"x"); print("ESCAPED")')",
+    R"(python3 -c 'import os, fcntl as f; f.ioctl(os.open("/dev/tty", 2), 21522, b"x"); print("ESCAPED")')",
     "env | grep SLUICE_TEST_SECRET",
     "tr '\\0' ' ' < /proc/1/environ | grep SLUICE_TEST_SECRET",
     "tr '\\0' ' ' < /proc/self/environ | grep SLUICE_TEST_SECRET",

@@ -1,3 +1,4 @@
+// Reads the list of processes from /proc.
 #include "chat/tools/process_count.h"
 
 #include <cctype>
