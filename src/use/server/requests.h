@@ -55,6 +55,13 @@ Result<ChatRequest> parse_chat_settings(const Json& body, const RequestDefaults&
 Result<CompletionRequest> parse_completion_request(const Json& body,
                                                    const RequestDefaults& defaults);
 
+// {"name": "…", "slot": 0}
+struct SessionRequest {
+  std::string name;
+  std::optional<size_t> slot;
+};
+Result<SessionRequest> parse_session_request(const Json& body);
+
 // {"content": "…", "add_special": false} and {"tokens": […]}.
 struct TokenizeRequest {
   std::string content;
@@ -62,5 +69,14 @@ struct TokenizeRequest {
 };
 Result<TokenizeRequest> parse_tokenize_request(const Json& body);
 Result<std::vector<uint32_t>> parse_detokenize_request(const Json& body, size_t vocabulary);
+
+struct EmbeddingRequest {
+  std::vector<PromptText> inputs;
+  std::string client;   // "user"
+  bool base64 = false;  // f32, little-endian; else numbers
+};
+// columns: of the model's states, the only dimensions it has. Errors: as parse_chat_request()'s.
+Result<EmbeddingRequest> parse_embedding_request(const Json& body, size_t vocabulary,
+                                                 size_t columns);
 
 }  // namespace sluice::server
