@@ -1,3 +1,4 @@
+// Known pairs of bytes and text.
 #include "base/base64.h"
 
 #include <gtest/gtest.h>
