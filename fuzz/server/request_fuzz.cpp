@@ -7,6 +7,9 @@
 
 #include "server/guard.h"
 #include "server/requests.h"
+#include "server/responses.h"
+#include "server/session_store.h"
+#include "server/text.h"
 
 namespace {
 
@@ -26,6 +29,12 @@ void read_body(std::string_view body) {
   defaults.vocabulary = 100;
   (void)server::parse_chat_request(*json, defaults);
   (void)server::parse_completion_request(*json, defaults);
+  (void)server::requested_model(*json);
+  (void)server::previous_response(*json);
+  (void)server::parse_responses_request(*json, defaults, {});
+  (void)server::parse_embedding_request(*json, 100, 8);
+  if (const auto session = server::parse_session_request(*json))
+    (void)server::check_session_name(session->name);
   (void)server::parse_tokenize_request(*json);
   (void)server::parse_detokenize_request(*json, 100);
 }
@@ -43,6 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   read_body(bytes);
   if (whole.state() != server::HttpParser::State::kComplete) return 0;
   const server::HttpRequest request = whole.take();
+  (void)server::query_value(request.query, "model");
   server::GuardOptions options;
   options.token = "secret";
   (void)server::check_request(request, options);

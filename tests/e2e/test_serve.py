@@ -134,7 +134,7 @@ class Openai(Served):
         with self.assertRaises(openai.BadRequestError):
             self.chat(messages=[{"role": "user", "content": "word " * 2000}])
         with self.assertRaises(openai.APIStatusError):
-            self.client.embeddings.create(model=NAME, input="x")
+            self.client.completions.create(model=NAME, prompt="x", suffix="y")
 
     def test_json_schema(self):
         schema = {"type": "object", "properties": {

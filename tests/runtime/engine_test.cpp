@@ -71,6 +71,43 @@ TEST(Engine, BatchDoesNotMatter) {
   }
 }
 
+// States of every token, in chunks and beside a feed that wants logits.
+TEST(Engine, StatesAreHandedOutLikeLogits) {
+  for (const auto& checkpoint : {test::tiny_llama().build(), test::tiny_moe().build()}) {
+    const Tokens tokens = random_tokens(40, kVocabulary, 7);
+    std::vector<Logits> found;
+    for (const size_t chunk : {64, 7}) {
+      EngineOptions options = f32_options();
+      options.sessions_max = 2;
+      options.chunk_tokens = chunk;
+      options.logits_rows = 3;
+      const Opened opened = open_engine(checkpoint, options);
+      const size_t columns = opened.engine->info().hidden_size;
+      Session session = opened.engine->new_session(), other = opened.engine->new_session();
+      const Feed feeds[] = {
+          {.session = &other, .tokens = tokens, .logits_count = 2},
+          {.session = &session, .tokens = tokens, .logits_count = 40, .states = true}};
+      Logits states, logits;
+      const Status status =
+          opened.engine->step(feeds, [&](size_t feed, size_t token, std::span<const float> row) {
+            Logits& rows = feed == 1 ? states : logits;
+            ASSERT_EQ(row.size(), feed == 1 ? columns : kVocabulary);
+            if (feed == 1) {
+              ASSERT_EQ(token * columns, states.size());
+            }
+            rows.insert(rows.end(), row.begin(), row.end());
+          });
+      ASSERT_TRUE(status.has_value()) << status.error().message;
+      ASSERT_EQ(states.size(), 40 * columns);
+      Session alone = opened.engine->new_session();
+      const Logits all = all_logits(*opened.engine, alone, tokens);
+      EXPECT_EQ(logits, Logits(all.end() - ptrdiff_t{2 * kVocabulary}, all.end()));
+      found.push_back(states);
+    }
+    EXPECT_EQ(found[0], found[1]);
+  }
+}
+
 TEST(Engine, TellsWhatItIs) {
   const Opened opened = open_engine(test::tiny_moe().build(), f32_options());
   const ModelInfo& info = opened.engine->info();

@@ -39,7 +39,7 @@ class ModelRegistryTest : public testing::Test {
     return options;
   }
   static ModelCard card(const std::string& name) {
-    return {.name = name, .aliases = {name + "2"}, .report = {}};
+    return {.name = name, .aliases = {name + "2"}, .identity = {}, .report = {}};
   }
 
   // On the registry's thread.

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 
+#include "base/base64.h"
 #include "base/json.h"
 #include "base/sha.h"
 #include "io/at_once.h"
@@ -360,21 +361,6 @@ Result<PushSummary> push(Storage& storage, const Hub& hub, const std::string& fo
   SLUICE_ASSIGN(PushSummary summary, pusher.commit(items));
   summary.uploaded_bytes = uploaded;
   return summary;
-}
-
-std::string base64(std::span<const std::byte> bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t count = std::min<size_t>(3, bytes.size() - i);
-    uint32_t bits = 0;
-    for (size_t k = 0; k < 3; ++k)
-      bits = bits << 8 | (k < count ? std::to_integer<uint32_t>(bytes[i + k]) : 0);
-    for (size_t k = 0; k < 4; ++k) out += k <= count ? kDigits[bits >> (18 - 6 * k) & 63] : '=';
-  }
-  return out;
 }
 
 }  // namespace sluice::io

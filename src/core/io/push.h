@@ -39,7 +39,4 @@ Result<std::vector<std::string>> files_to_push(Storage& storage, const std::stri
 Result<PushSummary> push(Storage& storage, const Hub& hub, const std::string& folder,
                          const std::string& repository, const PushOptions& options);
 
-// RFC 4648, with padding.
-std::string base64(std::span<const std::byte> bytes);
-
 }  // namespace sluice::io

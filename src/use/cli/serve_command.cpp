@@ -1,6 +1,7 @@
 // `sluice serve`: models for other programs, over HTTP.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/machine.h"
 #include "base/units.h"
@@ -27,6 +28,8 @@ struct Options {
   std::vector<std::string> agent_tools;  // empty: all that can be used here
   SearchArguments search;
   server::AgentOffer agent;
+  server::SessionStoreOptions sessions;
+  std::string session_bytes = "20GB";
 };
 
 Status check_key(const Options& options) {
@@ -79,6 +82,14 @@ Result<server::ApiOptions> api_options(const Options& options) {
   const std::string& limit = options.serving.engine.memory;
   if (!limit.empty()) {
     SLUICE_ASSIGN(api.memory_limit_bytes, parse_bytes(limit));
+  }
+  api.sessions = options.sessions;
+  SLUICE_ASSIGN(api.sessions.bytes_max, parse_bytes(options.session_bytes));
+  if (!api.sessions.folder.empty()) {
+    std::error_code problem;
+    std::filesystem::create_directories(api.sessions.folder, problem);
+    if (problem)
+      return fail(ErrorCode::kIo, "--sessions {}: {}", api.sessions.folder, problem.message());
   }
   const server::Page page = server::web_page();
   api.page = page.html;
@@ -203,6 +214,22 @@ void add_agent_offer(CLI::App& command, Options& options) {
   add_search_options(command, options.search);
 }
 
+void add_sessions(CLI::App& command, Options& options) {
+  CLI::Option* folder = command
+                            .add_option("--sessions", options.sessions.folder,
+                                        "where clients may keep sessions (/v1/sessions), so that "
+                                        "what was read need not be read again")
+                            ->type_name("FOLDER");
+  command.add_option("--sessions-max", options.sessions.count_max, "sessions kept at a time")
+      ->check(CLI::Range(size_t{1}, size_t{100'000}))
+      ->needs(folder)
+      ->capture_default_str();
+  command.add_option("--sessions-size", options.session_bytes, "the most that all of them take")
+      ->type_name("SIZE")
+      ->needs(folder)
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_serve(CLI::App& app, Action& action) {
@@ -240,6 +267,7 @@ void add_serve(CLI::App& app, Action& action) {
                       "a Jinja template in place of the model's own");
   add_limits(*command, *options);
   add_agent_offer(*command, *options);
+  add_sessions(*command, *options);
   add_engine_options(*command, options->serving.engine);
   command->footer(
       "Examples:\n"

@@ -75,7 +75,7 @@ Status ServedModels::name_models() {
   if (arguments_.models.size() > 1 && !arguments_.engine.expert_trace.empty())
     return fail(ErrorCode::kInvalidArgument, "--expert-trace: records one model, not several");
   for (const std::string& path : arguments_.models)
-    cards_.push_back({.name = name_of(path), .aliases = {}, .report = {}});
+    cards_.push_back({.name = name_of(path), .aliases = {}, .identity = {}, .report = {}});
   for (const std::string& alias : arguments_.aliases) SLUICE_TRY(add_alias(alias));
   std::vector<std::string> names;
   for (const server::ModelCard& card : cards_) {
@@ -112,6 +112,7 @@ Result<ServedModels::Opened> ServedModels::describe(size_t index) {
   card.parameters = info.parameters;
   card.weight_bytes = info.weight_bytes;
   card.context = info.context;
+  card.identity = info.identity.hex();
   card.tools = chat_template.has_value();
   card.reasoning = chat_template && chat::knows_thinking(chat_template->source(false));
   card.report = report_of(context_, info.path);

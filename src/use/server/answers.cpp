@@ -62,6 +62,14 @@ std::string error_body(int status, std::string_view message, std::string_view co
                       {"code", code.empty() ? Json() : Json(code)}}}});
 }
 
+void reply_json(Exchange& exchange, const Json& json) {
+  exchange.reply(200, "application/json", dump_json(json));
+}
+
+std::string name_behind(const Exchange& exchange, std::string_view route) {
+  return exchange.request().path.substr(route.size());
+}
+
 int status_of(ErrorCode code) {
   switch (code) {
     case ErrorCode::kInvalidArgument: return 400;

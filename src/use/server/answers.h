@@ -19,6 +19,9 @@ namespace sluice::server {
 std::string error_body(int status, std::string_view message, std::string_view code,
                        std::string_view param = {});
 int status_of(ErrorCode code);
+void reply_json(Exchange& exchange, const Json& json);
+// What a request's path names behind that of its route.
+std::string name_behind(const Exchange& exchange, std::string_view route);
 // A reply that says so; the field that the message begins with is the param where body has it.
 void reply_error(Exchange& exchange, const Error& error, const Json& body = {});
 

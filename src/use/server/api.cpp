@@ -11,15 +11,6 @@ namespace {
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kHtml = "text/html; charset=utf-8";
 
-void reply_json(Exchange& exchange, const Json& json) {
-  exchange.reply(200, kJson, dump_json(json));
-}
-
-// What a path names behind that of its route.
-std::string name_behind(std::string_view route, const Exchange& exchange) {
-  return exchange.request().path.substr(route.size());
-}
-
 std::string_view phase_name(SlotState::Phase phase) {
   constexpr std::string_view kNames[] = {"idle", "prefill", "decode"};
   return kNames[static_cast<size_t>(phase)];
@@ -38,6 +29,7 @@ Api::Api(ModelRegistry& models, ApiOptions options)
     : models_(models),
       options_(std::move(options)),
       agent_(options_.agent),
+      sessions_(options_.sessions),
       created_(static_cast<int64_t>(std::time(nullptr))) {}
 
 void Api::attach(HttpServer& server) {
@@ -53,16 +45,20 @@ const std::vector<Api::Entry>& Api::routes() {
       {"GET", "/report", &Api::report},
       {"GET", "/metrics", &Api::metrics},
       {"GET", "/slots", &Api::slots},
-      {"POST", "/v1/embeddings", &Api::embeddings},
       {"POST", "/tokenize", nullptr, &Api::tokenize},
       {"POST", "/detokenize", nullptr, &Api::detokenize},
       {"POST", "/v1/chat/completions", nullptr, &Api::chat},
       {"POST", "/v1/completions", nullptr, &Api::complete},
       {"POST", "/v1/agent/runs", nullptr, &Api::run_agent},
       {"POST", "/v1/agent/approvals", &Api::approve},
+      {"POST", "/v1/embeddings", nullptr, &Api::embed},
       {"POST", "/v1/responses", nullptr, &Api::respond},
       {"GET", "/v1/responses/", &Api::stored_response},
       {"DELETE", "/v1/responses/", &Api::delete_response},
+      {"GET", "/v1/sessions", &Api::kept_sessions},
+      {"POST", "/v1/sessions", nullptr, &Api::save_session},
+      {"POST", "/v1/sessions/restore", nullptr, &Api::restore_session},
+      {"DELETE", "/v1/sessions/", &Api::delete_session},
   };
   return kRoutes;
 }
@@ -172,7 +168,7 @@ Json Api::model_json(size_t index, const std::string& name) const {
             {"weight_bytes", card.weight_bytes},
             {"tools", card.tools},
             {"reasoning", card.reasoning},
-            {"embeddings", false},
+            {"embeddings", true},
             {"report", !card.report.empty()}}}};
 }
 
@@ -236,11 +232,6 @@ void Api::detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body
   const auto text = model->chat.tokenizer.decode(*tokens, false);
   if (!text) return reply_error(*exchange, text.error());
   reply_json(*exchange, {{"content", *text}});
-}
-
-void Api::embeddings(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  reply_error(*exchange, {ErrorCode::kUnsupported,
-                          "this server makes no embeddings: the engine gives logits, no states"});
 }
 
 RequestDefaults Api::defaults(const ServedModel& model) const {
@@ -332,14 +323,14 @@ void Api::respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
 }
 
 void Api::stored_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  const StoredResponse* stored = responses_.find(name_behind("/v1/responses/", *exchange));
+  const StoredResponse* stored = responses_.find(name_behind(*exchange, "/v1/responses/"));
   if (stored == nullptr)
     return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
   reply_json(*exchange, stored->response);
 }
 
 void Api::delete_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  const std::string id = name_behind("/v1/responses/", *exchange);
+  const std::string id = name_behind(*exchange, "/v1/responses/");
   if (!responses_.remove(id))
     return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
   reply_json(*exchange, {{"id", id}, {"object", "response"}, {"deleted", true}});
@@ -389,52 +380,64 @@ void Api::approve(const std::shared_ptr<Exchange>& exchange, const Json& body) {
   agent_.approve(exchange, body);
 }
 
+Api::Pending Api::pending(const std::shared_ptr<Exchange>& exchange, const ModelLease& model) {
+  Pending pending{.exchange = exchange, .model = model};
+  pending.on_end = [this, exchange, model, watch = Stopwatch(), jobs = pending.jobs,
+                    counted = pending.counted](double first_token_s) {
+    for (const uint64_t job : *jobs) model->scheduler.cancel(job);
+    if (!*counted) return;  // handle() does
+    --running_;
+    finished(exchange, watch.seconds(), first_token_s);
+  };
+  return pending;
+}
+
+Status Api::submit(const Pending& pending, const std::shared_ptr<Reply>& reply, size_t index,
+                   Job job) {
+  job.client = pending.exchange->client() + " " + job.client;
+  SLUICE_ASSIGN(const uint64_t number,
+                pending.model->scheduler.submit(
+                    std::move(job), [server = server_, reply, index](JobEvent event) {
+                      server->post([reply, index, event = std::move(event)]() mutable {
+                        reply->take(index, std::move(event));
+                      });
+                    }));
+  pending.jobs->push_back(number);
+  return {};
+}
+
+void Api::go_on(const Pending& pending, const std::shared_ptr<Reply>& reply) {
+  *pending.counted = true;
+  ++running_;
+  pending.exchange->on_gone([weak = std::weak_ptr(reply)] {
+    if (const auto there = weak.lock()) there->abandon();
+  });
+}
+
 // A job for every choice; all of them, or an error.
 void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
                    const std::vector<Prompt>& prompts, bool calls, const ModelLease& model,
                    const MakeReply& make_reply) {
-  const Stopwatch watch;
-  const auto jobs = std::make_shared<std::vector<uint64_t>>();
-  const auto counted = std::make_shared<bool>(false);
-  const std::shared_ptr<Reply> answer =
-      make_reply([this, exchange, model, watch, jobs, counted](double first_token_s) {
-        for (const uint64_t job : *jobs) model->scheduler.cancel(job);
-        if (!*counted) return;  // handle() does
-        --running_;
-        finished(exchange, watch.seconds(), first_token_s);
-      });
-  for (size_t i = 0; i < prompts.size() * request.choices; ++i) {
+  const Pending pending = this->pending(exchange, model);
+  const std::shared_ptr<Reply> reply = make_reply(pending.on_end);
+  const auto submit_choice = [&](size_t index) -> Status {
     Job job = request.job;
-    const Prompt& prompt = prompts[i / request.choices];
+    const Prompt& prompt = prompts[index / request.choices];
     job.prompt = prompt.tokens;
     if (calls) job.shown = model->shown;
     if (prompt.constraint) {
-      auto constraint = prompt.constraint->clone();
-      if (!constraint) {
-        reply_error(*exchange, constraint.error());
-        return answer->abandon();
-      }
-      job.constraint = std::make_shared<tokenizer::Constraint>(std::move(*constraint));
+      SLUICE_ASSIGN(auto constraint, prompt.constraint->clone());
+      job.constraint = std::make_shared<tokenizer::Constraint>(std::move(constraint));
     }
-    job.client = exchange->client() + " " + job.client;
-    job.sampling.seed += i;  // each choice its own draws
-    const auto number =
-        model->scheduler.submit(std::move(job), [server = server_, answer, i](JobEvent event) {
-          server->post([answer, i, event = std::move(event)]() mutable {
-            answer->take(i, std::move(event));
-          });
-        });
-    if (!number) {
-      reply_error(*exchange, number.error());
-      return answer->abandon();
+    job.sampling.seed += index;  // each choice its own draws
+    return submit(pending, reply, index, std::move(job));
+  };
+  for (size_t i = 0; i < prompts.size() * request.choices; ++i)
+    if (const Status begun = submit_choice(i); !begun) {
+      reply_error(*exchange, begun.error());
+      return reply->abandon();
     }
-    jobs->push_back(*number);
-  }
-  *counted = true;
-  ++running_;
-  exchange->on_gone([weak = std::weak_ptr(answer)] {
-    if (const auto there = weak.lock()) there->abandon();
-  });
+  go_on(pending, reply);
 }
 
 }  // namespace sluice::server

@@ -20,6 +20,7 @@
 #include "server/response_answer.h"
 #include "server/response_store.h"
 #include "server/responses.h"
+#include "server/session_store.h"
 
 namespace sluice::server {
 
@@ -30,7 +31,8 @@ inline constexpr uint64_t kResponseBytesMax = 64 << 20;
 struct ApiOptions {
   size_t tokens_max = 0;            // of an answer; 0: the context
   uint64_t memory_limit_bytes = 0;  // for the gauges
-  std::string page, page_policy;    // HTML, and its Content-Security-Policy
+  SessionStoreOptions sessions = {};
+  std::string page, page_policy;  // HTML, and its Content-Security-Policy
   AgentOffer agent;
 };
 
@@ -61,6 +63,14 @@ class Api {
     // A path that ends with a slash is that of all names behind it.
     bool matches(std::string_view asked) const;
   };
+  // A request that jobs are being submitted for.
+  struct Pending {
+    std::shared_ptr<Exchange> exchange;
+    ModelLease model;
+    std::shared_ptr<std::vector<uint64_t>> jobs = std::make_shared<std::vector<uint64_t>>();
+    std::shared_ptr<bool> counted = std::make_shared<bool>(false);  // as running
+    Reply::OnEnd on_end = {};
+  };
   using MakeReply = std::function<std::shared_ptr<Reply>(Reply::OnEnd on_end)>;
   static const std::vector<Entry>& routes();
 
@@ -70,7 +80,6 @@ class Api {
   void report(const std::shared_ptr<Exchange>& exchange, const Json&);
   void metrics(const std::shared_ptr<Exchange>& exchange, const Json&);
   void slots(const std::shared_ptr<Exchange>& exchange, const Json&);
-  void embeddings(const std::shared_ptr<Exchange>& exchange, const Json&);
   void tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
                 const ModelLease& model);
   void detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
@@ -85,12 +94,28 @@ class Api {
   void respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
                const ModelLease& model);
   void stored_response(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void embed(const std::shared_ptr<Exchange>& exchange, const Json& body, const ModelLease& model);
+  void kept_sessions(const std::shared_ptr<Exchange>& exchange, const Json&);
+  void save_session(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                    const ModelLease& model);
+  void restore_session(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                       const ModelLease& model);
+  void delete_session(const std::shared_ptr<Exchange>& exchange, const Json&);
   void delete_response(const std::shared_ptr<Exchange>& exchange, const Json&);
 
   void with_model(const std::shared_ptr<Exchange>& exchange, const Json& body, ModelRoute route,
                   const Stopwatch& watch);
   Json model_json(size_t index, const std::string& name) const;
   RequestDefaults defaults(const ServedModel& model) const;
+  // work: with the session, on the scheduler's thread.
+  void with_session(const std::shared_ptr<Exchange>& exchange, const ModelLease& model,
+                    const SessionRequest& request, SlotWish wish,
+                    std::function<Status(runtime::Session& session)> work);
+  Json session_json(const KeptSession& kept) const;
+  Pending pending(const std::shared_ptr<Exchange>& exchange, const ModelLease& model);
+  Status submit(const Pending& pending, const std::shared_ptr<Reply>& reply, size_t index, Job job);
+  // All jobs are submitted: from now on the request counts as running.
+  void go_on(const Pending& pending, const std::shared_ptr<Reply>& reply);
   std::string asked_name(const GenerationRequest& request) const;
   AnswerOptions answer_options(const GenerationRequest& request,
                                const std::vector<Prompt>& prompts);
@@ -104,6 +129,7 @@ class Api {
   const ApiOptions options_;
   AgentApi agent_;
   HttpServer* server_ = nullptr;
+  SessionStore sessions_;
   ResponseStore responses_{kResponsesMax, kResponseBytesMax};
   Metrics metrics_;
   Stopwatch uptime_;

@@ -9,7 +9,7 @@ namespace sluice::server {
 namespace {
 
 constexpr size_t kStopsMax = 16, kStopBytesMax = 1024, kBiasesMax = 1024, kPromptsMax = 64;
-constexpr size_t kLogprobsMax = 20;
+constexpr size_t kLogprobsMax = 20, kInputsMax = 2048;
 
 // An object's fields by kind; one that is absent or null leaves its value as it is.
 class Fields {
@@ -242,28 +242,28 @@ Result<std::vector<uint32_t>> read_tokens(const OrderedJson& list, std::string_v
   return tokens;
 }
 
-// A text, a list of texts, a list of tokens, or a list of those.
-Status read_prompts(const OrderedJson* prompt, size_t vocabulary,
+// A text, a list of texts, a list of tokens, or a list of those; at most most of them.
+Status read_prompts(const OrderedJson* prompt, std::string_view key, size_t most, size_t vocabulary,
                     std::vector<PromptText>& prompts) {
-  if (prompt == nullptr) return Fields::wrong("prompt", "a text, or a list of texts or tokens");
+  constexpr std::string_view kWanted = "a text, or a list of texts or tokens";
+  if (prompt == nullptr) return Fields::wrong(key, kWanted);
   if (prompt->is_string()) {
     prompts.emplace_back(prompt->get<std::string>());
     return {};
   }
-  if (!prompt->is_array() || prompt->empty())
-    return Fields::wrong("prompt", "a text, or a list of texts or tokens");
+  if (!prompt->is_array() || prompt->empty()) return Fields::wrong(key, kWanted);
   if (prompt->front().is_number()) {
-    SLUICE_ASSIGN(auto tokens, read_tokens(*prompt, "prompt", vocabulary));
+    SLUICE_ASSIGN(auto tokens, read_tokens(*prompt, key, vocabulary));
     prompts.emplace_back(std::move(tokens));
     return {};
   }
-  if (prompt->size() > kPromptsMax)
-    return fail(ErrorCode::kInvalidArgument, "prompt: at most {} at once, found {}", kPromptsMax,
+  if (prompt->size() > most)
+    return fail(ErrorCode::kInvalidArgument, "{}: at most {} at once, found {}", key, most,
                 prompt->size());
   for (const OrderedJson& one : *prompt) {
     if (!one.is_string() && !(one.is_array() && !one.empty() && one.front().is_number()))
-      return Fields::wrong("prompt", "a text, or a list of texts or tokens");
-    SLUICE_TRY(read_prompts(&one, vocabulary, prompts));
+      return Fields::wrong(key, kWanted);
+    SLUICE_TRY(read_prompts(&one, key, most, vocabulary, prompts));
   }
   return {};
 }
@@ -320,13 +320,44 @@ Result<CompletionRequest> parse_completion_request(const OrderedJson& body,
     return fail(ErrorCode::kUnsupported, "best_of and suffix are not offered by this server");
   SLUICE_TRY(fields.whole("logprobs", 0, kLogprobsMax, likeliest));
   if (fields.find("logprobs") != nullptr) request.job.logprobs = likeliest;
-  SLUICE_TRY(read_prompts(fields.find("prompt"), defaults.vocabulary, request.prompts));
+  SLUICE_TRY(read_prompts(fields.find("prompt"), "prompt", kPromptsMax, defaults.vocabulary,
+                          request.prompts));
   // One text each, as llama.cpp's server and OpenAI's long had it.
   if (fields.find("max_tokens") == nullptr && fields.find("max_completion_tokens") == nullptr)
     request.job.tokens_max =
         defaults.tokens_max != 0 ? std::min<size_t>(defaults.tokens_max, 256) : 256;
   if (request.prompts.size() * request.choices > kPromptsMax)
     return fail(ErrorCode::kInvalidArgument, "prompt: at most {} answers at once", kPromptsMax);
+  return request;
+}
+
+Result<EmbeddingRequest> parse_embedding_request(const OrderedJson& body, size_t vocabulary,
+                                                 size_t columns) {
+  EmbeddingRequest request;
+  const Fields fields(body);
+  SLUICE_TRY(read_prompts(fields.find("input"), "input", kInputsMax, vocabulary, request.inputs));
+  SLUICE_TRY(fields.text("user", request.client));
+  size_t dimensions = columns;
+  SLUICE_TRY(fields.whole("dimensions", 1, std::numeric_limits<uint32_t>::max(), dimensions));
+  if (dimensions != columns)
+    return fail(ErrorCode::kInvalidArgument, "dimensions: this model's states have {}, no others",
+                columns);
+  std::string format = "float";
+  SLUICE_TRY(fields.text("encoding_format", format));
+  if (format != "float" && format != "base64")
+    return Fields::wrong("encoding_format", "float or base64");
+  request.base64 = format == "base64";
+  return request;
+}
+
+Result<SessionRequest> parse_session_request(const OrderedJson& body) {
+  SessionRequest request;
+  const Fields fields(body);
+  if (fields.find("name") == nullptr) return Fields::wrong("name", "a string");
+  SLUICE_TRY(fields.text("name", request.name));
+  size_t slot = 0;
+  SLUICE_TRY(fields.whole("slot", 0, std::numeric_limits<uint32_t>::max(), slot));
+  if (fields.find("slot") != nullptr) request.slot = slot;
   return request;
 }
 

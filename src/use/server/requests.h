@@ -56,6 +56,13 @@ Result<ChatRequest> parse_chat_settings(const OrderedJson& body, const RequestDe
 Result<CompletionRequest> parse_completion_request(const OrderedJson& body,
                                                    const RequestDefaults& defaults);
 
+// {"name": "…", "slot": 0}
+struct SessionRequest {
+  std::string name;
+  std::optional<size_t> slot;
+};
+Result<SessionRequest> parse_session_request(const OrderedJson& body);
+
 // {"content": "…", "add_special": false} and {"tokens": […]}.
 struct TokenizeRequest {
   std::string content;
@@ -63,5 +70,14 @@ struct TokenizeRequest {
 };
 Result<TokenizeRequest> parse_tokenize_request(const OrderedJson& body);
 Result<std::vector<uint32_t>> parse_detokenize_request(const OrderedJson& body, size_t vocabulary);
+
+struct EmbeddingRequest {
+  std::vector<PromptText> inputs;
+  std::string client;   // "user"
+  bool base64 = false;  // f32, little-endian; else numbers
+};
+// columns: of the model's states, the only dimensions it has. Errors: as parse_chat_request()'s.
+Result<EmbeddingRequest> parse_embedding_request(const OrderedJson& body, size_t vocabulary,
+                                                 size_t columns);
 
 }  // namespace sluice::server

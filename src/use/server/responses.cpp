@@ -244,6 +244,7 @@ Result<std::string> previous_response(const Json& body) {
 
 Result<ResponsesRequest> parse_responses_request(const OrderedJson& body, const RequestDefaults& defaults,
                                                  std::vector<chat::Message> before) {
+  if (!body.is_object()) return wrong("the body", "a JSON object");
   SLUICE_TRY(refuse_unoffered(body));
   ResponsesRequest request;
   request.lasting = std::move(before);

@@ -18,6 +18,11 @@ size_t common_length(std::span<const uint32_t> a, std::span<const uint32_t> b) {
   return static_cast<size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
 }
 
+void add_to(std::vector<double>& sums, std::span<const float> values) {
+  sums.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) sums[i] += values[i];
+}
+
 }  // namespace
 
 struct Scheduler::Waiting {
@@ -51,6 +56,7 @@ struct Scheduler::Running {
   JobResult result;
   Stopwatch watch;  // since it began
   std::optional<Stopwatch> decode_watch;
+  std::vector<double> states;  // of a job that embeds: their sum over the tokens that were run
 };
 
 struct Scheduler::Slot {
@@ -146,21 +152,75 @@ SchedulerState Scheduler::state() const {
   return state;
 }
 
+void Scheduler::visit_session(std::optional<size_t> slot, SlotWish wish, OnSession on_session) {
+  {
+    MutexLock lock(mutex_);
+    if (!stopping_) {
+      visits_.push_back({slot, wish, std::move(on_session)});
+      return changed_.notify_all();
+    }
+  }
+  on_session(fail(ErrorCode::kCancelled, "the server is stopping"), 0);
+}
+
+Result<size_t> Scheduler::wished_slot(const Visit& visit) const {
+  if (visit.slot && *visit.slot >= slots_.size())
+    return fail(ErrorCode::kInvalidArgument, "slot should be below {}, found {}", slots_.size(),
+                *visit.slot);
+  if (visit.slot && slots_[*visit.slot]->job)
+    return fail(ErrorCode::kExhausted, "slot {} is answering; try again later", *visit.slot);
+  if (visit.slot) return *visit.slot;
+  const bool latest = visit.wish == SlotWish::kLatest;
+  std::optional<size_t> best;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = *slots_[i];
+    if (slot.job || (latest && slot.session.size() == 0)) continue;
+    const bool better =
+        !best || (latest ? slot.used > slots_[*best]->used : slot.used < slots_[*best]->used);
+    if (better) best = i;
+  }
+  if (best) return *best;
+  if (latest) return fail(ErrorCode::kNotFound, "no session that is idle holds anything");
+  return fail(ErrorCode::kExhausted, "all slots are answering; try again later");
+}
+
+void Scheduler::receive_visits() {
+  std::deque<Visit> visits;
+  bool stopping = false;
+  {
+    MutexLock lock(mutex_);
+    visits.swap(visits_);
+    stopping = stopping_;
+  }
+  for (const Visit& visit : visits) {
+    const auto slot =
+        stopping ? fail(ErrorCode::kCancelled, "the server is stopping") : wished_slot(visit);
+    if (!slot)
+      visit.on_session(std::unexpected(slot.error()), 0);
+    else
+      visit.on_session(&slots_[*slot]->session, *slot);
+    if (slot && visit.wish == SlotWish::kOldestIdle) slots_[*slot]->used = ++turn_;
+  }
+  if (!visits.empty()) publish(0, 0);
+}
+
 void Scheduler::run() {
   while (await_work()) {
     end_cancelled();
+    receive_visits();
     admit();
     step();
   }
   for (auto& slot : slots_)
     if (slot->job) end(*slot, {}, chat::Finish::kCancelled);
+  receive_visits();
 }
 
 // False when the scheduler is to end.
 bool Scheduler::await_work() {
   const bool busy = std::ranges::any_of(slots_, [](const auto& slot) { return bool(slot->job); });
   MutexLock lock(mutex_);
-  while (!stopping_ && !busy && waiting_.empty()) {
+  while (!stopping_ && !busy && waiting_.empty() && visits_.empty()) {
     cancelled_.clear();  // of jobs that had ended
     changed_.wait(mutex_);
   }
@@ -225,6 +285,7 @@ std::unique_ptr<Scheduler::Waiting> Scheduler::next_waiting() {
 // Whether a prompt is being run whose beginning this one shares: its keys and values will do for
 // both, soon.
 bool Scheduler::worth_waiting(const Job& job) const {
+  if (job.embeds) return false;
   size_t there = 0, coming = 0;
   for (const auto& slot : slots_) {
     there = std::max(there, slot->session.common_prefix(job.prompt));
@@ -237,7 +298,7 @@ bool Scheduler::worth_waiting(const Job& job) const {
 // An idle slot whose session begins with as much of the prompt as any does. What another slot's
 // session has more of is forked into the slot that was left alone for longest.
 Scheduler::Slot& Scheduler::choose_slot(const std::vector<uint32_t>& prompt) {
-  Slot* oldest = nullptr;
+  Slot* oldest = &oldest_idle_slot();
   Slot* idle = nullptr;
   Slot* any = nullptr;
   size_t idle_length = 0, any_length = 0;
@@ -245,7 +306,6 @@ Scheduler::Slot& Scheduler::choose_slot(const std::vector<uint32_t>& prompt) {
     const size_t length = slot->session.common_prefix(prompt);
     if (any == nullptr || length > any_length) any = slot.get(), any_length = length;
     if (slot->job) continue;
-    if (oldest == nullptr || slot->used < oldest->used) oldest = slot.get();
     if (idle == nullptr || length > idle_length) idle = slot.get(), idle_length = length;
   }
   // A few tokens in common (a template's beginning) are no reason to give up another conversation.
@@ -256,11 +316,20 @@ Scheduler::Slot& Scheduler::choose_slot(const std::vector<uint32_t>& prompt) {
   return *oldest;
 }
 
+Scheduler::Slot& Scheduler::oldest_idle_slot() {
+  Slot* oldest = nullptr;
+  for (auto& slot : slots_)
+    if (!slot->job && (oldest == nullptr || slot->used < oldest->used)) oldest = slot.get();
+  return *oldest;
+}
+
+// A mean needs the states of all tokens, so that nothing that was computed before helps; else the
+// last token alone is run again, for its logits.
 void Scheduler::begin(std::unique_ptr<Waiting> waiting) {
-  Slot& slot = choose_slot(waiting->job.prompt);
+  const bool embeds = waiting->job.embeds;
   const std::vector<uint32_t>& prompt = waiting->job.prompt;
-  // The last token is run again, for its logits.
-  const size_t kept = std::min(slot.session.common_prefix(prompt), prompt.size() - 1);
+  Slot& slot = embeds ? oldest_idle_slot() : choose_slot(prompt);
+  const size_t kept = embeds ? 0 : std::min(slot.session.common_prefix(prompt), prompt.size() - 1);
   slot.session.rewind(kept);
   slot.job = std::make_unique<Running>(std::move(waiting), model_.tokenizer);
   slot.job->result.reused_tokens = kept;
@@ -282,31 +351,57 @@ void Scheduler::step() {
     if (slot->job) fed.push_back(slot.get());
   if (fed.empty()) return publish(0, 0);
   const size_t share = prefill_share(prefilling, fed.size() - prefilling);
-  std::vector<runtime::Feed> feeds;
+  const std::vector<runtime::Feed> feeds = feeds_of(fed, share);
   size_t prefilled = 0, decoded = 0;
-  for (Slot* slot : fed) {
-    const size_t there = slot->session.size();
-    const size_t missing = slot->job->tokens.size() - there;
-    const size_t count = slot->prefilling() ? std::min(missing, share) : missing;
-    feeds.push_back({&slot->session, std::span(slot->job->tokens).subspan(there, count),
-                     count == missing ? size_t{1} : size_t{0}});
-    (slot->prefilling() ? prefilled : decoded) += count;
-  }
+  for (size_t i = 0; i < fed.size(); ++i)
+    (fed[i]->prefilling() ? prefilled : decoded) += feeds[i].tokens.size();
   // Taken when the step is done: a slot's end may fork, rewind or free sessions.
   std::vector<std::vector<float>> rows(fed.size());
   const Status stepped = [&] {
     const Turn turn(options_.turns.get());
     return model_.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
-      rows[feed].assign(logits.begin(), logits.end());
+      if (feeds[feed].states)
+        add_to(fed[feed]->job->states, logits);
+      else
+        rows[feed].assign(logits.begin(), logits.end());
     });
   }();
   for (size_t i = 0; i < fed.size(); ++i) {
     if (!stepped)
       end(*fed[i], {}, std::unexpected(stepped.error()));
-    else if (feeds[i].logits_count > 0)
-      take_logits(*fed[i], rows[i]);
+    else
+      take_results(*fed[i], rows[i]);
   }
   publish(prefilled, decoded);
+}
+
+std::vector<runtime::Feed> Scheduler::feeds_of(const std::vector<Slot*>& fed, size_t share) const {
+  std::vector<runtime::Feed> feeds;
+  for (Slot* slot : fed) {
+    const size_t there = slot->session.size();
+    const size_t missing = slot->job->tokens.size() - there;
+    const size_t count = slot->prefilling() ? std::min(missing, share) : missing;
+    const bool embeds = slot->job->job.embeds;
+    const size_t wanted = embeds ? count : count == missing ? 1 : 0;
+    feeds.push_back(
+        {&slot->session, std::span(slot->job->tokens).subspan(there, count), wanted, embeds});
+  }
+  return feeds;
+}
+
+// logits: empty where none were asked for.
+void Scheduler::take_results(Slot& slot, std::span<const float> logits) {
+  Running& job = *slot.job;
+  if (!job.job.embeds) {
+    if (!logits.empty()) take_logits(slot, logits);
+    return;
+  }
+  if (slot.session.size() < job.tokens.size()) return;
+  job.result.prefill_s = job.watch.seconds();
+  JobEvent event;
+  for (const double sum : job.states)
+    event.state.push_back(static_cast<float>(sum / static_cast<double>(job.tokens.size())));
+  end(slot, std::move(event), chat::Finish::kEnd);
 }
 
 void Scheduler::take_logits(Slot& slot, std::span<const float> logits) {

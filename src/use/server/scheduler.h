@@ -31,6 +31,7 @@ struct Job {
   size_t tokens_max = 0;           // 0: until the context is full
   std::optional<size_t> logprobs;  // the chosen token's, and so many of the likeliest
   bool ignore_end = false;
+  bool embeds = false;  // no text is wanted, but the prompt's mean state
   // What the text has to be; this job's alone. It ends where it may, ignore_end or not.
   std::shared_ptr<tokenizer::Constraint> constraint;
   std::vector<uint32_t> shown;  // special tokens that have text all the same
@@ -54,6 +55,16 @@ struct JobEvent {
   std::string text;  // more of the answer: whole characters, nothing of a stop string
   std::vector<ChosenToken> chosen;       // since the last event
   std::optional<Result<JobResult>> end;  // the job's last event has it
+  // Of a job that embeds, with its end: the mean over all tokens of the states behind the last
+  // norm.
+  std::vector<float> state = {};
+};
+// A slot's session between steps, or why there is none. On the scheduler's thread, which waits
+// meanwhile, and with it all that is generated.
+using OnSession = std::function<void(Result<runtime::Session*> session, size_t slot)>;
+enum class SlotWish : uint8_t {
+  kLatest,      // what was used last and is idle: to be kept
+  kOldestIdle,  // what was left alone for longest: to be replaced
 };
 // Called on the scheduler's thread, or on that of submit()'s or stop()'s caller for a job that
 // never began; must neither block nor call the scheduler.
@@ -105,6 +116,11 @@ class Scheduler {
   // What is left ends as cancelled, and no callback comes any more. Other calls stay harmless.
   void stop() EXCLUDES(mutex_);
   SchedulerState state() const EXCLUDES(mutex_);
+  // slot: this one, or else one by the wish. on_session is called once, soon. Errors it is given:
+  // kInvalidArgument where there is no such slot, kNotFound where none holds anything, kExhausted
+  // while it answers, kCancelled behind stop().
+  void visit_session(std::optional<size_t> slot, SlotWish wish, OnSession on_session)
+      EXCLUDES(mutex_);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -112,17 +128,27 @@ class Scheduler {
   struct Running;
   struct Slot;
   struct Rate;
+  struct Visit {
+    std::optional<size_t> slot;
+    SlotWish wish;
+    OnSession on_session;
+  };
 
   void run();
   bool await_work() EXCLUDES(mutex_);
   void admit() EXCLUDES(mutex_);
   std::unique_ptr<Waiting> next_waiting() EXCLUDES(mutex_);
   bool worth_waiting(const Job& job) const;
+  void receive_visits() EXCLUDES(mutex_);
+  Result<size_t> wished_slot(const Visit& visit) const;
   void begin(std::unique_ptr<Waiting> waiting);
   Slot& choose_slot(const std::vector<uint32_t>& prompt);
+  Slot& oldest_idle_slot();
   void end_cancelled() EXCLUDES(mutex_);
   void step() EXCLUDES(mutex_);
   size_t prefill_share(size_t prefilling, size_t decoding) const;
+  std::vector<runtime::Feed> feeds_of(const std::vector<Slot*>& fed, size_t share) const;
+  void take_results(Slot& slot, std::span<const float> logits);
   void take_logits(Slot& slot, std::span<const float> logits);
   Result<std::optional<chat::Finish>> choose(Running& job, std::span<const float> logits,
                                              JobEvent& event);
@@ -139,6 +165,7 @@ class Scheduler {
   mutable Mutex mutex_;
   CondVar changed_;
   std::deque<std::unique_ptr<Waiting>> waiting_ GUARDED_BY(mutex_);
+  std::deque<Visit> visits_ GUARDED_BY(mutex_);
   std::set<uint64_t> cancelled_ GUARDED_BY(mutex_);
   uint64_t next_job_ GUARDED_BY(mutex_) = 1;
   bool draining_ GUARDED_BY(mutex_) = false, stopping_ GUARDED_BY(mutex_) = false;

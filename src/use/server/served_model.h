@@ -19,7 +19,8 @@ struct ModelCard {
   uint64_t parameters = 0, weight_bytes = 0;
   size_t context = 0;  // of a session
   bool tools = false, reasoning = false;
-  std::string report;  // HTML; empty: there is none
+  std::string identity;  // of configuration and weights: sessions on disk are bound to it
+  std::string report;    // HTML; empty: there is none
 };
 
 // Immutable but for the scheduler, which is thread-safe.
