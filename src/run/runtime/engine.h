@@ -85,6 +85,8 @@ struct EngineOptions {
   // What the process will take beside for each token of context: a conversation's text is encoded
   // anew while keys and values are there. Counted as the program's.
   uint64_t program_bytes_token = 0;
+  // The same for each token of the vocabulary: samplers, and what holds an answer to a grammar.
+  uint64_t program_bytes_word = 0;
 };
 
 inline constexpr size_t kContextDefaultMax = 4096;

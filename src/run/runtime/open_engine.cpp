@@ -141,7 +141,8 @@ Status EngineOpener::choose_context(const model::ModelConfig& config, Engine::St
 void EngineOpener::choose_rows(Engine::State& state) {
   const EngineOptions& options = state.options;
   StepLimits& limits = state.limits;
-  state.need.program = resident_bytes() + options.program_bytes_token * limits.context;
+  state.need.program = resident_bytes() + options.program_bytes_token * limits.context +
+                       options.program_bytes_word * state.info.vocabulary;
   uint64_t scratch_max = kScratchBytes;
   if (options.besides_bytes_max > 0) {
     const uint64_t left =

@@ -1,7 +1,9 @@
 #include "server/api.h"
 
 #include <algorithm>
+#include <atomic>
 #include <ctime>
+#include <optional>
 
 #include "chat/reasoning.h"
 namespace sluice::server {
@@ -9,6 +11,11 @@ namespace {
 
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kHtml = "text/html; charset=utf-8";
+// Beside the loop: one huge prompt leaves a thread to the others. Two, since each may take a
+// multiple of its text in memory.
+constexpr size_t kWorkers = 2;
+constexpr size_t kWaitingMax = 256;
+constexpr uint64_t kWaitingBytesMax = 32 << 20;
 
 void reply_json(Exchange& exchange, const Json& json) {
   exchange.reply(200, kJson, dump_json(json));
@@ -47,7 +54,8 @@ Api::Api(const chat::ChatModel& model, Scheduler& scheduler, ApiOptions options)
       syntax_(chat::ToolSyntax::of_template(
           model.chat_template ? std::string_view(model.chat_template->source(true)) : "")),
       shown_(syntax_.shown_tokens(model.tokenizer)),
-      created_(static_cast<int64_t>(std::time(nullptr))) {}
+      created_(static_cast<int64_t>(std::time(nullptr))),
+      workers_(kWorkers, kWaitingMax, kWaitingBytesMax) {}
 
 const std::vector<Api::Entry>& Api::routes() {
   static const std::vector<Entry> kRoutes = {
@@ -106,6 +114,44 @@ void Api::finished(const std::shared_ptr<Exchange>& exchange, double request_s,
   ++metrics_.requests[{exchange->request().path, status}];
   metrics_.request_s.add(request_s);
   if (first_token_s >= 0) metrics_.first_token_s.add(first_token_s);
+}
+
+// A request whose prompt is being made. The exchange is let go of on the loop alone.
+struct Api::Beside {
+  std::shared_ptr<Exchange> exchange;
+  std::function<Result<Next>()> work;
+  Json fields = Json::object();  // of the body, without their values
+  Stopwatch watch = {};
+  std::atomic<bool> gone = false;
+  std::optional<Result<Next>> next = std::nullopt;
+};
+
+void Api::beside(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                 std::function<Result<Next>()> work) {
+  const auto task = std::make_shared<Beside>(exchange, std::move(work));
+  for (const auto& [name, value] : body.items()) task->fields[name] = nullptr;
+  exchange->on_gone([weak = std::weak_ptr(task)] {
+    if (const auto there = weak.lock()) there->gone = true;
+  });
+  const bool taken = workers_.post(exchange->request().body.size(), [this, held = task]() mutable {
+    std::shared_ptr<Beside> made = std::move(held);
+    if (!made->gone) made->next = made->work();
+    server_->post([this, made = std::move(made)] { go_on(*made); });
+  });
+  if (taken)
+    ++running_;
+  else
+    reply_error(*exchange, {ErrorCode::kExhausted,
+                            "too many requests are being prepared already; try again later"});
+}
+
+void Api::go_on(Beside& made) {
+  --running_;
+  if (!made.gone && !*made.next)
+    reply_error(*made.exchange, made.next->error(), made.fields);
+  else if (!made.gone)
+    (**made.next)(made.exchange);
+  if (made.exchange->replied()) finished(made.exchange, made.watch.seconds(), -1);
 }
 
 // The page is one file: what it needs is within it.
@@ -173,17 +219,19 @@ void Api::slots(const std::shared_ptr<Exchange>& exchange, const Json&) {
 void Api::tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body) {
   const auto request = parse_tokenize_request(body);
   if (!request) return reply_error(*exchange, request.error(), body);
-  const auto tokens = model_.tokenizer.encode(request->content, request->add_special);
-  if (!tokens) return reply_error(*exchange, tokens.error());
-  reply_json(*exchange, {{"tokens", *tokens}});
+  beside(exchange, body, [this, request = *request]() -> Result<Next> {
+    SLUICE_ASSIGN(auto tokens, model_.tokenizer.encode(request.content, request.add_special));
+    return [tokens = std::move(tokens)](const auto& to) { reply_json(*to, {{"tokens", tokens}}); };
+  });
 }
 
 void Api::detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body) {
   const auto tokens = parse_detokenize_request(body, model_.engine->info().vocabulary);
   if (!tokens) return reply_error(*exchange, tokens.error(), body);
-  const auto text = model_.tokenizer.decode(*tokens, false);
-  if (!text) return reply_error(*exchange, text.error());
-  reply_json(*exchange, {{"content", *text}});
+  beside(exchange, body, [this, tokens = *tokens]() -> Result<Next> {
+    SLUICE_ASSIGN(auto text, model_.tokenizer.decode(tokens, false));
+    return [text = std::move(text)](const auto& to) { reply_json(*to, {{"content", text}}); };
+  });
 }
 
 void Api::embeddings(const std::shared_ptr<Exchange>& exchange, const Json&) {
@@ -227,11 +275,18 @@ Status Api::constrain(const ChatRequest& request, Prompt& prompt) const {
     SLUICE_ASSIGN(prompt.constraint, syntax_.constraint(model_.tokenizer, request.tools,
                                                         request.tool_choice, prompt.text));
   } else if (request.form) {
-    auto constraint = chat::constrain_answer(model_.tokenizer, *request.form, prompt.text);
-    if (!constraint)
-      return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
-    prompt.constraint = std::move(*constraint);
+    return constrain_to(*request.form, prompt.text, prompt);
   }
+  return {};
+}
+
+// before: of the answer, what the model is told to go on from.
+Status Api::constrain_to(const chat::AnswerForm& form, std::string_view before,
+                         Prompt& prompt) const {
+  auto constraint = chat::constrain_answer(model_.tokenizer, form, before);
+  if (!constraint)
+    return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
+  prompt.constraint = std::move(*constraint);
   return {};
 }
 
@@ -248,37 +303,37 @@ Result<Api::Prompt> Api::text_prompt(const PromptText& text) const {
 }
 
 void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_chat_request(body, defaults());
-  if (!request) return reply_error(*exchange, request.error(), body);
-  if (const Status known = check_model(request->model); !known)
+  auto parsed = parse_chat_request(body, defaults());
+  if (!parsed) return reply_error(*exchange, parsed.error(), body);
+  if (const Status known = check_model(parsed->model); !known)
     return reply_error(*exchange, known.error(), body);
-  auto prompt = chat_prompt(*request);
-  if (!prompt) return reply_error(*exchange, prompt.error(), body);
-  std::vector<Prompt> prompts;
-  prompts.push_back(std::move(*prompt));
-  generate(exchange, *request, prompts, {.chat = true, .syntax = syntax_, .tools = request->tools});
+  const auto request = std::make_shared<const ChatRequest>(std::move(*parsed));
+  beside(exchange, body, [this, request]() -> Result<Next> {
+    const auto prompts = std::make_shared<std::vector<Prompt>>(1);
+    SLUICE_ASSIGN(prompts->front(), chat_prompt(*request));
+    return [this, request, prompts](const auto& to) {
+      generate(to, *request, *prompts, {.chat = true, .syntax = syntax_, .tools = request->tools});
+    };
+  });
 }
 
 void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body) {
-  const auto request = parse_completion_request(body, defaults());
-  if (!request) return reply_error(*exchange, request.error(), body);
-  if (const Status known = check_model(request->model); !known)
+  auto parsed = parse_completion_request(body, defaults());
+  if (!parsed) return reply_error(*exchange, parsed.error(), body);
+  if (const Status known = check_model(parsed->model); !known)
     return reply_error(*exchange, known.error(), body);
-  std::vector<Prompt> prompts;
-  for (const PromptText& text : request->prompts) {
-    auto prompt = text_prompt(text);
-    if (!prompt) return reply_error(*exchange, prompt.error(), body);
-    if (request->form) {
-      auto constraint = chat::constrain_answer(model_.tokenizer, *request->form, {});
-      if (!constraint)
-        return reply_error(
-            *exchange,
-            {ErrorCode::kInvalidArgument, "response_format: " + constraint.error().message}, body);
-      prompt->constraint = std::move(*constraint);
+  const auto request = std::make_shared<const CompletionRequest>(std::move(*parsed));
+  beside(exchange, body, [this, request]() -> Result<Next> {
+    const auto prompts = std::make_shared<std::vector<Prompt>>();
+    for (const PromptText& text : request->prompts) {
+      prompts->emplace_back();
+      SLUICE_ASSIGN(prompts->back(), text_prompt(text));
+      if (request->form) SLUICE_TRY(constrain_to(*request->form, {}, prompts->back()));
     }
-    prompts.push_back(std::move(*prompt));
-  }
-  generate(exchange, *request, prompts, {.chat = false, .echo = request->echo});
+    return [this, request, prompts](const auto& to) {
+      generate(to, *request, *prompts, {.chat = false, .echo = request->echo});
+    };
+  });
 }
 
 // A job for every choice; all of them, or an error.

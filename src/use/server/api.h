@@ -1,5 +1,6 @@
 // The routes: what each path and method does. Everything runs on the HTTP server's loop, but for
-// generation itself, which is the scheduler's. docs/server.md describes it from outside.
+// generation itself, which is the scheduler's, and for templates, tokens and schemas, which a few
+// threads beside the loop make. docs/server.md describes it from outside.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include "server/metrics.h"
 #include "server/requests.h"
 #include "server/scheduler.h"
+#include "server/workers.h"
 
 namespace sluice::server {
 
@@ -40,6 +42,8 @@ class Api {
   void count_refused(int status) { ++metrics_.requests[{"refused", status}]; }
   // Requests that are being answered.
   size_t running() const { return running_; }
+  // Before the server goes: nothing is posted to it any more.
+  void stop() { workers_.stop(); }
 
  private:
   using Route = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body);
@@ -52,7 +56,16 @@ class Api {
     std::string text;
     std::optional<tokenizer::Constraint> constraint;
   };
+  // What is done on the loop next.
+  using Next = std::function<void(const std::shared_ptr<Exchange>& exchange)>;
+  struct Beside;
   static const std::vector<Entry>& routes();
+
+  // Work runs beside the loop, and may not hold the exchange; what it returns then runs on the loop
+  // unless the client has gone. An error is the reply; body: for the name of a field in it.
+  void beside(const std::shared_ptr<Exchange>& exchange, const Json& body,
+              std::function<Result<Next>()> work);
+  void go_on(Beside& made);
 
   void page(const std::shared_ptr<Exchange>& exchange, const Json&);
   void health(const std::shared_ptr<Exchange>& exchange, const Json&);
@@ -72,6 +85,7 @@ class Api {
   Result<Prompt> chat_prompt(const ChatRequest& request) const;
   Result<Prompt> text_prompt(const PromptText& text) const;
   Status constrain(const ChatRequest& request, Prompt& prompt) const;
+  Status constrain_to(const chat::AnswerForm& form, std::string_view before, Prompt& prompt) const;
   void generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
                 const std::vector<Prompt>& prompts, AnswerOptions answer);
   void finished(const std::shared_ptr<Exchange>& exchange, double request_s, double first_token_s);
@@ -88,6 +102,7 @@ class Api {
   int64_t created_ = 0;
   uint64_t next_id_ = 1;
   size_t running_ = 0;
+  Workers workers_;  // last: their work uses all of the above
 };
 
 }  // namespace sluice::server
