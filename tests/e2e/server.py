@@ -8,14 +8,16 @@ import signal
 import socket
 import subprocess
 import tempfile
+from pathlib import Path
 
 from support import binary
 
 
 class Server:
-    def __init__(self, process, port, log):
-        self.process, self.port, self.log = process, port, log
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, process, ready, log):
+        self.process, self.ready, self.log = process, ready, log  # ready: what it said of itself
+        self.port = ready["port"]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def request(self, method, path, body=None, headers=None):
         """(status, headers, body as text) of one request on a connection of its own."""
@@ -43,6 +45,13 @@ class Server:
                 while piece := connection.recv(65536):
                     received += piece
         return received
+
+    def peak_bytes(self):
+        """Resident memory at its most, as the system counts it."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("the system does not say")
 
     def metric(self, name):
         for line in self.request("GET", "/metrics")[2].splitlines():
@@ -74,7 +83,7 @@ def serving(model, *arguments, environment=None):
                     line += more
             if "port" not in ready:
                 raise AssertionError(f"the server did not start: {ready}")
-            yield Server(process, ready["port"], log)
+            yield Server(process, ready, log)
             assert process.poll() is None, "the server ended by itself"
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0, "the server did not end well"

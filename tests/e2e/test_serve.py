@@ -2,6 +2,7 @@
 """`sluice serve` as clients see it: OpenAI's own Python client, plain HTTP, and hostile bytes."""
 
 import json
+import socket
 import sys
 import time
 import unittest
@@ -239,6 +240,30 @@ class Plain(Served):
         self.assertEqual(self.server.json("POST", "/detokenize", {"tokens": tokens}),
                          {"content": text})
 
+    def test_long_texts_keep_nobody_waiting(self):
+        """Others are answered while one text of megabytes becomes tokens, and one client's leaving
+        does no harm."""
+        text = "the quick brown fox jumps over the lazy dog " * 150_000
+        for body, path in (({"content": text}, "/tokenize"),
+                           ({"prompt": text, "max_tokens": 1}, "/v1/completions"),
+                           ({"messages": [{"role": "user", "content": text}]},
+                            "/v1/chat/completions")):
+            with ThreadPoolExecutor(1) as pool:
+                long = pool.submit(self.server.request, "POST", path, body)
+                answered = 0
+                while not long.done():
+                    self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
+                    answered += not long.done()
+                # A loop that encodes answers one or two, before it has read all of the text.
+                self.assertGreater(answered, 10, path)
+                self.assertEqual(long.result()[0], 200 if path == "/tokenize" else 400)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as leaving:
+            data = json.dumps({"content": text}).encode()
+            leaving.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                            b"application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
+        self.chat()
+
     def test_origins(self):
         own = {"Origin": self.server.url}
         self.assertEqual(self.server.request("GET", "/v1/models", headers=own)[0], 200)
@@ -305,6 +330,39 @@ class Keys(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "can be reached from other machines"):
             with serving(MODEL, "--host", "0.0.0.0"):
                 pass
+
+
+class Memory(unittest.TestCase):
+    """The whole process stays within what was computed before the weights were read, whatever is asked
+    at once."""
+
+    @unittest.skipUnless(sys.platform == "linux", "reads /proc")
+    def test_under_load(self):
+        schema = {"type": "object", "properties": {
+            "name": {"type": "string", "maxLength": 30}, "age": {"type": "integer"},
+            "tags": {"type": "array", "items": {"enum": ["a", "b", "c"]}}},
+            "required": ["name", "age", "tags"], "additionalProperties": False}
+        kinds = [{}, {"logprobs": True, "top_logprobs": 5}, {"top_p": 0.9, "frequency_penalty": 1},
+                 {"response_format": {"type": "json_object"}},
+                 {"response_format": {"type": "json_schema", "json_schema": {"name": "x",
+                                                                            "schema": schema}}}]
+        for limit, count in (([], 40), (["--memory", "180MB"], 10)):
+            with serving(MODEL, "--context", 320, "--parallel", 8, *limit) as server:
+                def ask(number):
+                    # Contexts are nearly full then.
+                    content = f"{number} " + "What is the capital of France? " * 35
+                    return server.request("POST", "/v1/chat/completions", {
+                        "messages": [{"role": "user", "content": content}], "max_tokens": 12,
+                        "temperature": 1, "seed": number, **kinds[number % len(kinds)]})[0]
+
+                with ThreadPoolExecutor(24) as pool:
+                    self.assertEqual(set(pool.map(ask, range(count))), {200})
+                memory, peak = server.ready["memory"], server.peak_bytes()
+                print(f"{limit}: peak {peak / 1e6:.1f} MB; " + ", ".join(
+                    f"{part} {memory[part] / 1e6:.1f}" for part in memory))
+                self.assertLessEqual(peak, memory["total"] * 1.02)
+                if limit:
+                    self.assertLessEqual(peak, 180e6)
 
 
 class BeyondMemory(unittest.TestCase):

@@ -88,6 +88,8 @@ struct EngineOptions {
   // What the process, other engines in it included, was promised beside this one; counted as the
   // program's where it holds less for now.
   uint64_t program_bytes_min = 0;
+  // The same for each token of the vocabulary: samplers, and what holds an answer to a grammar.
+  uint64_t program_bytes_word = 0;
 };
 
 inline constexpr size_t kContextDefaultMax = 4096;

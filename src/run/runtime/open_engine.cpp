@@ -143,7 +143,8 @@ void EngineOpener::choose_rows(Engine::State& state) {
   const EngineOptions& options = state.options;
   StepLimits& limits = state.limits;
   state.need.program = std::max(resident_bytes(), options.program_bytes_min) +
-                       options.program_bytes_token * limits.context;
+                       options.program_bytes_token * limits.context +
+                       options.program_bytes_word * state.info.vocabulary;
   uint64_t scratch_max = kScratchBytes;
   if (options.besides_bytes_max > 0) {
     const uint64_t left =

@@ -180,6 +180,7 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   options.besides_bytes_max = use.besides_bytes_max;
   options.program_bytes_token = use.program_bytes_token;
   options.program_bytes_min = use.program_bytes_min;
+  options.program_bytes_word = use.program_bytes_word;
   options.simd = context.simd;
   SLUICE_ASSIGN(options.kv, runtime::parse_kv_type(arguments.kv));
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(arguments.activations));
@@ -446,15 +447,13 @@ Json generation_json(const chat::Generation& generation, const runtime::Engine& 
           {"experts_in_memory", statistics.experts_there},
           {"guesses", statistics.guesses},
           {"guesses_right", statistics.guesses_right},
-          {"memory",
-           {{"weights", need.weights},
-            {"kv", need.kv},
-            {"states", need.states},
-            {"scratch", need.scratch},
-            {"program", need.program},
-            {"digests", need.digests},
-            {"draft", need.draft},
-            {"total", need.total()}}}};
+          {"memory", memory_json(need)}};
+}
+
+Json memory_json(const runtime::MemoryNeed& need) {
+  return {{"weights", need.weights}, {"kv", need.kv},           {"states", need.states},
+          {"scratch", need.scratch}, {"program", need.program}, {"digests", need.digests},
+          {"draft", need.draft},     {"total", need.total()}};
 }
 
 }  // namespace sluice::cli

@@ -31,7 +31,8 @@ struct EngineUse {
   size_t logits_rows = 64;  // computed together
   bool real_text = false;   // whose choice of experts is worth keeping for the next run
   // As in runtime::EngineOptions.
-  uint64_t besides_bytes_max = 0, program_bytes_token = 0, program_bytes_min = 0;
+  uint64_t besides_bytes_max = 0, program_bytes_token = 0, program_bytes_word = 0;
+  uint64_t program_bytes_min = 0;
 };
 
 // A model and the threads that run it. The engine uses the pool, so it goes first.
@@ -117,5 +118,7 @@ Result<std::map<std::string, std::string>> template_variables(const GenerationAr
 // full context, and as JSON.
 std::string generation_text(const chat::Generation& generation, const runtime::Engine& engine);
 Json generation_json(const chat::Generation& generation, const runtime::Engine& engine);
+// What was computed, part by part, in bytes.
+Json memory_json(const runtime::MemoryNeed& need);
 
 }  // namespace sluice::cli

@@ -107,7 +107,10 @@ void announce(Context& context, const Options& options, const server::HttpServer
   const size_t slots = models.state().scheduler.slots.size();
   context.console->info(fmt::format("{} sessions at once; listening on {}", slots, url));
   if (context.options.json)
-    context.print_json({{"url", url}, {"port", http.port()}, {"slots", slots}});
+    context.print_json({{"url", url},
+                        {"port", http.port()},
+                        {"slots", slots},
+                        {"memory", memory_json(models.loaded(0)->chat.engine->memory())}});
   std::fflush(stdout);
 }
 

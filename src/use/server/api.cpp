@@ -1,7 +1,9 @@
 #include "server/api.h"
 
 #include <algorithm>
+#include <atomic>
 #include <ctime>
+#include <optional>
 
 #include "server/text.h"
 
@@ -10,17 +12,15 @@ namespace {
 
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kHtml = "text/html; charset=utf-8";
+// Beside the loop: one huge prompt leaves a thread to the others. Two, since each may take a
+// multiple of its text in memory.
+constexpr size_t kWorkers = 2;
+constexpr size_t kWaitingMax = 256;
+constexpr uint64_t kWaitingBytesMax = 32 << 20;
 
 std::string_view phase_name(SlotState::Phase phase) {
   constexpr std::string_view kNames[] = {"idle", "prefill", "decode"};
   return kNames[static_cast<size_t>(phase)];
-}
-
-// The body of a request that has been read, as it was written: the order of a schema's keys, and of
-// a tool's, is the client's.
-OrderedJson in_order(const Exchange& exchange) {
-  auto body = parse_ordered_json(exchange.request().body, "the body");
-  return body ? std::move(*body) : OrderedJson();
 }
 
 }  // namespace
@@ -30,7 +30,8 @@ Api::Api(ModelRegistry& models, ApiOptions options)
       options_(std::move(options)),
       agent_(options_.agent),
       sessions_(options_.sessions),
-      created_(static_cast<int64_t>(std::time(nullptr))) {}
+      created_(static_cast<int64_t>(std::time(nullptr))),
+      workers_(kWorkers, kWaitingMax, kWaitingBytesMax) {}
 
 void Api::attach(HttpServer& server) {
   server_ = &server;
@@ -146,6 +147,49 @@ void Api::finished(const std::shared_ptr<Exchange>& exchange, double request_s,
   if (first_token_s >= 0) metrics_.first_token_s.add(first_token_s);
 }
 
+OrderedJson Api::in_order(const Exchange& exchange) {
+  auto body = parse_ordered_json(exchange.request().body, "the body");
+  return body ? std::move(*body) : OrderedJson();
+}
+
+// A request whose prompt is being made. The exchange is let go of on the loop alone.
+struct Api::Beside {
+  std::shared_ptr<Exchange> exchange;
+  std::function<Result<Next>()> work;
+  Json fields = Json::object();  // of the body, without their values
+  Stopwatch watch = {};
+  std::atomic<bool> gone = false;
+  std::optional<Result<Next>> next = std::nullopt;
+};
+
+void Api::beside(const std::shared_ptr<Exchange>& exchange, const Json& body,
+                 std::function<Result<Next>()> work) {
+  const auto task = std::make_shared<Beside>(exchange, std::move(work));
+  for (const auto& [name, value] : body.items()) task->fields[name] = nullptr;
+  exchange->on_gone([weak = std::weak_ptr(task)] {
+    if (const auto there = weak.lock()) there->gone = true;
+  });
+  const bool taken = workers_.post(exchange->request().body.size(), [this, held = task]() mutable {
+    std::shared_ptr<Beside> made = std::move(held);
+    if (!made->gone) made->next = made->work();
+    server_->post([this, made = std::move(made)] { go_on(*made); });
+  });
+  if (taken)
+    ++running_;
+  else
+    reply_error(*exchange, {ErrorCode::kExhausted,
+                            "too many requests are being prepared already; try again later"});
+}
+
+void Api::go_on(Beside& made) {
+  --running_;
+  if (!made.gone && !*made.next)
+    reply_error(*made.exchange, made.next->error(), made.fields);
+  else if (!made.gone)
+    (**made.next)(made.exchange);
+  if (made.exchange->replied()) finished(made.exchange, made.watch.seconds(), -1);
+}
+
 // The page is one file: what it needs is within it.
 void Api::page(const std::shared_ptr<Exchange>& exchange, const Json&) {
   exchange->reply(200, kHtml, options_.page, {{"Content-Security-Policy", options_.page_policy}});
@@ -220,18 +264,21 @@ void Api::tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
                    const ModelLease& model) {
   const auto request = parse_tokenize_request(body);
   if (!request) return reply_error(*exchange, request.error(), body);
-  const auto tokens = model->chat.tokenizer.encode(request->content, request->add_special);
-  if (!tokens) return reply_error(*exchange, tokens.error());
-  reply_json(*exchange, {{"tokens", *tokens}});
+  beside(exchange, body, [model, request = *request]() -> Result<Next> {
+    SLUICE_ASSIGN(auto tokens,
+                  model->chat.tokenizer.encode(request.content, request.add_special));
+    return [tokens = std::move(tokens)](const auto& to) { reply_json(*to, {{"tokens", tokens}}); };
+  });
 }
 
 void Api::detokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
                      const ModelLease& model) {
   const auto tokens = parse_detokenize_request(body, model->chat.engine->info().vocabulary);
   if (!tokens) return reply_error(*exchange, tokens.error(), body);
-  const auto text = model->chat.tokenizer.decode(*tokens, false);
-  if (!text) return reply_error(*exchange, text.error());
-  reply_json(*exchange, {{"content", *text}});
+  beside(exchange, body, [model, tokens = *tokens]() -> Result<Next> {
+    SLUICE_ASSIGN(auto text, model->chat.tokenizer.decode(tokens, false));
+    return [text = std::move(text)](const auto& to) { reply_json(*to, {{"content", text}}); };
+  });
 }
 
 RequestDefaults Api::defaults(const ServedModel& model) const {
@@ -244,96 +291,46 @@ RequestDefaults Api::defaults(const ServedModel& model) const {
 
 void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body,
                const ModelLease& model) {
-  const auto request = parse_chat_request(in_order(*exchange), defaults(*model));
-  if (!request) return reply_error(*exchange, request.error(), body);
-  auto prompt = chat_prompt(*model, *request);
-  if (!prompt) return reply_error(*exchange, prompt.error(), body);
-  std::vector<Prompt> prompts;
-  prompts.push_back(std::move(*prompt));
-  AnswerOptions options = answer_options(*request, prompts);
-  options.syntax = model->syntax;
-  options.tools = request->tools;
-  generate(exchange, *request, prompts, !request->tools.is_null(), model, [&](auto on_end) {
-    return std::make_shared<Answer>(exchange, model->chat.tokenizer, std::move(options),
-                                    std::move(on_end));
+  auto parsed = parse_chat_request(in_order(*exchange), defaults(*model));
+  if (!parsed) return reply_error(*exchange, parsed.error(), body);
+  const auto request = std::make_shared<const ChatRequest>(std::move(*parsed));
+  beside(exchange, body, [this, request, model]() -> Result<Next> {
+    const auto prompts = std::make_shared<std::vector<Prompt>>(1);
+    SLUICE_ASSIGN(prompts->front(), chat_prompt(*model, *request));
+    return [this, request, model, prompts](const auto& to) {
+      AnswerOptions options = answer_options(*request, *prompts);
+      options.syntax = model->syntax;
+      options.tools = request->tools;
+      generate(to, *request, *prompts, !request->tools.is_null(), model, [&](auto on_end) {
+        return std::make_shared<Answer>(to, model->chat.tokenizer, std::move(options),
+                                        std::move(on_end));
+      });
+    };
   });
 }
 
 void Api::complete(const std::shared_ptr<Exchange>& exchange, const Json& body,
                    const ModelLease& model) {
-  const auto request = parse_completion_request(in_order(*exchange), defaults(*model));
-  if (!request) return reply_error(*exchange, request.error(), body);
-  std::vector<Prompt> prompts;
-  for (const PromptText& text : request->prompts) {
-    auto prompt = text_prompt(*model, text, request->form);
-    if (!prompt) return reply_error(*exchange, prompt.error(), body);
-    prompts.push_back(std::move(*prompt));
-  }
-  AnswerOptions options = answer_options(*request, prompts);
-  options.chat = false;
-  options.echo = request->echo;
-  options.id = "cmpl" + options.id.substr(options.id.find('-'));
-  generate(exchange, *request, prompts, false, model, [&](auto on_end) {
-    return std::make_shared<Answer>(exchange, model->chat.tokenizer, std::move(options),
-                                    std::move(on_end));
+  auto parsed = parse_completion_request(in_order(*exchange), defaults(*model));
+  if (!parsed) return reply_error(*exchange, parsed.error(), body);
+  const auto request = std::make_shared<const CompletionRequest>(std::move(*parsed));
+  beside(exchange, body, [this, request, model]() -> Result<Next> {
+    const auto prompts = std::make_shared<std::vector<Prompt>>();
+    for (const PromptText& text : request->prompts) {
+      prompts->emplace_back();
+      SLUICE_ASSIGN(prompts->back(), text_prompt(*model, text, request->form));
+    }
+    return [this, request, model, prompts](const auto& to) {
+      AnswerOptions options = answer_options(*request, *prompts);
+      options.chat = false;
+      options.echo = request->echo;
+      options.id = "cmpl" + options.id.substr(options.id.find('-'));
+      generate(to, *request, *prompts, false, model, [&](auto on_end) {
+        return std::make_shared<Answer>(to, model->chat.tokenizer, std::move(options),
+                                        std::move(on_end));
+      });
+    };
   });
-}
-
-void Api::respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
-                  const ModelLease& model) {
-  const auto previous = previous_response(body);
-  if (!previous) return reply_error(*exchange, previous.error(), body);
-  std::vector<chat::Message> before;
-  if (!previous->empty()) {
-    const StoredResponse* stored = responses_.find(*previous);
-    if (stored == nullptr)
-      return reply_error(
-          *exchange,
-          {ErrorCode::kNotFound, "previous_response_id: no such response is kept here (any more)"},
-          body);
-    before = stored->conversation;
-  }
-  const auto request = parse_responses_request(in_order(*exchange), defaults(*model), std::move(before));
-  if (!request) return reply_error(*exchange, request.error(), body);
-  std::vector<Prompt> prompts;
-  auto prompt = chat_prompt(*model, request->chat);
-  if (!prompt) return reply_error(*exchange, prompt.error(), body);
-  prompts.push_back(std::move(*prompt));
-  ResponseOptions options{.stream = request->chat.stream,
-                          .id = random_id("resp_"),
-                          .model = asked_name(request->chat),
-                          .created = static_cast<int64_t>(std::time(nullptr)),
-                          .echo = request->echo,
-                          .prompt = prompts.front().text,
-                          .syntax = model->syntax,
-                          .tools = request->chat.tools};
-  options.echo["store"] = request->store;
-  const auto keep = [this, id = options.id, store = request->store, lasting = request->lasting](
-                        const Json& response, chat::Message said) {
-    if (!store) return;
-    StoredResponse stored{response, lasting};
-    stored.conversation.push_back(std::move(said));
-    responses_.keep(id, std::move(stored));
-  };
-  const bool calls = !request->chat.tools.is_null();
-  generate(exchange, request->chat, prompts, calls, model, [&](auto on_end) {
-    return std::make_shared<ResponseAnswer>(exchange, model->chat.tokenizer, std::move(options),
-                                            keep, std::move(on_end));
-  });
-}
-
-void Api::stored_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  const StoredResponse* stored = responses_.find(name_behind(*exchange, "/v1/responses/"));
-  if (stored == nullptr)
-    return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
-  reply_json(*exchange, stored->response);
-}
-
-void Api::delete_response(const std::shared_ptr<Exchange>& exchange, const Json&) {
-  const std::string id = name_behind(*exchange, "/v1/responses/");
-  if (!responses_.remove(id))
-    return reply_error(*exchange, {ErrorCode::kNotFound, "no such response is kept here"});
-  reply_json(*exchange, {{"id", id}, {"object", "response"}, {"deleted", true}});
 }
 
 std::string Api::asked_name(const GenerationRequest& request) const {

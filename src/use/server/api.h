@@ -1,5 +1,6 @@
 // The routes: what each path and method does. Everything runs on the HTTP server's loop, but for
-// generation itself, which is the scheduler's. docs/server.md describes it from outside.
+// generation itself, which is the scheduler's, and for templates, tokens and schemas, which a few
+// threads beside the loop make. docs/server.md describes it from outside.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "server/agent_api.h"
 #include "server/answers.h"
+#include "server/embeddings.h"
 #include "server/http_server.h"
 #include "server/metrics.h"
 #include "server/model_registry.h"
@@ -21,6 +23,7 @@
 #include "server/response_store.h"
 #include "server/responses.h"
 #include "server/session_store.h"
+#include "server/workers.h"
 
 namespace sluice::server {
 
@@ -48,8 +51,12 @@ class Api {
   void count_refused(int status) { ++metrics_.requests[{"refused", status}]; }
   // Requests that are being answered.
   size_t running() const { return running_; }
-  // Ends agents' runs, which use the scheduler. Before that stops, and the server goes.
-  void stop() { agent_.stop(); }
+  // Ends agents' runs, which use the scheduler, and what is made beside the loop. Before that
+  // stops, and the server goes: nothing is posted to it any more.
+  void stop() {
+    agent_.stop();
+    workers_.stop();
+  }
 
  private:
   using Route = void (Api::*)(const std::shared_ptr<Exchange>&, const Json& body);
@@ -72,7 +79,19 @@ class Api {
     Reply::OnEnd on_end = {};
   };
   using MakeReply = std::function<std::shared_ptr<Reply>(Reply::OnEnd on_end)>;
+  // What is done on the loop next.
+  using Next = std::function<void(const std::shared_ptr<Exchange>& exchange)>;
+  struct Beside;
   static const std::vector<Entry>& routes();
+  // The body of a request that has been read, as it was written: the order of a schema's keys, and
+  // of a tool's, is the client's.
+  static OrderedJson in_order(const Exchange& exchange);
+
+  // Work runs beside the loop, and may not hold the exchange; what it returns then runs on the loop
+  // unless the client has gone. An error is the reply; body: for the name of a field in it.
+  void beside(const std::shared_ptr<Exchange>& exchange, const Json& body,
+              std::function<Result<Next>()> work);
+  void go_on(Beside& made);
 
   void page(const std::shared_ptr<Exchange>& exchange, const Json&);
   void health(const std::shared_ptr<Exchange>& exchange, const Json&);
@@ -95,6 +114,9 @@ class Api {
                const ModelLease& model);
   void stored_response(const std::shared_ptr<Exchange>& exchange, const Json&);
   void embed(const std::shared_ptr<Exchange>& exchange, const Json& body, const ModelLease& model);
+  void begin_embedding(const std::shared_ptr<Exchange>& exchange, const ModelLease& model,
+                       EmbeddingAnswer::Options options, std::vector<std::vector<uint32_t>> inputs,
+                       const std::string& client);
   void kept_sessions(const std::shared_ptr<Exchange>& exchange, const Json&);
   void save_session(const std::shared_ptr<Exchange>& exchange, const Json& body,
                     const ModelLease& model);
@@ -116,6 +138,8 @@ class Api {
   Status submit(const Pending& pending, const std::shared_ptr<Reply>& reply, size_t index, Job job);
   // All jobs are submitted: from now on the request counts as running.
   void go_on(const Pending& pending, const std::shared_ptr<Reply>& reply);
+  void begin_response(const std::shared_ptr<Exchange>& exchange, const ModelLease& model,
+                      const ResponsesRequest& request, const std::vector<Prompt>& prompts);
   std::string asked_name(const GenerationRequest& request) const;
   AnswerOptions answer_options(const GenerationRequest& request,
                                const std::vector<Prompt>& prompts);
@@ -136,6 +160,7 @@ class Api {
   int64_t created_ = 0;
   uint64_t next_id_ = 1;
   size_t running_ = 0;
+  Workers workers_;  // last: their work uses all of the above
 };
 
 }  // namespace sluice::server

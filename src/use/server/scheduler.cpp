@@ -29,7 +29,6 @@ struct Scheduler::Waiting {
   uint64_t number;
   Job job;
   OnEvent on_event;
-  runtime::Sampler sampler;
   Stopwatch watch;
 };
 
@@ -38,7 +37,6 @@ struct Scheduler::Running {
       : number(from->number),
         job(std::move(from->job)),
         on_event(std::move(from->on_event)),
-        sampler(std::move(from->sampler)),
         decoder(tokenizer, true, job.shown),
         stops(job.stops),
         tokens(job.prompt) {
@@ -49,7 +47,6 @@ struct Scheduler::Running {
   uint64_t number;
   Job job;
   OnEvent on_event;
-  runtime::Sampler sampler;
   tokenizer::Decoder decoder;
   chat::StopStrings stops;
   std::vector<uint32_t> tokens;  // prompt and answer; the session lacks some at the end
@@ -67,6 +64,12 @@ struct Scheduler::Slot {
   runtime::Session session;
   std::unique_ptr<Running> job;
   uint64_t used = 0;  // the turn in which it was last given a job
+};
+
+// What logits came to.
+struct Scheduler::Drawn {
+  std::optional<uint32_t> token;  // none: the text ends here
+  std::vector<ChosenToken> chosen;
 };
 
 // Tokens and time of the last seconds.
@@ -95,7 +98,10 @@ struct Scheduler::Rate {
 
 Scheduler::Scheduler(const chat::ChatModel& model, const kernels::LayerOps& ops,
                      const SchedulerOptions& options)
-    : model_(model), ops_(ops), options_(options), rate_(std::make_unique<Rate>()) {
+    : model_(model),
+      options_(options),
+      sampler_(*runtime::Sampler::open({}, model.engine->info().vocabulary, ops)),
+      rate_(std::make_unique<Rate>()) {
   for (size_t i = 0; i < options.slots; ++i)
     slots_.push_back(std::make_unique<Slot>(model.engine->new_session()));
   state_.slots.resize(options.slots);
@@ -117,16 +123,15 @@ void Scheduler::stop() {
 
 Result<uint64_t> Scheduler::submit(Job job, OnEvent on_event) {
   SLUICE_TRY(chat::check_prompt(job.prompt, model_.engine->info().context));
-  SLUICE_ASSIGN(runtime::Sampler sampler,
-                runtime::Sampler::open(job.sampling, model_.engine->info().vocabulary, ops_));
+  SLUICE_TRY(runtime::Sampler::check(job.sampling, model_.engine->info().vocabulary));
   MutexLock lock(mutex_);
   if (draining_) return fail(ErrorCode::kCancelled, "the server is stopping");
   if (waiting_.size() >= options_.queue_max)
     return fail(ErrorCode::kExhausted, "{} requests are waiting already; try again later",
                 waiting_.size());
   const uint64_t number = next_job_++;
-  waiting_.push_back(std::make_unique<Waiting>(
-      Waiting{number, std::move(job), std::move(on_event), std::move(sampler), {}}));
+  waiting_.push_back(
+      std::make_unique<Waiting>(Waiting{number, std::move(job), std::move(on_event), {}}));
   state_.queued = waiting_.size();
   changed_.notify_all();
   return number;
@@ -355,22 +360,23 @@ void Scheduler::step() {
   size_t prefilled = 0, decoded = 0;
   for (size_t i = 0; i < fed.size(); ++i)
     (fed[i]->prefilling() ? prefilled : decoded) += feeds[i].tokens.size();
-  // Taken when the step is done: a slot's end may fork, rewind or free sessions.
-  std::vector<std::vector<float>> rows(fed.size());
+  // Taken when the step is done, which still reads the jobs' tokens; and a slot's end may fork,
+  // rewind or free sessions. Only the draw is made at once, where the logits are.
+  std::vector<std::optional<Result<Drawn>>> drawn(fed.size());
   const Status stepped = [&] {
     const Turn turn(options_.turns.get());
     return model_.engine->step(feeds, [&](size_t feed, size_t, std::span<const float> logits) {
       if (feeds[feed].states)
         add_to(fed[feed]->job->states, logits);
       else
-        rows[feed].assign(logits.begin(), logits.end());
+        drawn[feed] = draw(*fed[feed]->job, logits);
     });
   }();
   for (size_t i = 0; i < fed.size(); ++i) {
     if (!stepped)
       end(*fed[i], {}, std::unexpected(stepped.error()));
     else
-      take_results(*fed[i], rows[i]);
+      take_results(*fed[i], std::move(drawn[i]));
   }
   publish(prefilled, decoded);
 }
@@ -389,11 +395,11 @@ std::vector<runtime::Feed> Scheduler::feeds_of(const std::vector<Slot*>& fed, si
   return feeds;
 }
 
-// logits: empty where none were asked for.
-void Scheduler::take_results(Slot& slot, std::span<const float> logits) {
+// drawn: nothing where no logits were asked for.
+void Scheduler::take_results(Slot& slot, std::optional<Result<Drawn>> drawn) {
   Running& job = *slot.job;
   if (!job.job.embeds) {
-    if (!logits.empty()) take_logits(slot, logits);
+    if (drawn) take_drawn(slot, std::move(*drawn));
     return;
   }
   if (slot.session.size() < job.tokens.size()) return;
@@ -404,44 +410,46 @@ void Scheduler::take_results(Slot& slot, std::span<const float> logits) {
   end(slot, std::move(event), chat::Finish::kEnd);
 }
 
-void Scheduler::take_logits(Slot& slot, std::span<const float> logits) {
+Result<Scheduler::Drawn> Scheduler::draw(Running& job, std::span<const float> logits) {
+  tokenizer::Constraint* constraint = job.job.constraint.get();
+  std::span<const uint32_t> mask;
+  if (constraint != nullptr) {
+    SLUICE_ASSIGN(mask, constraint->mask(model_.ends));
+    // A model without tokens that end a text ends it where nothing may follow.
+    if (std::ranges::all_of(mask, [](uint32_t word) { return word == 0; })) return Drawn{};
+  }
+  sampler_.use(job.job.sampling);
+  SLUICE_ASSIGN(const uint32_t token, sampler_.sample(logits, job.tokens, job.tokens.size(), mask));
+  const bool may_end = !job.job.ignore_end || constraint != nullptr;
+  if (may_end && model_.ends_text(token)) return Drawn{};
+  if (constraint != nullptr) SLUICE_TRY(constraint->take(token));
+  Drawn drawn{token, {}};
+  if (job.job.logprobs) {
+    ChosenToken chosen{token, runtime::logprob_of(logits, token), {}};
+    chosen.likeliest.resize(std::min(*job.job.logprobs, logits.size()));
+    runtime::top_logprobs(logits, chosen.likeliest);
+    drawn.chosen.push_back(std::move(chosen));
+  }
+  return drawn;
+}
+
+void Scheduler::take_drawn(Slot& slot, Result<Drawn> drawn) {
   Running& job = *slot.job;
   if (!job.decode_watch) {
     job.result.prefill_s = job.watch.seconds();
     job.decode_watch.emplace();
   }
+  if (!drawn) return end(slot, {}, std::unexpected(drawn.error()));
+  if (!drawn->token) return end(slot, {}, chat::Finish::kEnd);
   JobEvent event;
-  const auto finish = choose(job, logits, event);
+  event.chosen = std::move(drawn->chosen);
+  const auto finish = take_token(job, *drawn->token, event);
   if (!finish)
     end(slot, std::move(event), std::unexpected(finish.error()));
   else if (*finish)
     end(slot, std::move(event), **finish);
   else if (!event.text.empty() || !event.chosen.empty())
     job.on_event(std::move(event));
-}
-
-Result<std::optional<chat::Finish>> Scheduler::choose(Running& job, std::span<const float> logits,
-                                                      JobEvent& event) {
-  tokenizer::Constraint* constraint = job.job.constraint.get();
-  std::span<const uint32_t> mask;
-  if (constraint != nullptr) {
-    SLUICE_ASSIGN(mask, constraint->mask(model_.ends));
-    // A model without tokens that end a text ends it where nothing may follow.
-    if (std::ranges::all_of(mask, [](uint32_t word) { return word == 0; }))
-      return chat::Finish::kEnd;
-  }
-  SLUICE_ASSIGN(const uint32_t token,
-                job.sampler.sample(logits, job.tokens, job.tokens.size(), mask));
-  const bool may_end = !job.job.ignore_end || constraint != nullptr;
-  if (may_end && model_.ends_text(token)) return chat::Finish::kEnd;
-  if (constraint != nullptr) SLUICE_TRY(constraint->take(token));
-  if (job.job.logprobs) {
-    ChosenToken chosen{token, runtime::logprob_of(logits, token), {}};
-    chosen.likeliest.resize(std::min(*job.job.logprobs, logits.size()));
-    runtime::top_logprobs(logits, chosen.likeliest);
-    event.chosen.push_back(std::move(chosen));
-  }
-  return take_token(job, token, event);
 }
 
 Result<std::optional<chat::Finish>> Scheduler::take_token(Running& job, uint32_t token,

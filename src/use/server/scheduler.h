@@ -133,6 +133,7 @@ class Scheduler {
     SlotWish wish;
     OnSession on_session;
   };
+  struct Drawn;
 
   void run();
   bool await_work() EXCLUDES(mutex_);
@@ -148,18 +149,18 @@ class Scheduler {
   void step() EXCLUDES(mutex_);
   size_t prefill_share(size_t prefilling, size_t decoding) const;
   std::vector<runtime::Feed> feeds_of(const std::vector<Slot*>& fed, size_t share) const;
-  void take_results(Slot& slot, std::span<const float> logits);
-  void take_logits(Slot& slot, std::span<const float> logits);
-  Result<std::optional<chat::Finish>> choose(Running& job, std::span<const float> logits,
-                                             JobEvent& event);
+  Result<Drawn> draw(Running& job, std::span<const float> logits);
+  void take_results(Slot& slot, std::optional<Result<Drawn>> drawn);
+  void take_drawn(Slot& slot, Result<Drawn> drawn);
   Result<std::optional<chat::Finish>> take_token(Running& job, uint32_t token, JobEvent& event);
   void end(Slot& slot, JobEvent event, Result<chat::Finish> how);
   void publish(size_t prefilled, size_t decoded) EXCLUDES(mutex_);
 
   const chat::ChatModel& model_;
-  const kernels::LayerOps& ops_;
   const SchedulerOptions options_;
-  std::vector<std::unique_ptr<Slot>> slots_;  // the scheduler's thread alone
+  // The scheduler's thread alone, down to the mutex.
+  runtime::Sampler sampler_;  // of all jobs in turn
+  std::vector<std::unique_ptr<Slot>> slots_;
   uint64_t turn_ = 0;
 
   mutable Mutex mutex_;

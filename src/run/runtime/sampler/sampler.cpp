@@ -23,7 +23,9 @@ bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-Status check(const SamplerOptions& o, size_t vocab_size) {
+}  // namespace
+
+Status Sampler::check(const SamplerOptions& o, size_t vocab_size) {
   const auto refuse = [](const char* name, const char* range, double found) {
     return fail(ErrorCode::kInvalidArgument, "{} should be {}, found {}", name, range, found);
   };
@@ -45,6 +47,8 @@ Status check(const SamplerOptions& o, size_t vocab_size) {
   }
   return {};
 }
+
+namespace {
 
 bool is_allowed(std::span<const uint32_t> mask, size_t token) {
   return token / 32 < mask.size() && ((mask[token / 32] >> (token % 32)) & 1u) != 0;

@@ -50,6 +50,12 @@ class Sampler {
   // Refuses options out of range, naming the option.
   static Result<Sampler> open(SamplerOptions options, size_t vocab_size,
                               const kernels::LayerOps& ops);
+  // What open() refuses.
+  static Status check(const SamplerOptions& options, size_t vocab_size);
+
+  // From now on with these options, which check() takes: one sampler's scratch, 28 bytes for each
+  // token of the vocabulary, serves any number of texts in turn.
+  void use(const SamplerOptions& options) { options_ = options; }
 
   // logits [vocab_size]; NaNs count as −∞. history: the tokens so far, oldest first, for penalties.
   // position: which draw of the seed this is; the number of tokens before it will do, and a token
