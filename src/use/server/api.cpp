@@ -235,10 +235,16 @@ Status Api::constrain(const ChatRequest& request, Prompt& prompt) const {
     SLUICE_ASSIGN(prompt.constraint, syntax_.constraint(model_.tokenizer, request.tools,
                                                         request.tool_choice, prompt.text));
   } else if (request.form) {
-    auto constraint = chat::constrain_answer(model_.tokenizer, *request.form, prompt.text);
+    const auto enabled = request.variables.find("enable_thinking");
+    const bool thinks = enabled == request.variables.end() || enabled->second != "false";
+    auto constraint = chat::constrain_answer(model_.tokenizer, *request.form, prompt.text,
+                                             thinks ? syntax_.thinking() : chat::ThinkingMarks{});
     if (!constraint)
       return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
     prompt.constraint = std::move(*constraint);
+  } else if (!request.tools.is_null()) {
+    SLUICE_ASSIGN(prompt.constraint, syntax_.own_calls(model_.tokenizer, request.tools,
+                                                       request.tool_choice.parallel, prompt.text));
   }
   return {};
 }
@@ -297,7 +303,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRe
   options.id = fmt::format("{}-{}-{}", options.chat ? "chatcmpl" : "cmpl", created_, next_id_++);
   options.model = request.model.empty() ? options_.name : request.model;
   options.created = static_cast<int64_t>(std::time(nullptr));
-  const bool calls = options.chat && !options.tools.is_null();
+  const bool calls = options.chat && !options.tools.is_null(), chats = options.chat;
   for (const Prompt& prompt : prompts)
     options.prompts.insert(options.prompts.end(), request.choices, prompt.text);
   const Stopwatch watch;
@@ -315,7 +321,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRe
     Job job = request.job;
     const Prompt& prompt = prompts[i / request.choices];
     job.prompt = prompt.tokens;
-    if (calls) job.shown = shown_;
+    if (calls || (chats && prompt.constraint)) job.shown = shown_;
     if (prompt.constraint) {
       auto constraint = prompt.constraint->clone();
       if (!constraint) {
