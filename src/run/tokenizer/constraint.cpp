@@ -1,5 +1,7 @@
 #include "tokenizer/constraint.h"
 
+#include <algorithm>
+
 #include "base/json.h"
 #include "tokenizer/crate_text.h"
 
@@ -69,15 +71,27 @@ Result<Constraint> Constraint::clone() const {
   SluiceMatcher* copy = nullptr;
   CrateText error;
   SLUICE_TRY(status(error, sluice_matcher_clone(handle_.get(), &copy, error.out())));
-  return Constraint(copy);
+  Constraint constraint(copy);
+  if (trigger_ != nullptr) {
+    SLUICE_ASSIGN(constraint.trigger_, trigger_->clone());
+  }
+  return constraint;
+}
+
+Constraint Constraint::after(std::unique_ptr<Trigger> trigger, Constraint held) {
+  held.trigger_ = std::move(trigger);
+  return held;
 }
 
 Result<std::span<const uint32_t>> Constraint::mask(std::span<const uint32_t> ends) {
   mask_.resize(sluice_matcher_words(handle_.get()));
-  bool may_end = false;
+  bool may_end = trigger_ != nullptr;
   CrateText error;
-  SLUICE_TRY(
-      status(error, sluice_matcher_mask(handle_.get(), mask_.data(), &may_end, error.out())));
+  if (trigger_ != nullptr)
+    std::ranges::fill(mask_, UINT32_MAX);
+  else
+    SLUICE_TRY(
+        status(error, sluice_matcher_mask(handle_.get(), mask_.data(), &may_end, error.out())));
   if (!may_end) return std::span<const uint32_t>(mask_);
   for (const uint32_t end : ends) {
     // A model may end its text by an id that the tokenizer's files do not have.
@@ -88,12 +102,24 @@ Result<std::span<const uint32_t>> Constraint::mask(std::span<const uint32_t> end
 }
 
 Status Constraint::take(uint32_t token) {
+  if (trigger_ != nullptr) {
+    // Without its trigger, `this` is what is held.
+    std::unique_ptr<Trigger> trigger = std::move(trigger_);
+    SLUICE_ASSIGN(const bool holds, trigger->take(token, *this));
+    if (!holds) trigger_ = std::move(trigger);
+    return {};
+  }
   CrateText error;
   return status(error, sluice_matcher_take(handle_.get(), token, error.out()));
 }
 
+Status Constraint::take_text(std::string_view text) {
+  CrateText error;
+  return status(error, sluice_matcher_take_text(handle_.get(), as_bytes(text), error.out()));
+}
+
 Result<size_t> Constraint::count_allowed(std::span<const uint32_t> tokens) {
-  if (tokens.empty()) return size_t{0};
+  if (tokens.empty() || trigger_ != nullptr) return tokens.size();
   size_t allowed = 0;
   CrateText error;
   SLUICE_TRY(status(error, sluice_matcher_count(handle_.get(), tokens.data(), tokens.size(),
@@ -102,6 +128,7 @@ Result<size_t> Constraint::count_allowed(std::span<const uint32_t> tokens) {
 }
 
 Result<bool> Constraint::may_end() {
+  if (trigger_ != nullptr) return true;
   bool may_end = false;
   CrateText error;
   SLUICE_TRY(status(error, sluice_matcher_may_end(handle_.get(), &may_end, error.out())));

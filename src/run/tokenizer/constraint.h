@@ -22,6 +22,19 @@ namespace sluice::tokenizer {
 // next line. Without a bound, a model that is unsure writes spaces until it is cut off.
 inline constexpr std::string_view kJsonWhitespace = R"(\x20|\r?\n[\x20\t]{0,32})";
 
+class Constraint;
+
+// Watches a text that is free, and says where a constraint begins to hold.
+class Trigger {
+ public:
+  virtual ~Trigger() = default;
+  // The text goes on with this token. True: from the next one on `held` holds, of which the trigger
+  // has taken what is written already.
+  virtual Result<bool> take(uint32_t token, Constraint& held) = 0;
+  // Another one that has seen the same.
+  virtual Result<std::unique_ptr<Trigger>> clone() const = 0;
+};
+
 // Special tokens are forbidden but where a grammar names them (or they end the text). One thread;
 // move-only. Independent of the Tokenizer's life. The first constraint of a tokenizer builds the
 // trie of its tokens, which all later ones share.
@@ -44,6 +57,9 @@ class Constraint {
   // One of these texts. None may be empty, and there is at least one.
   static Result<Constraint> choices(const Tokenizer& tokenizer, std::span<const std::string> texts);
 
+  // Everything is allowed, and the text may end, until the trigger has it that `held` holds.
+  static Constraint after(std::unique_ptr<Trigger> trigger, Constraint held);
+
   // Another one at the same place, to go on independently: for branches and drafts. Cheap.
   Result<Constraint> clone() const;
 
@@ -56,7 +72,11 @@ class Constraint {
   // constraint can no longer be used. A token that ends the text is not to be passed.
   Status take(uint32_t token);
 
-  // How many of these tokens, one behind the other, are allowed from here. Changes nothing.
+  // The text goes on with this, however it is cut into tokens; errors as take's.
+  Status take_text(std::string_view text);
+
+  // How many of these tokens, one behind the other, are allowed from here; all of them while a
+  // trigger waits. Changes nothing.
   Result<size_t> count_allowed(std::span<const uint32_t> tokens);
 
   // The text so far is complete, though it might go on.
@@ -70,6 +90,7 @@ class Constraint {
   static Result<Constraint> open(const Tokenizer& tokenizer, uint32_t kind, std::string_view text);
 
   std::unique_ptr<SluiceMatcher, Free> handle_;
+  std::unique_ptr<Trigger> trigger_;  // there is one as long as nothing is held
   std::vector<uint32_t> mask_;
 };
 

@@ -74,6 +74,7 @@ size_t sluice_matcher_words(const SluiceMatcher* matcher);
 int32_t sluice_matcher_mask(SluiceMatcher* matcher, uint32_t* mask, bool* may_end,
                             SluiceBuffer* error);
 int32_t sluice_matcher_take(SluiceMatcher* matcher, uint32_t token, SluiceBuffer* error);
+int32_t sluice_matcher_take_text(SluiceMatcher* matcher, SluiceBytes text, SluiceBuffer* error);
 int32_t sluice_matcher_count(SluiceMatcher* matcher, const uint32_t* tokens, size_t count,
                              size_t* allowed, SluiceBuffer* error);
 int32_t sluice_matcher_may_end(SluiceMatcher* matcher, bool* may_end, SluiceBuffer* error);

@@ -1,7 +1,6 @@
 #include "chat/answer_form.h"
 
 #include "base/json.h"
-#include "chat/reasoning.h"
 
 namespace sluice::chat {
 
@@ -35,33 +34,56 @@ Result<std::string> lark_json(std::string_view schema) {
          (empty ? "}" : "," + std::string(schema.substr(schema.find('{') + 1)));
 }
 
-std::string thinking_rule(std::string_view prompt) {
-  const std::string_view close = open_thinking(prompt);
-  if (close.empty()) return "";
-  std::string mark;
-  for (const char c : close) mark += std::string(c == '[' || c == ']' ? "\\" : "") + c;
-  return "think: thought gap?\nthought[lazy]: " + lark_regex("(.|\n)*" + mark) +
-         "\ngap: /[ \\n]{1,4}/\n";
+std::string lark_mark(const tokenizer::Tokenizer& tokenizer, std::string_view mark) {
+  const auto id = tokenizer.id(mark);
+  if (id && tokenizer.is_special(*id)) return fmt::format("<[{}]>", *id);
+  return dump_json(Json(mark));
+}
+
+ThinkingRule thinking_rule(const tokenizer::Tokenizer& tokenizer, std::string_view prompt,
+                           const ThinkingMarks& own) {
+  std::string_view close = open_thinking(prompt);
+  const bool opened = !close.empty();
+  const size_t last = prompt.find_last_not_of(" \t\r\n");
+  prompt = prompt.substr(0, last + 1);
+  // Templates end it at once where thinking is switched off.
+  if (!opened && (own.open.empty() || prompt.ends_with(own.close))) return {};
+  if (!opened) close = own.close;
+  std::string mark = lark_mark(tokenizer, close), thought;
+  if (mark.starts_with('<')) {
+    thought = "thought: /(.|\\n)*/ " + mark;
+  } else {
+    mark.clear();
+    for (const char c : close) mark += std::string(c == '[' || c == ']' ? "\\" : "") + c;
+    thought = "thought[lazy]: " + lark_regex("(.|\n)*" + mark);
+  }
+  const std::string begin = opened ? "" : lark_mark(tokenizer, own.open) + " ";
+  return {opened ? "think" : "think?",
+          "think: " + begin + "thought gap?\n" + thought + "\ngap: /[ \\n]{1,4}/\n"};
 }
 
 Result<tokenizer::Constraint> constrain_answer(const tokenizer::Tokenizer& tokenizer,
-                                               const AnswerForm& form, std::string_view prompt) {
+                                               const AnswerForm& form, std::string_view prompt,
+                                               const ThinkingMarks& own) {
   using tokenizer::Constraint;
-  const std::string think = thinking_rule(prompt);
+  const ThinkingRule think = thinking_rule(tokenizer, prompt, own);
+  const auto behind = [&](const std::string& answer) {
+    return Constraint::lark(
+        tokenizer, "start: " + think.before + " answer\nanswer: " + answer + "\n" + think.rules);
+  };
   switch (form.kind) {
     case AnswerForm::Kind::kLark: return Constraint::lark(tokenizer, form.text);
     case AnswerForm::Kind::kRegex:
-      if (think.empty()) return Constraint::regex(tokenizer, form.text);
-      return Constraint::lark(
-          tokenizer, "start: think answer\nanswer: " + lark_regex(form.text) + "\n" + think);
+      if (think.before.empty()) return Constraint::regex(tokenizer, form.text);
+      return behind(lark_regex(form.text));
     default: break;
   }
   const bool object = form.kind == AnswerForm::Kind::kObject;
-  if (think.empty())
+  if (think.before.empty())
     return object ? Constraint::json_object(tokenizer)
                   : Constraint::json_schema(tokenizer, form.text);
   SLUICE_ASSIGN(const std::string json, lark_json(object ? R"({"type": "object"})" : form.text));
-  return Constraint::lark(tokenizer, "start: think answer\nanswer: " + json + "\n" + think);
+  return behind(json);
 }
 
 }  // namespace sluice::chat

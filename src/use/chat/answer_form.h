@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "chat/reasoning.h"
 #include "tokenizer/constraint.h"
 
 namespace sluice::chat {
@@ -16,14 +17,22 @@ struct AnswerForm {
   std::string text = {};  // the schema, the expression, the grammar
 };
 
-// prompt: what the model continues; where it has opened a block of thinking, that is ended first. A
-// grammar (kLark) is taken as it is. Errors: Constraint's.
+// prompt: what the model continues; where it has opened a block of thinking, that is ended first.
+// own: thinking that the model may open by itself, of which the prompt has not ended any yet;
+// empty: none. A grammar (kLark) is taken as it is. Errors: Constraint's.
 Result<tokenizer::Constraint> constrain_answer(const tokenizer::Tokenizer& tokenizer,
-                                               const AnswerForm& form, std::string_view prompt);
+                                               const AnswerForm& form, std::string_view prompt,
+                                               const ThinkingMarks& own = {});
 
-// The rule of a Lark grammar for thinking that the prompt has opened, up to and with the mark that
-// closes it: "think: …\n", with what it needs; empty where none is open.
-std::string thinking_rule(std::string_view prompt);
+// Thinking in a Lark grammar, as constrain_answer() has it.
+struct ThinkingRule {
+  std::string before;  // what goes ahead of the answer: "", "think" or "think?"
+  std::string rules;   // "think: …\n", with what it needs
+};
+ThinkingRule thinking_rule(const tokenizer::Tokenizer& tokenizer, std::string_view prompt,
+                           const ThinkingMarks& own);
+// A mark in a Lark rule: one token where the vocabulary has it as a special one, else text.
+std::string lark_mark(const tokenizer::Tokenizer& tokenizer, std::string_view mark);
 
 // A regular expression in Lark's slashes.
 std::string lark_regex(std::string_view expression);

@@ -8,13 +8,10 @@
 namespace sluice::chat {
 namespace {
 
-struct Marks {
-  std::string_view open, close;
-};
-constexpr Marks kMarks[] = {{"<think>", "</think>"},
-                            {"<thinking>", "</thinking>"},
-                            {"<seed:think>", "</seed:think>"},
-                            {"[THINK]", "[/THINK]"}};
+constexpr ThinkingMarks kMarks[] = {{"<think>", "</think>"},
+                                    {"<thinking>", "</thinking>"},
+                                    {"<seed:think>", "</seed:think>"},
+                                    {"[THINK]", "[/THINK]"}};
 constexpr std::string_view kBlank = " \t\r\n";
 
 // What text's end may still turn out to be: a mark's beginning, or blank space before one.
@@ -31,15 +28,22 @@ size_t undecided(std::string_view text, std::string_view close) {
 std::string_view open_thinking(std::string_view prompt) {
   const size_t last = prompt.find_last_not_of(kBlank);
   prompt = prompt.substr(0, last == std::string_view::npos ? 0 : last + 1);
-  for (const Marks& marks : kMarks)
+  for (const ThinkingMarks& marks : kMarks)
     if (prompt.ends_with(marks.open)) return marks.close;
+  return {};
+}
+
+ThinkingMarks template_thinking(std::string_view template_text) {
+  for (const ThinkingMarks& marks : kMarks)
+    if (template_text.contains(marks.open)) return marks;
   return {};
 }
 
 bool knows_thinking(std::string_view template_text) {
   constexpr std::string_view kOthers[] = {"enable_thinking", "reasoning_effort", "<|channel|>"};
   const auto has = [&](std::string_view mark) { return template_text.contains(mark); };
-  return std::ranges::any_of(kMarks, has, &Marks::open) || std::ranges::any_of(kOthers, has);
+  return std::ranges::any_of(kMarks, has, &ThinkingMarks::open) ||
+         std::ranges::any_of(kOthers, has);
 }
 
 ReasoningSplitter::ReasoningSplitter(std::string_view prompt) : close_(open_thinking(prompt)) {
@@ -55,7 +59,7 @@ bool ReasoningSplitter::take_mark() {
   if (start == std::string::npos) return false;
   const std::string_view text = std::string_view(held_).substr(start);
   bool possible = false;
-  for (const Marks& marks : kMarks) {
+  for (const ThinkingMarks& marks : kMarks) {
     if (text.starts_with(marks.open)) {
       held_.erase(0, start + marks.open.size());
       thinking_ = trim_start_ = true;

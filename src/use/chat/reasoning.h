@@ -13,6 +13,11 @@ struct TextPart {
   std::string text;
 };
 
+struct ThinkingMarks {
+  std::string_view open, close;
+};
+// The marks of thinking in a chat template's text, which a model may write by itself; empty: none.
+ThinkingMarks template_thinking(std::string_view template_text);
 // The mark that ends the thinking which a prompt has opened at its end; empty: none is open.
 std::string_view open_thinking(std::string_view prompt);
 // Whether a chat template speaks of thinking: it has a mark of it, or a switch for it.

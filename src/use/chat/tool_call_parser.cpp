@@ -32,23 +32,6 @@ std::string call_id(std::string_view prompt, size_t index) {
   return id;
 }
 
-// A message of harmony's: what its header says.
-struct Channel {
-  bool reasoning = false;
-  std::string function;  // empty: a text
-};
-
-Channel read_header(std::string_view header) {
-  constexpr std::string_view kTo = "to=functions.";
-  Channel channel;
-  channel.reasoning = header.find("analysis") != std::string_view::npos;
-  const size_t to = header.find(kTo);
-  if (to == std::string_view::npos) return channel;
-  const std::string_view rest = header.substr(to + kTo.size());
-  channel.function = rest.substr(0, rest.find_first_of(" <\n"));
-  return channel;
-}
-
 }  // namespace
 
 class ToolCallParser::State {

@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
 #include "base/ordered_json.h"
+#include "chat/reasoning.h"
 #include "tokenizer/constraint.h"
 #include "tokenizer/tokenizer.h"
 
@@ -63,15 +65,20 @@ class ToolSyntax {
  public:
   // template_text: the chat template's source; empty for a model without one.
   static ToolSyntax of_template(std::string_view template_text);
-  explicit ToolSyntax(ToolFamily family) : family_(family) {}
+  // thinking: that the model may open by itself.
+  explicit ToolSyntax(ToolFamily family, ThinkingMarks thinking = {})
+      : family_(family), thinking_(thinking) {}
 
   ToolFamily family() const { return family_; }
+  const ThinkingMarks& thinking() const { return thinking_; }
   // The template lists tools by itself. Otherwise describe() belongs into the system prompt, calls
   // into the assistant's messages as written() has them, and results into the user's.
   bool in_template() const { return family_ != ToolFamily::kGeneric; }
   // tools: OpenAI's list, whose order models see and are held to.
   static std::string describe(const OrderedJson& tools);
   static std::string written(std::string_view name, std::string_view arguments);
+  // What kLlama's calls have before their arguments, as the grammar has it.
+  static std::string bare_head(std::string_view name);
   static std::string written_result(std::string_view name, std::string_view result);
 
   // Special tokens that are marks of this form, and must stay in the text: for a Decoder, and for
@@ -89,8 +96,17 @@ class ToolSyntax {
   Result<std::string> grammar(const tokenizer::Tokenizer& tokenizer, const OrderedJson& tools,
                               const ToolChoice& choice, std::string_view prompt) const;
 
+  // For kAuto: nothing is masked until the model begins a call by itself, outside its thinking;
+  // from there on the answer is calls of these tools, as constraint() makes them. Where a tool's
+  // schema cannot be enforced, its arguments are any object; none where not even that can be.
+  // tokenizer outlives it. Errors: kInvalidArgument for tools that are none.
+  Result<std::optional<tokenizer::Constraint>> own_calls(const tokenizer::Tokenizer& tokenizer,
+                                                         const OrderedJson& tools, bool parallel,
+                                                         std::string_view prompt) const;
+
  private:
   ToolFamily family_;
+  ThinkingMarks thinking_;
 };
 
 // OpenAI's list of tools as foreign input: kInvalidArgument naming what is wrong with which.

@@ -3,6 +3,7 @@
 
 #include "chat/answer_form.h"
 #include "chat/tool_marks.h"
+#include "chat/tool_trigger.h"
 
 namespace sluice::chat {
 namespace {
@@ -32,12 +33,7 @@ class Grammar {
   std::string rules_, calls_;
 };
 
-// A mark is one token where the vocabulary has it as a special one, else text.
-std::string Grammar::mark(std::string_view text) const {
-  const auto id = tokenizer_.id(text);
-  if (id && tokenizer_.is_special(*id)) return fmt::format("<[{}]>", *id);
-  return literal(text);
-}
+std::string Grammar::mark(std::string_view text) const { return lark_mark(tokenizer_, text); }
 
 std::string Grammar::rule(std::string_view name, const std::string& body) {
   rules_ += fmt::format("{}: {}\n", name, body);
@@ -112,13 +108,12 @@ Result<std::string> Grammar::call(const OrderedJson& function, size_t index) {
   }
   SLUICE_ASSIGN(const std::string json, lark_json(dump_json(schema)));
   const std::string arguments = rule(fmt::format("arguments_{}", index), json);
-  const auto object = [&](std::string_view key) {
-    return literal("{\"name\": " + literal(name) + ", \"" + std::string(key) + "\": ") + " " +
-           arguments + " \"}\"";
-  };
+  const std::string object =
+      literal("{\"name\": " + literal(name) + ", \"arguments\": ") + " " + arguments + " \"}\"";
   switch (family_) {
-    case ToolFamily::kLlama: return object("parameters");
-    case ToolFamily::kMistralList: return object("arguments");
+    case ToolFamily::kLlama:
+      return literal(ToolSyntax::bare_head(name)) + " " + arguments + " \"}\"";
+    case ToolFamily::kMistralList: return object;
     case ToolFamily::kMistralName:
       return mark(marks::kMistral) + " " + literal(name) + " " + mark(marks::kMistralArgs) + " " +
              arguments;
@@ -135,9 +130,7 @@ Result<std::string> Grammar::call(const OrderedJson& function, size_t index) {
     case ToolFamily::kHarmony:
       return mark(marks::kChannel) + " " + literal("commentary to=functions." + name + " ") + " " +
              mark(marks::kConstrain) + " \"json\" " + mark(marks::kMessage) + " " + arguments;
-    default:
-      return mark("<tool_call>") + " \"\\n\" " + object("arguments") + " \"\\n\" " +
-             mark("</tool_call>");
+    default: return mark("<tool_call>") + " \"\\n\" " + object + " \"\\n\" " + mark("</tool_call>");
   }
 }
 
@@ -201,8 +194,8 @@ Result<std::string> ToolSyntax::grammar(const tokenizer::Tokenizer& tokenizer,
                     id(marks::kMessage), id(marks::kEnd), id(marks::kStart));
     return grammar.text(thoughts, parallel);
   }
-  const std::string thinking = thinking_rule(prompt);
-  return grammar.text(thinking.empty() ? "" : "think", parallel) + thinking;
+  const ThinkingRule thinking = thinking_rule(tokenizer, prompt, thinking_);
+  return grammar.text(thinking.before, parallel) + thinking.rules;
 }
 
 Result<tokenizer::Constraint> ToolSyntax::constraint(const tokenizer::Tokenizer& tokenizer,
@@ -213,6 +206,37 @@ Result<tokenizer::Constraint> ToolSyntax::constraint(const tokenizer::Tokenizer&
   auto constraint = tokenizer::Constraint::lark(tokenizer, lark);
   if (!constraint) return in_context("tools", std::move(constraint).error());
   return constraint;
+}
+
+namespace {
+
+// What cannot be enforced of a tool's schema is left to the model.
+OrderedJson enforceable(const tokenizer::Tokenizer& tokenizer, OrderedJson tools) {
+  for (OrderedJson& tool : tools) {
+    const std::string schema = dump_json(argument_schema(tool["function"]));
+    if (!tokenizer::Constraint::json_schema(tokenizer, schema))
+      tool["function"]["parameters"] = {{"type", "object"}};
+  }
+  return tools;
+}
+
+}  // namespace
+
+Result<std::optional<tokenizer::Constraint>> ToolSyntax::own_calls(
+    const tokenizer::Tokenizer& tokenizer, const OrderedJson& tools, bool parallel,
+    std::string_view prompt) const {
+  const ToolChoice any{.mode = ToolChoice::Mode::kRequired, .parallel = parallel};
+  const ToolSyntax bare(family_);  // thinking comes before
+  SLUICE_TRY(check_tools(tools, "tools"));
+  auto held = bare.constraint(tokenizer, tools, any, "");
+  if (!held) held = bare.constraint(tokenizer, enforceable(tokenizer, tools), any, "");
+  if (!held) return std::nullopt;
+  std::vector<std::string> names;
+  for (const OrderedJson& tool : tools)
+    names.push_back(tool["function"]["name"].get<std::string>());
+  return tokenizer::Constraint::after(
+      std::make_unique<CallTrigger>(tokenizer, *this, std::string(prompt), std::move(names)),
+      std::move(*held));
 }
 
 }  // namespace sluice::chat

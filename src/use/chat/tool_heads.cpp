@@ -145,6 +145,17 @@ HeadFound find_head(ToolFamily family, std::string_view text, CallHead& head) {
   }
 }
 
+Channel read_header(std::string_view header) {
+  constexpr std::string_view kTo = "to=functions.";
+  Channel channel;
+  channel.reasoning = header.find("analysis") != std::string_view::npos;
+  const size_t to = header.find(kTo);
+  if (to == std::string_view::npos) return channel;
+  const std::string_view rest = header.substr(to + kTo.size());
+  channel.function = rest.substr(0, rest.find_first_of(" <\n"));
+  return channel;
+}
+
 std::string_view left_behind_call(ToolFamily family, std::string_view text) {
   const auto skip_past = [&](std::string_view mark) {
     const size_t at = text.find(mark);

@@ -25,6 +25,14 @@ enum class HeadFound : uint8_t { kMore, kYes, kNo };
 // text: of a block behind its opening mark, or behind a call within it.
 HeadFound find_head(ToolFamily family, std::string_view text, CallHead& head);
 
+// A message of harmony's: what its header says.
+struct Channel {
+  bool reasoning = false;
+  std::string function;  // empty: a text
+};
+// header: up to <|message|>.
+Channel read_header(std::string_view header);
+
 // What stands behind a call in its block and is no part of the form: empty, but for a further call
 // that was not told or something that is none.
 std::string_view left_behind_call(ToolFamily family, std::string_view text);

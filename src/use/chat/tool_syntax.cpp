@@ -103,7 +103,7 @@ std::string_view tool_family_name(ToolFamily family) {
 }
 
 ToolSyntax ToolSyntax::of_template(std::string_view template_text) {
-  return ToolSyntax(family_of(template_text));
+  return ToolSyntax(family_of(template_text), template_thinking(template_text));
 }
 
 std::string ToolSyntax::describe(const OrderedJson& tools) {
@@ -118,6 +118,10 @@ std::string ToolSyntax::describe(const OrderedJson& tools) {
 std::string ToolSyntax::written(std::string_view name, std::string_view arguments) {
   return "<tool_call>\n{\"name\": " + dump_json(Json(name)) +
          ", \"arguments\": " + std::string(arguments) + "}\n</tool_call>";
+}
+
+std::string ToolSyntax::bare_head(std::string_view name) {
+  return "{\"name\": " + dump_json(Json(name)) + ", \"parameters\": ";
 }
 
 std::string ToolSyntax::written_result(std::string_view name, std::string_view result) {

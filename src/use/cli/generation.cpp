@@ -292,7 +292,8 @@ void add_constraint_options(CLI::App& command, ConstraintArguments& arguments) {
 Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
                                                              const tokenizer::Tokenizer& tokenizer,
                                                              const ConstraintArguments& arguments,
-                                                             std::string_view prompt) {
+                                                             std::string_view prompt,
+                                                             const chat::ThinkingMarks& own) {
   chat::AnswerForm form;
   if (!arguments.json_schema.empty()) {
     form = {chat::AnswerForm::Kind::kSchema, arguments.json_schema};
@@ -309,7 +310,7 @@ Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
   } else {
     return std::nullopt;
   }
-  return chat::constrain_answer(tokenizer, form, prompt);
+  return chat::constrain_answer(tokenizer, form, prompt, own);
 }
 
 EngineUse generation_use(const GenerationArguments& arguments) {

@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "chat/chat_model.h"
 #include "chat/generate.h"
+#include "chat/reasoning.h"
 #include "cli/context.h"
 #include "runtime/expert_trace.h"
 #include "runtime/sampler/sampler.h"
@@ -80,11 +81,13 @@ struct ConstraintArguments {
   std::string json_schema, grammar;
 };
 void add_constraint_options(CLI::App& command, ConstraintArguments& arguments);
-// None where nothing is asked for. prompt: what the model continues.
+// None where nothing is asked for. prompt: what the model continues. own: thinking that it may open
+// by itself.
 Result<std::optional<tokenizer::Constraint>> make_constraint(Context& context,
                                                              const tokenizer::Tokenizer& tokenizer,
                                                              const ConstraintArguments& arguments,
-                                                             std::string_view prompt);
+                                                             std::string_view prompt,
+                                                             const chat::ThinkingMarks& own);
 void add_generation_options(CLI::App& command, GenerationArguments& arguments);
 
 // Generating text: the program and scratch stay within 64 MB together.

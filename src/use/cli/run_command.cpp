@@ -63,6 +63,12 @@ Result<std::vector<uint32_t>> prompt_tokens(Context& context, const chat::ChatMo
   return chat::render_prompt(model, input, shown);
 }
 
+chat::ThinkingMarks own_thinking(const chat::ChatModel& model, const Options& options) {
+  const bool chats = !options.generation.raw && model.chat_template.has_value();
+  if (!chats || reasoning_of(options.generation) == Reasoning::kOff) return {};
+  return chat::template_thinking(model.chat_template->source(false));
+}
+
 // All that can be wrong with the request is told before the weights are read.
 Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const RunningModel running, plan_engine(context, options.model, options.engine,
@@ -77,8 +83,8 @@ Result<int> run(Context& context, const Options& options) {
   SLUICE_ASSIGN(const std::vector<uint32_t> tokens,
                 prompt_tokens(context, model, options, &prompt));
   SLUICE_TRY(chat::check_prompt(tokens, running.engine->info().context));
-  SLUICE_ASSIGN(auto constraint,
-                make_constraint(context, model.tokenizer, options.constraint, prompt));
+  SLUICE_ASSIGN(auto constraint, make_constraint(context, model.tokenizer, options.constraint,
+                                                 prompt, own_thinking(model, options)));
   SLUICE_TRY(load_weights(context, running));
   SLUICE_TRY(load_draft(context, draft, drafting));
   runtime::Session session = running.engine->new_session();

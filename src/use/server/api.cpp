@@ -301,7 +301,8 @@ void Api::chat(const std::shared_ptr<Exchange>& exchange, const Json& body,
       AnswerOptions options = answer_options(*request, *prompts);
       options.syntax = model->syntax;
       options.tools = request->tools;
-      generate(to, *request, *prompts, !request->tools.is_null(), model, [&](auto on_end) {
+      const bool marks = !request->tools.is_null() || prompts->front().constraint.has_value();
+      generate(to, *request, *prompts, marks, model, [&](auto on_end) {
         return std::make_shared<Answer>(to, model->chat.tokenizer, std::move(options),
                                         std::move(on_end));
       });
@@ -413,7 +414,7 @@ void Api::go_on(const Pending& pending, const std::shared_ptr<Reply>& reply) {
 
 // A job for every choice; all of them, or an error.
 void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                   const std::vector<Prompt>& prompts, bool calls, const ModelLease& model,
+                   const std::vector<Prompt>& prompts, bool marks, const ModelLease& model,
                    const MakeReply& make_reply) {
   const Pending pending = this->pending(exchange, model);
   const std::shared_ptr<Reply> reply = make_reply(pending.on_end);
@@ -421,7 +422,7 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, const GenerationRe
     Job job = request.job;
     const Prompt& prompt = prompts[index / request.choices];
     job.prompt = prompt.tokens;
-    if (calls) job.shown = model->shown;
+    if (marks) job.shown = model->shown;
     if (prompt.constraint) {
       SLUICE_ASSIGN(auto constraint, prompt.constraint->clone());
       job.constraint = std::make_shared<tokenizer::Constraint>(std::move(constraint));

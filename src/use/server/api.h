@@ -143,9 +143,9 @@ class Api {
   std::string asked_name(const GenerationRequest& request) const;
   AnswerOptions answer_options(const GenerationRequest& request,
                                const std::vector<Prompt>& prompts);
-  // calls: the model was told of tools.
+  // marks: those of calls and thinking stay in the text.
   void generate(const std::shared_ptr<Exchange>& exchange, const GenerationRequest& request,
-                const std::vector<Prompt>& prompts, bool calls, const ModelLease& model,
+                const std::vector<Prompt>& prompts, bool marks, const ModelLease& model,
                 const MakeReply& make_reply);
   void finished(const std::shared_ptr<Exchange>& exchange, double request_s, double first_token_s);
 

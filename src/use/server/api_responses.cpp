@@ -50,8 +50,9 @@ void Api::begin_response(const std::shared_ptr<Exchange>& exchange, const ModelL
     stored.conversation.push_back(std::move(said));
     responses_.keep(id, std::move(stored));
   };
-  const bool calls = !request.chat.tools.is_null();
-  generate(exchange, request.chat, prompts, calls, model, [&](auto on_end) {
+  const bool marks =
+      !request.chat.tools.is_null() || prompts.front().constraint.has_value();
+  generate(exchange, request.chat, prompts, marks, model, [&](auto on_end) {
     return std::make_shared<ResponseAnswer>(exchange, model->chat.tokenizer, std::move(options),
                                             keep, std::move(on_end));
   });

@@ -5,9 +5,11 @@
 namespace sluice::server {
 namespace {
 
+// own: thinking that the model may open by itself.
 Result<tokenizer::Constraint> constrain(const ServedModel& model, const chat::AnswerForm& form,
-                                        std::string_view prompt) {
-  auto constraint = chat::constrain_answer(model.chat.tokenizer, form, prompt);
+                                        std::string_view prompt,
+                                        const chat::ThinkingMarks& own = {}) {
+  auto constraint = chat::constrain_answer(model.chat.tokenizer, form, prompt, own);
   if (!constraint)
     return fail(ErrorCode::kInvalidArgument, "response_format: {}", constraint.error().message);
   return constraint;
@@ -30,7 +32,15 @@ Result<Prompt> chat_prompt(const ServedModel& model, const ChatRequest& request)
     SLUICE_ASSIGN(prompt.constraint, model.syntax.constraint(model.chat.tokenizer, request.tools,
                                                              request.tool_choice, prompt.text));
   } else if (request.form) {
-    SLUICE_ASSIGN(prompt.constraint, constrain(model, *request.form, prompt.text));
+    const auto enabled = request.variables.find("enable_thinking");
+    const bool thinks = enabled == request.variables.end() || enabled->second != "false";
+    SLUICE_ASSIGN(prompt.constraint,
+                  constrain(model, *request.form, prompt.text,
+                            thinks ? model.syntax.thinking() : chat::ThinkingMarks{}));
+  } else if (!request.tools.is_null()) {
+    SLUICE_ASSIGN(prompt.constraint, model.syntax.own_calls(model.chat.tokenizer, request.tools,
+                                                            request.tool_choice.parallel,
+                                                            prompt.text));
   }
   return prompt;
 }

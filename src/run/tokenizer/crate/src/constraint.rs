@@ -170,6 +170,19 @@ impl Constraint {
         self.matcher.consume_token(token).map_err(|_| refused())
     }
 
+    /// By the longest tokens that make up the text; grammars see bytes.
+    pub fn take_text(&mut self, text: &str) -> Outcome<()> {
+        let env = self.matcher.tok_env().map_err(|error| refusal(&error.to_string()))?;
+        let trie = env.tok_trie();
+        let tokens = trie.greedy_tokenize(text.as_bytes());
+        let bytes: usize = tokens.iter().map(|token| trie.token(*token).len()).sum();
+        if bytes != text.len() {
+            let message = "the vocabulary has no tokens for a text".to_owned();
+            return Err(Failure::new(Code::InvalidArgument, message));
+        }
+        tokens.into_iter().try_for_each(|token| self.take(token))
+    }
+
     pub fn count_allowed(&mut self, tokens: &[u32]) -> Outcome<usize> {
         let known = tokens.iter().take_while(|t| (**t as usize) < self.tokens).count();
         let count = self.matcher.validate_tokens(&tokens[..known]);

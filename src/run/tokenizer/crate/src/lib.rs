@@ -289,6 +289,17 @@ pub unsafe extern "C" fn sluice_matcher_take(
 }
 
 /// # Safety
+/// As above.
+#[no_mangle]
+pub unsafe extern "C" fn sluice_matcher_take_text(
+    matcher: &mut Constraint,
+    text: Bytes,
+    error: &mut Buffer,
+) -> i32 {
+    answer(error, || matcher.take_text(unsafe { text.text("it") }?).map(|()| Vec::new()))
+}
+
+/// # Safety
 /// As above; tokens points to count of them, count above 0.
 #[no_mangle]
 pub unsafe extern "C" fn sluice_matcher_count(
