@@ -64,7 +64,8 @@ ExpertShares Engine::expert_shares() const { return state_->weights->expert_shar
 Status Engine::start_from(const ExpertShares& shares) { return state_->weights->learn(shares); }
 void Engine::record_experts(ExpertTrace* trace) { state_->weights->record_experts(trace); }
 void Engine::observe_inputs(OnInput on_input) {
-  state_->backend->observe_inputs(std::move(on_input));
+  SLUICE_CHECK(state_->processor != nullptr);
+  state_->processor->observe_inputs(std::move(on_input));
 }
 void Engine::record_reads() {
   state_->reads = {};
@@ -97,7 +98,9 @@ Status Engine::perturb(std::span<const Perturbation> perturbations) {
                   state_->info.path, perturbation.name);
     changes.emplace(*state_->weights->find(perturbation.name), perturbation.change);
   }
-  state_->backend->perturb(std::move(changes));
+  if (state_->processor == nullptr)
+    return fail(ErrorCode::kUnsupported, "weights can be perturbed on the processor alone");
+  state_->processor->perturb(std::move(changes));
   return {};
 }
 
@@ -150,15 +153,25 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   s.backend->begin(batch, chunk.sequences, chunk.states);
   s.model->forward(batch);
   SLUICE_TRY(s.backend->status());
+  const auto logits_from = [&](size_t first) {
+    const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
+    return s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
+  };
+  // The first logits before the look at the layers' result: a device computes both in one go.
+  std::span<const float> logits;
+  if (!chunk.logits_rows.empty()) logits = logits_from(0);
+  const bool finite = s.model->finite();
+  SLUICE_TRY(s.backend->status());
   // What was read of a file that has changed may be of either state.
   SLUICE_TRY(s.weights->unchanged());
-  if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
+  if (!finite) return non_finite(s.info, s.model->find_non_finite(batch));
   for (size_t first = 0; first < chunk.logits_rows.size(); first += s.limits.logits_rows) {
-    const size_t count = std::min(s.limits.logits_rows, chunk.logits_rows.size() - first);
-    const std::span<const float> logits =
-        s.model->logits(std::span(chunk.logits_rows).subspan(first, count));
-    SLUICE_TRY(s.backend->status());
-    SLUICE_TRY(s.weights->unchanged());
+    if (first > 0) {
+      logits = logits_from(first);
+      SLUICE_TRY(s.backend->status());
+      SLUICE_TRY(s.weights->unchanged());
+    }
+    const size_t count = logits.size() / s.info.vocabulary;
     if (!all_finite(logits)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
       on_logits(chunk.wanted[first + i].feed, chunk.wanted[first + i].token,
