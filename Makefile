@@ -26,7 +26,7 @@ build:
 test:
 	@scripts/setup test
 	@scripts/demo_model >/dev/null
-	@scripts/check tests format lint
+	@scripts/check tests format lint mlx
 
 sanitize:
 	@scripts/setup test

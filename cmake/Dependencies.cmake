@@ -1,5 +1,5 @@
 # Finds what the system's package manager installed (scripts/setup). Nothing is downloaded here.
-# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit libxml2 sqlite threads (also as sluice::fmt and so on),
+# Names for LIBS: fmt nlohmann_json cli11 xxhash crypto curl tomlplusplus eigen libedit libxml2 mlx sqlite threads (also as sluice::fmt and so on),
 # and liburing and simdjson where found (SLUICE_HAVE_SIMDJSON).
 
 find_package(PkgConfig REQUIRED)
@@ -68,6 +68,8 @@ if(TARGET simdjson::simdjson)
   set(SLUICE_HAVE_SIMDJSON ON)
   _sluice_dependency(simdjson simdjson::simdjson)
 endif()
+
+include(Mlx)
 
 if(SLUICE_BUILD_TESTS)
   find_package(GTest REQUIRED)

@@ -11,7 +11,8 @@
 #   sluice_test(NAME gguf_test SOURCES gguf_test.cpp DEPENDS io [LIBS ...] [LABELS unit threads]
 #               [TIMEOUT seconds] [SERIAL])
 #     A GoogleTest program in tests/<module>, one CTest test named <module>_gguf_test. Labels:
-#     unit (default) golden e2e slow, plus threads for what must also pass under tsan.
+#     unit (default) golden e2e slow, plus threads for what must also pass under tsan,
+#     and mlx for what the mlx preset builds and runs.
 #
 #   sluice_python_test(NAME x SCRIPT x.py [ARGS ...] [REFERENCES] [LABELS ...] [TIMEOUT s] [SERIAL])
 #     A Python script; exit code 77 means skipped. REFERENCES: runs in .venv (numpy, mlx ...).
@@ -33,7 +34,7 @@ configure_file("${PROJECT_SOURCE_DIR}/cmake/sluice_version.h.in"
                "${PROJECT_BINARY_DIR}/generated/sluice_version.h" @ONLY)
 
 # Always there, so that presets may name them before the first member exists.
-foreach(group IN ITEMS sluice-tests sluice-threads-tests sluice-fuzzers sluice-benches)
+foreach(group IN ITEMS sluice-tests sluice-threads-tests sluice-mlx-tests sluice-fuzzers sluice-benches)
   add_custom_target(${group})
 endforeach()
 
@@ -168,6 +169,9 @@ function(sluice_test)
   add_dependencies(sluice-tests ${name})
   if("threads" IN_LIST arg_LABELS)
     add_dependencies(sluice-threads-tests ${name})
+  endif()
+  if("mlx" IN_LIST arg_LABELS)
+    add_dependencies(sluice-mlx-tests ${name})
   endif()
 endfunction()
 

@@ -55,6 +55,19 @@ class Program(unittest.TestCase):
             self.assertEqual(result.stdout, "")
             self.assertFalse(out.exists())
 
+    def test_devices_that_are_not_there(self):
+        """Neither a build without MLX nor one on a machine without a GPU computes something else."""
+        for device in ("gpu", "mlx"):
+            result = sluice("run", self.model, "-p", "x", "-n", "1", "--raw", "--device", device,
+                            expect=None)
+            if device == "gpu" and result.returncode == 0:
+                self.skipTest("this machine has a GPU")
+            if device == "mlx" and "without MLX" not in result.stderr:
+                continue
+            self.assertNotEqual(result.returncode, 0)
+            self.assertEqual(result.stdout, "")
+            self.assertRegex(result.stderr, r"^error: .*MLX.*\n$")
+
     def test_help_and_version(self):
         self.assertIn("fit", sluice("--help").stdout)
         self.assertRegex(sluice("--version").stdout, r"\d+\.\d+\.\d+")

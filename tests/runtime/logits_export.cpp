@@ -1,6 +1,7 @@
 // Writes the logits of every given token as raw f32, for mlx_lm_test.py, and prints the engine's
 // notes.
-//   runtime_logits_export [--weights=BYTES_MAX] MODEL OUT CHUNK auto|f32|i8 transformers|mlx
+//   runtime_logits_export [--weights=BYTES_MAX] [--device=cpu|mlx] MODEL OUT CHUNK auto|f32|i8
+//   transformers|mlx
 //     TOKEN...
 #include <cstdio>
 #include <cstdlib>
@@ -9,14 +10,18 @@
 
 #include "base/log.h"
 #include "base/thread_pool.h"
-#include "runtime/engine.h"
+#include "gpu/gpu_device.h"
+#include "runtime/step_backend.h"
 
 namespace {
 
 using namespace sluice;
 
-Status run(const std::vector<std::string>& arguments, uint64_t weight_bytes_max) {
+Status run(const std::vector<std::string>& arguments, uint64_t weight_bytes_max,
+           std::string_view device) {
   runtime::EngineOptions options;
+  SLUICE_ASSIGN(const gpu::DeviceChoice choice, gpu::parse_device(device));
+  SLUICE_ASSIGN(options.device, gpu::open_device(choice, detect_cpu().simd));
   options.weight_bytes_max = weight_bytes_max;
   options.kv = runtime::KvType::kF32;
   options.simd = detect_cpu().simd;
@@ -54,8 +59,14 @@ int main(int argc, char** argv) {
     weight_bytes_max = std::stoull(arguments[0].substr(kWeights.size()));
     arguments.erase(arguments.begin());
   }
+  std::string device = "cpu";
+  constexpr std::string_view kDevice = "--device=";
+  if (!arguments.empty() && arguments[0].starts_with(kDevice)) {
+    device = arguments[0].substr(kDevice.size());
+    arguments.erase(arguments.begin());
+  }
   if (arguments.size() < 6) return 2;
-  const Status status = run(arguments, weight_bytes_max);
+  const Status status = run(arguments, weight_bytes_max, device);
   if (status) return 0;
   std::fprintf(stderr, "%s\n", status.error().message.c_str());
   return 1;

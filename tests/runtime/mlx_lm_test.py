@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Logits against stock mlx_lm in float32, on fresh random models of every family: prefill at once and
-token by token. Argument: the logits_export program."""
+token by token. Arguments: the logits_export program, and the device to compute on."""
 
 import functools
 import os
@@ -123,11 +123,14 @@ TURNED = {
     "qwen3_vl_moe, a dense layer": ("qwen3_vl_moe", dict(mlp_only_layers=[1], num_hidden_layers=3)),
 }
 EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
+DEVICE = sys.argv.pop(2) if sys.argv[2:3] == ["mlx"] else "cpu"
+# A device's own chunks are tested elsewhere.
+CHUNKS = (512, 1, 7, 64) if DEVICE == "cpu" else (512, 1)
 
 
-def our_logits(folder, ids, chunk, activations="f32", compat="mlx"):
+def our_logits(folder, ids, chunk, activations="f32", compat="mlx", weights=0):
     out = Path(folder) / "logits.f32"
-    result = subprocess.run([EXPORT, folder, out, str(chunk), activations, compat, *map(str, ids)],
+    result = subprocess.run([EXPORT, f"--weights={weights}", f"--device={DEVICE}", folder, out, str(chunk), activations, compat, *map(str, ids)],
                             capture_output=True, text=True)
     if result.returncode != 0:
         raise AssertionError(result.stderr)
@@ -140,7 +143,7 @@ class MlxLm(support.TestCase):
                             *random_tokens(folder, SEED, TOKENS))
 
     def check_tokens(self, folder, ids):
-        self.check_chunks(folder, load_stock(folder), ids, (512, 1, 7, 64))
+        self.check_chunks(folder, load_stock(folder), ids, CHUNKS)
 
     def check_chunks(self, folder, model, ids, chunks):
         expected = support.logits(model, ids)
@@ -149,6 +152,22 @@ class MlxLm(support.TestCase):
             self.assertEqual(found.shape, expected.shape)
             support.assert_near(found, expected, functools.partial(stock_model, folder), ids,
                                 f"{folder.name}, {len(ids)} tokens in chunks of {chunk}")
+
+    def check_streamed(self, folder):
+        """Weights that are read as they are used give the same bits."""
+        ids, _ = random_tokens(folder, SEED, 24)
+        whole = our_logits(folder, ids, 7, "auto")
+        total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        streamed = 0
+        for share in (30, 45, 60, 75, 90, 97):
+            try:
+                found = our_logits(folder, ids, 7, "auto", weights=total * share // 100)
+            except AssertionError as error:
+                self.assertIn("weights may take only", str(error))
+                continue
+            np.testing.assert_array_equal(found, whole, f"{folder.name}, {share} %")
+            streamed += 1
+        self.assertGreater(streamed, 0, folder.name)
 
     def source(self, name, number, dtype="f32"):
         family, settings = (MODELS | TURNED)[name]
@@ -192,13 +211,17 @@ class MlxLm(support.TestCase):
                    ("nemotron_h", 4, 64, {}),
                    ("nemotron_h, latent experts, biases, groups", 5, 32, {}),
                    ("qwen3_vl, tied", 4, 64, {}), ("qwen3_vl_moe, a dense layer", 4, 64, {}),
-                   ("mimo", 5, 32, {}), ("ernie4_5", 6, 64, {})]
+                   ("mimo", 5, 32, {}), ("ernie4_5", 6, 64, {}),
+                   ("qwen3_moe", 8, 32, dict(q_mode="mxfp8")),
+                   ("qwen3_moe", 4, 16, dict(q_mode="nvfp4"))]
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")
                 folder = source.with_name(f"{source.name} {bits} bits")
                 convert_stock(source, folder, bits, group, **options)
                 self.check(folder)
+                if DEVICE != "cpu":
+                    self.check_streamed(folder)
 
 
 if __name__ == "__main__":

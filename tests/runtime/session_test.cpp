@@ -16,10 +16,10 @@ constexpr uint64_t kVocabulary = 64;
 
 class SessionTest : public testing::Test {
  protected:
-  SessionTest() : SessionTest(KvType::kF16, test::tiny_llama()) {}
+  SessionTest() : SessionTest(on_processor() ? KvType::kF16 : KvType::kF32, test::tiny_llama()) {}
   SessionTest(KvType kv, const test::ModelBuilder& model) {
     EngineOptions options = f32_options();
-    options.kv = kv;
+    options.kv = on_processor() ? kv : KvType::kF32;
     options.sessions_max = 4;
     opened_ = open_engine(model.build(), options);
     folder_ = std::filesystem::temp_directory_path() /
@@ -54,7 +54,7 @@ TEST_F(SessionTest, RewindForgets) {
   Session session = engine().new_session();
   run(session, first);
   session.rewind(63);
-  EXPECT_EQ(run(session, other), fresh(joined(Tokens(first.begin(), first.begin() + 63), other)));
+  expect_same(run(session, other), fresh(joined(Tokens(first.begin(), first.begin() + 63), other)));
 }
 
 TEST_F(SessionTest, ForksShareUntilTheyWrite) {
@@ -63,11 +63,11 @@ TEST_F(SessionTest, ForksShareUntilTheyWrite) {
   Session session = engine().new_session();
   run(session, first);
   Session fork = session.fork();
-  EXPECT_EQ(run(session, a), fresh(joined(first, a)));
-  EXPECT_EQ(run(fork, b), fresh(joined(first, b)));
+  expect_same(run(session, a), fresh(joined(first, a)));
+  expect_same(run(fork, b), fresh(joined(first, b)));
   fork.rewind(50);
-  EXPECT_EQ(run(fork, a), fresh(joined(Tokens(first.begin(), first.begin() + 50), a)));
-  EXPECT_EQ(run(session, b), fresh(joined(joined(first, a), b)));
+  expect_same(run(fork, a), fresh(joined(Tokens(first.begin(), first.begin() + 50), a)));
+  expect_same(run(session, b), fresh(joined(joined(first, a), b)));
 }
 
 TEST_F(SessionTest, BecomeReusesThePrefix) {
@@ -81,7 +81,7 @@ TEST_F(SessionTest, BecomeReusesThePrefix) {
     const auto logits = session.become(goal);
     ASSERT_TRUE(logits.has_value());
     EXPECT_EQ(session.tokens(), goal);
-    EXPECT_EQ(Logits(logits->begin(), logits->end()), fresh(goal));
+    expect_same(Logits(logits->begin(), logits->end()), fresh(goal));
   }
 }
 
@@ -97,7 +97,7 @@ TEST_F(SessionTest, ShiftIsTheShortenedText) {
   const Tokens shortened =
       joined(Tokens(first.begin(), first.begin() + 6), Tokens(first.begin() + 131, first.end()));
   EXPECT_EQ(session.tokens(), shortened);
-  EXPECT_EQ(run(session, {5}), fresh(joined(shortened, {5})));
+  expect_same(run(session, {5}), fresh(joined(shortened, {5})));
   EXPECT_EQ(session.shift(200, 200).error().code, ErrorCode::kExhausted);
   EXPECT_EQ(*session.shift(0, 256), 132u);
   EXPECT_EQ(session.size(), 0u);
@@ -128,6 +128,7 @@ class SessionFileTest : public SessionTest,
 };
 
 TEST_P(SessionFileTest, ContinuesBitForBit) {
+  if (!on_processor()) GTEST_SKIP() << "files are the processor's";
   const Tokens first = random_tokens(150, kVocabulary, 1), rest = random_tokens(30, kVocabulary, 2);
   Session session = engine().new_session();
   run(session, first);
@@ -146,8 +147,18 @@ INSTANTIATE_TEST_SUITE_P(EveryKind, SessionFileTest,
                                                           KvType::kQ4),
                                           testing::Bool()));
 
+TEST_F(SessionTest, ADeviceHasNoFiles) {
+  if (on_processor()) GTEST_SKIP() << "the processor has";
+  Session session = engine().new_session();
+  run(session, {1, 2});
+  EXPECT_EQ(session.save(path("a")).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(session.load(path("a")).error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(path("a")));
+}
+
 // Every byte matters: each one changed, and each length but the right one.
 TEST_F(SessionTest, DamageIsRefused) {
+  if (!on_processor()) GTEST_SKIP() << "files are the processor's";
   Session session = engine().new_session();
   run(session, {1, 2});
   ASSERT_TRUE(session.save(path("good")).has_value());
@@ -178,6 +189,7 @@ TEST_F(SessionTest, DamageIsRefused) {
 
 // What a writer with a right digest could still get wrong.
 TEST_F(SessionTest, TokensBeyondTheVocabularyAreRefused) {
+  if (!on_processor()) GTEST_SKIP() << "files are the processor's";
   Session session = engine().new_session();
   run(session, {1, 2});
   ASSERT_TRUE(session.save(path("good")).has_value());
@@ -199,6 +211,7 @@ TEST_F(SessionTest, TokensBeyondTheVocabularyAreRefused) {
 }
 
 TEST_F(SessionTest, SmallerContextsAreRefused) {
+  if (!on_processor()) GTEST_SKIP() << "files are the processor's";
   Session session = engine().new_session();
   run(session, random_tokens(100, kVocabulary, 1));
   ASSERT_TRUE(session.save(path("a")).has_value());
@@ -215,6 +228,7 @@ TEST_F(SessionTest, SmallerContextsAreRefused) {
 }
 
 TEST_F(SessionTest, OtherModelsAreRefused) {
+  if (!on_processor()) GTEST_SKIP() << "files are the processor's";
   Session session = engine().new_session();
   run(session, {1, 2, 3});
   ASSERT_TRUE(session.save(path("a")).has_value());

@@ -14,7 +14,7 @@ CORE = {"base", "numerics", "io", "kernels", "families"}
 FLOORS = {
     "core": ["base", "numerics", "io", "kernels", "families"],
     "prepare": ["stream", "analyze", "allocate", "convert", "verify", "report"],
-    "run": ["tokenizer", "model", "runtime", "evaluate"],
+    "run": ["tokenizer", "model", "runtime", "gpu", "evaluate"],
     "use": ["chat", "server", "cli"],
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -35,6 +35,7 @@ ALLOWED = {
     "tokenizer": {"base"},
     "model": {"base", "numerics", "families"},
     "runtime": CORE | {"model"},
+    "gpu": CORE | {"model", "runtime"},
     "evaluate": CORE | {"tokenizer", "runtime"},
     "chat": {"base", "tokenizer", "runtime"},
     "server": {"base", "tokenizer", "runtime", "chat"},
@@ -72,6 +73,7 @@ FACADES = [
     (r"liburing\.h", {"io"}),
     (r"sqlite3\.h", {"chat"}),
     (r"histedit\.h", {"cli"}),
+    (r"mlx/.*", {"gpu"}),
 ]
 
 ENDS_PROCESS = re.compile(

@@ -21,6 +21,7 @@ CpuBackend::CpuBackend(const WeightStore& weights, SimdLevel simd, ActivationCho
       ops_(kernels::layer_ops(simd)),
       activations_(activations),
       pool_(pool),
+      router_(ops_),
       perturbed_(matmul_, pool) {}
 
 Weight CpuBackend::weight(std::string_view name) {
@@ -150,7 +151,7 @@ void CpuBackend::allocate(const StepLimits& limits) {
     key_scores_.resize(limits.context);
     candidates_.reserve(limits.context);
   }
-  choices_.reserve(limits.rows * copies_max_);
+  router_.reserve(limits.rows * copies_max_);
 }
 
 void CpuBackend::perturb(std::unordered_map<uint32_t, RowChange> changes) {
@@ -319,6 +320,12 @@ void CpuBackend::take_columns(Tensor x, size_t parts, size_t first, Tensor out) 
       std::ranges::copy(from.row(row).subspan(i * part + first, taken),
                         to.row(row).subspan(i * taken).begin());
   });
+}
+
+std::span<const model::Choice> CpuBackend::route(Tensor logits, const model::RouterRule& rule) {
+  const Buffer& b = buffer(logits);
+  return router_.choose(b.values.first(b.rows * b.columns), rule,
+                        {vector_of(rule.correction), vector_of(rule.expert_scale)});
 }
 
 std::span<const float> CpuBackend::read(Tensor x) {

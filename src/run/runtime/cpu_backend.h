@@ -12,43 +12,26 @@
 #include "kernels/layer_ops.h"
 #include "kernels/matmul.h"
 #include "model/backend.h"
-#include "runtime/engine.h"
-#include "runtime/kv_pool.h"
 #include "runtime/perturbation.h"
-#include "runtime/recurrent_state.h"
-#include "runtime/weight_store.h"
+#include "runtime/router.h"
+#include "runtime/step_backend.h"
 
 namespace sluice::runtime {
 
 // Query heads that one work item of attention takes: as many rows as attend_tile() puts together.
 inline constexpr size_t kHeadsTogether = 32;
 
-// The most that a step may bring.
-struct StepLimits {
-  size_t rows = 0;
-  size_t logits_rows = 0;   // whose logits are computed together
-  size_t context = 0;       // tokens of a sequence
-  size_t heads = 0;         // query heads of a layer
-  size_t selected_max = 0;  // keys that an indexer chooses for a token
-  KvShape kv;
-  StateShape state = {};
-};
-
-// One thread at a time. First weights and tensors are asked for, which costs nothing; then
-// allocate(); then steps, each begun by begin(). Nothing is allocated after allocate().
-class CpuBackend : public model::Backend {
+// Nothing is allocated after allocate().
+class CpuBackend : public StepBackend {
  public:
   // All must outlive it.
   CpuBackend(const WeightStore& weights, SimdLevel simd, ActivationChoice activations,
              ThreadPool& pool);
 
-  // What allocate() will take.
-  uint64_t scratch_bytes(const StepLimits& limits) const;
-  void allocate(const StepLimits& limits);
-  // Sequence i of the batch is *sequences[i], with room for its rows, and, where the model is
-  // recurrent, its states are those of *states[i]. All stay until the step ends.
+  uint64_t scratch_bytes(const StepLimits& limits) const override;
+  void allocate(const StepLimits& limits) override;
   void begin(const model::Batch& batch, std::span<KvSequence* const> sequences,
-             std::span<const StateStep* const> states = {});
+             std::span<const StateStep* const> states = {}) override;
 
   // After allocate(), between steps. By index of the weight's entry.
   void perturb(std::unordered_map<uint32_t, RowChange> changes);
@@ -121,8 +104,7 @@ class CpuBackend : public model::Backend {
   // Engine::observe_inputs().
   void observe_inputs(OnInput on_input) { on_input_ = std::move(on_input); }
 
-  // What reading weights ran into since begin(); what was computed then means nothing.
-  const Status& status() const { return status_; }
+  const Status& status() const override { return status_; }
 
  private:
   struct Buffer {
@@ -185,13 +167,6 @@ class CpuBackend : public model::Backend {
                 size_t tokens, const float* bias, float* y, size_t y_stride);
   void activate_row(const model::ActivationRule& rule, std::span<float> gate,
                     std::span<const float> up) const;
-  void choose_by_score(std::span<float> logits, const model::RouterRule& rule,
-                       std::span<model::Choice> out);
-  void choose_of_chosen(std::span<float> logits, const model::RouterRule& rule,
-                        std::span<model::Choice> out);
-  void choose_sparse_mixer(std::span<float> logits, const model::RouterRule& rule,
-                           std::span<model::Choice> out);
-  void drop_groups(std::span<float> scores, const model::RouterRule& rule);
   // Rows of a head's tile of the state, in all pieces of a step. rows: of the segment's first row,
   // whose pointers move on with the rows; run: one of LayerOps' recurrences.
   template <class Run>
@@ -254,9 +229,7 @@ class CpuBackend : public model::Backend {
   std::vector<uint32_t> selected_;    // [rows of the step][selected_max] positions, ascending
   std::vector<uint32_t> candidates_;  // of a row
   std::vector<float> key_scores_;     // by position
-  std::vector<model::Choice> choices_;
-  std::vector<uint32_t> top_;
-  std::vector<float> scores_, group_scores_;  // of a row's experts, and of their groups
+  Router router_;
   std::span<KvSequence* const> sequences_;
   std::span<const StateStep* const> states_;
   Status status_;

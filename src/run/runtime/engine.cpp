@@ -70,7 +70,8 @@ ExpertShares Engine::expert_shares() const { return state_->weights->expert_shar
 Status Engine::start_from(const ExpertShares& shares) { return state_->weights->learn(shares); }
 void Engine::record_experts(ExpertTrace* trace) { state_->weights->record_experts(trace); }
 void Engine::observe_inputs(OnInput on_input) {
-  state_->backend->observe_inputs(std::move(on_input));
+  SLUICE_CHECK(state_->processor != nullptr);
+  state_->processor->observe_inputs(std::move(on_input));
 }
 void Engine::record_reads() {
   state_->reads = {};
@@ -103,7 +104,9 @@ Status Engine::perturb(std::span<const Perturbation> perturbations) {
                   state_->info.path, perturbation.name);
     changes.emplace(*state_->weights->find(perturbation.name), perturbation.change);
   }
-  state_->backend->perturb(std::move(changes));
+  if (state_->processor == nullptr)
+    return fail(ErrorCode::kUnsupported, "weights can be perturbed on the processor alone");
+  state_->processor->perturb(std::move(changes));
   return {};
 }
 
@@ -156,22 +159,38 @@ Status Engine::run_chunk(const Chunk& chunk, const OnLogits& on_logits) {
   s.backend->begin(batch, chunk.sequences, chunk.states);
   s.model->forward(batch);
   SLUICE_TRY(s.backend->status());
+  // The first logits before the look at the layers' result: a device computes both in one go.
+  std::span<const float> logits;
+  if (!chunk.logits.rows.empty()) logits = values_of(chunk.logits, false, 0);
+  const bool finite = s.model->finite();
+  SLUICE_TRY(s.backend->status());
   // What was read of a file that has changed may be of either state.
   SLUICE_TRY(s.weights->unchanged());
-  if (!s.model->finite()) return non_finite(s.info, s.model->find_non_finite(batch));
-  SLUICE_TRY(hand_out(chunk.logits, false, on_logits));
-  return hand_out(chunk.hidden, true, on_logits);
+  if (!finite) return non_finite(s.info, s.model->find_non_finite(batch));
+  SLUICE_TRY(hand_out(chunk.logits, false, logits, on_logits));
+  return hand_out(chunk.hidden, true, {}, on_logits);
 }
 
-Status Engine::hand_out(const Results& results, bool states, const OnLogits& on_logits) {
+// Of as many rows as are computed together, from the first on.
+std::span<const float> Engine::values_of(const Results& results, bool states, size_t first) {
+  State& s = *state_;
+  const size_t count = std::min(s.limits.logits_rows, results.rows.size() - first);
+  const auto rows = std::span(results.rows).subspan(first, count);
+  return states ? s.model->states(rows) : s.model->logits(rows);
+}
+
+// values: of the first rows; empty where they have not been computed yet.
+Status Engine::hand_out(const Results& results, bool states, std::span<const float> values,
+                        const OnLogits& on_logits) {
   State& s = *state_;
   const size_t columns = states ? s.info.hidden_size : s.info.vocabulary;
   for (size_t first = 0; first < results.rows.size(); first += s.limits.logits_rows) {
-    const size_t count = std::min(s.limits.logits_rows, results.rows.size() - first);
-    const auto rows = std::span(results.rows).subspan(first, count);
-    const std::span<const float> values = states ? s.model->states(rows) : s.model->logits(rows);
-    SLUICE_TRY(s.backend->status());
-    SLUICE_TRY(s.weights->unchanged());
+    if (first > 0 || values.empty()) {
+      values = values_of(results, states, first);
+      SLUICE_TRY(s.backend->status());
+      SLUICE_TRY(s.weights->unchanged());
+    }
+    const size_t count = values.size() / columns;
     if (!all_finite(values)) return non_finite(s.info, std::nullopt);
     for (size_t i = 0; i < count; ++i)
       on_logits(results.wanted[first + i].feed, results.wanted[first + i].token,

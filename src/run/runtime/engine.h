@@ -33,6 +33,7 @@ struct Checkpoint;
 namespace sluice::runtime {
 
 struct ExpertTrace;
+class Device;
 
 using kernels::KvType;  // kF32, kF16, kQ8, kQ4: how keys and values are kept
 
@@ -60,6 +61,10 @@ struct EngineOptions {
   KvType kv = KvType::kF16;
   ActivationChoice activations = ActivationChoice::kAuto;
   Compat compat = Compat::kTransformers;
+  // What computes (runtime/step_backend.h); null: the processor, whose results are the same bits
+  // whatever is computed together. A device's are so but for rounding: what it adds up in which
+  // order may follow from the rows of a step.
+  std::shared_ptr<const Device> device = {};
   // Rows that go through the model together; lowered where scratch would exceed kScratchBytes.
   size_t chunk_tokens = 512;
   // Rows of logits that are computed together; lowered where they would take more than
@@ -143,6 +148,7 @@ struct ModelInfo {
   Digest identity;            // of configuration and weights' headers; sessions are bound to it
   std::vector<uint32_t> eos;  // ids that end a generation
   std::optional<uint32_t> bos;
+  std::string device;              // what computes; empty: the processor
   std::vector<std::string> notes;  // sentences worth showing: tensors decoded at load, …
 };
 
@@ -196,7 +202,8 @@ class Session {
   // The same timeline twice; memory is shared until one of them writes.
   Session fork() const;
 
-  // A file of this session: docs/formats.md#session. Written whole or not at all.
+  // A file of this session: docs/formats.md#session. Written whole or not at all. kUnsupported for
+  // those of a device, where keys and values do not lie in blocks; load() likewise.
   Status save(const std::string& path) const;
   // Replaces the timeline. kInvalidArgument for another model's file, other keys and values, or a
   // longer context than this session's; kUnsupported for another version; kCorrupt for damage. The
@@ -285,7 +292,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Records what steps choose until null, which must come before the trace goes.
   void record_experts(ExpertTrace* trace);
   // Shows what enters products with matrices, from the next step on until null. Embeddings are no
-  // products; those of single heads (HeadProduct) are not shown.
+  // products; those of single heads (HeadProduct) are not shown. On the processor alone.
   void observe_inputs(OnInput on_input);
   // Between the first two, what is read ahead is noted: some hundred bytes for each read. The third
   // reads the same again, without computing: what the disk would have allowed. Errors: the
@@ -297,7 +304,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // Steps from now on compute as if these weights were perturbed, and all others as they are;
   // without any, as before. Matrices alone: products, and rows of embeddings. After load(); between
   // steps. Takes memory beside what memory() says: chunk_tokens rows, and sixteen for each thread.
-  // kNotFound when a name is no matrix of the model; nothing changes then.
+  // kNotFound when a name is no matrix of the model, kUnsupported on a device; nothing changes
+  // then.
   Status perturb(std::span<const Perturbation> perturbations);
   bool has_matrix(std::string_view name) const;
 
@@ -324,7 +332,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   struct Results;
   Status check_feeds(std::span<const Feed> feeds) const;
   Status run_chunk(const Chunk& chunk, const OnLogits& on_logits);
-  Status hand_out(const Results& results, bool states, const OnLogits& on_logits);
+  std::span<const float> values_of(const Results& results, bool states, size_t first);
+  Status hand_out(const Results& results, bool states, std::span<const float> values,
+                  const OnLogits& on_logits);
   explicit Engine(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

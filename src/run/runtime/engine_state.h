@@ -22,10 +22,11 @@ struct Engine::State {
   MemoryNeed need;
   StepLimits limits;
   std::unique_ptr<WeightStore> weights;
-  std::unique_ptr<CpuBackend> backend;  // over weights
-  std::unique_ptr<model::Model> model;  // over backend
-  std::shared_ptr<KvPool> kv;           // from load() on
-  std::shared_ptr<StatePool> states;    // likewise; null where the model is not recurrent
+  std::unique_ptr<StepBackend> backend;  // over weights
+  CpuBackend* processor = nullptr;       // the same, where the processor computes
+  std::unique_ptr<model::Model> model;   // over backend
+  std::shared_ptr<KvPool> kv;            // from load() on
+  std::shared_ptr<StatePool> states;     // likewise; null where the model is not recurrent
 };
 
 struct Session::State {

@@ -58,12 +58,13 @@ ExpertSlots::ExpertSlots(std::span<const WeightEntry> entries, std::span<const G
 Result<std::unique_ptr<ExpertSlots>> ExpertSlots::make(std::span<const WeightEntry> entries,
                                                        std::span<const Group> groups,
                                                        const Sizes& sizes, SlotPolicy policy,
-                                                       WeightReader& reader) {
+                                                       WeightReader& reader,
+                                                       const MemorySource* memory) {
   SLUICE_CHECK(!groups.empty() && sizes.slots >= 1 && sizes.slots <= sizes.slots_max);
   std::unique_ptr<ExpertSlots> made(new ExpertSlots(entries, groups, sizes, policy, reader));
-  SLUICE_ASSIGN(
-      made->memory_,
-      PageMemory::reserve(static_cast<size_t>(made->slot_bytes_ * sizes.slots_max), "the experts"));
+  SLUICE_ASSIGN(made->memory_,
+                reserve_from(memory, static_cast<size_t>(made->slot_bytes_ * sizes.slots_max),
+                             "the experts"));
   return made;
 }
 

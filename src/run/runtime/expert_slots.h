@@ -37,11 +37,12 @@ class ExpertSlots {
 
   // Bytes of a slot that holds any expert of any group.
   static uint64_t slot_bytes(std::span<const WeightEntry> entries, std::span<const Group> groups);
-  // kExhausted: the system refuses the memory.
+  // memory: null for the system's. kExhausted: it refuses.
   static Result<std::unique_ptr<ExpertSlots>> make(std::span<const WeightEntry> entries,
                                                    std::span<const Group> groups,
                                                    const Sizes& sizes, SlotPolicy policy,
-                                                   WeightReader& reader);
+                                                   WeightReader& reader,
+                                                   const MemorySource* memory = nullptr);
   ~ExpertSlots();
 
   size_t slots() const { return slots_.size(); }

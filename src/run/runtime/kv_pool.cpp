@@ -79,6 +79,7 @@ Status KvSequence::reserve(size_t count) {
 // shared: a fork then owns what it writes.
 void KvSequence::truncate(size_t count) {
   size_ = std::min(size_, count);
+  if (count == 0) store_ = nullptr;
   const size_t needed = (size_ + kKvBlockTokens - 1) / kKvBlockTokens;
   while (blocks_.size() > needed) {
     pool_->drop_reference(blocks_.back());
@@ -92,6 +93,7 @@ KvSequence KvSequence::fork() const {
   const size_t needed = (size_ + kKvBlockTokens - 1) / kKvBlockTokens;
   copy.blocks_.assign(blocks_.begin(), blocks_.begin() + static_cast<ptrdiff_t>(needed));
   for (const uint32_t block : copy.blocks_) pool_->add_reference(block);
+  if (store_ != nullptr) copy.store_ = store_->fork();
   return copy;
 }
 

@@ -91,6 +91,14 @@ class KvPool {
   std::vector<uint32_t> references_, free_;
 };
 
+// What a back-end keeps of a sequence itself, where keys and values do not lie in blocks. Positions
+// from the sequence's size on mean nothing.
+class SequenceStore {
+ public:
+  virtual ~SequenceStore() = default;
+  virtual std::unique_ptr<SequenceStore> fork() const = 0;
+};
+
 // One session's blocks in order. Move-only; fork() shares. One thread, the pool's.
 class KvSequence {
  public:
@@ -101,6 +109,7 @@ class KvSequence {
     std::swap(pool_, other.pool_);
     std::swap(blocks_, other.blocks_);
     std::swap(size_, other.size_);
+    std::swap(store_, other.store_);
     return *this;
   }
   ~KvSequence() { truncate(0); }
@@ -117,11 +126,14 @@ class KvSequence {
   void commit(size_t count) { size_ += count; }
   void truncate(size_t count);
   KvSequence fork() const;
+  // The back-end's; truncate(0) lets go of it.
+  std::unique_ptr<SequenceStore>& store() { return store_; }
 
  private:
   std::shared_ptr<KvPool> pool_;
   std::vector<uint32_t> blocks_;
   size_t size_ = 0;
+  std::unique_ptr<SequenceStore> store_;
 };
 
 }  // namespace sluice::runtime

@@ -85,6 +85,7 @@ size_t default_context(uint64_t context_model) {
 
 // Free functions cannot name the private State; this one can.
 struct EngineOpener {
+  static Status choose_backend(const model::ModelConfig& config, Engine::State& state);
   static Status choose_states(Engine::State& state);
   static Status choose_context(const model::ModelConfig& config, Engine::State& state);
   static void choose_rows(Engine::State& state);
@@ -93,6 +94,22 @@ struct EngineOpener {
   static Status verify_reads(Engine::State& state, Log& log, Progress& progress);
   static int64_t spare_bytes(const Engine::State& state);
 };
+
+Status EngineOpener::choose_backend(const model::ModelConfig& config, Engine::State& state) {
+  const EngineOptions& options = state.options;
+  if (options.device == nullptr) {
+    auto processor = std::make_unique<CpuBackend>(*state.weights, options.simd, options.activations,
+                                                  *state.pool);
+    state.processor = processor.get();
+    state.backend = std::move(processor);
+    return {};
+  }
+  SLUICE_TRY(options.device->check(config, *state.weights, options));
+  state.weights->take_memory_from(&options.device->memory());
+  state.backend = options.device->make(*state.weights, options);
+  state.info.device = options.device->name();
+  return {};
+}
 
 Status EngineOpener::choose_states(Engine::State& state) {
   const StateShape& shape = state.limits.state;
@@ -145,8 +162,8 @@ void EngineOpener::choose_rows(Engine::State& state) {
   state.need.program = std::max(resident_bytes(), options.program_bytes_min) +
                        options.program_bytes_token * limits.context +
                        options.program_bytes_word * state.info.vocabulary;
-  uint64_t scratch_max = kScratchBytes;
-  if (options.besides_bytes_max > 0) {
+  uint64_t scratch_max = state.backend->scratch_bytes_max();
+  if (options.besides_bytes_max > 0 && options.device == nullptr) {
     const uint64_t left =
         options.besides_bytes_max - std::min(options.besides_bytes_max, state.need.program);
     scratch_max = std::clamp(left, kScratchBytesMin, kScratchBytes);
@@ -167,7 +184,7 @@ struct MemoryBound {
   std::string_view whose;
 };
 
-MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
+MemoryBound memory_bound(const MemoryNeed& need, const EngineOptions& options) {
   const MemoryInfo machine = detect_memory();
   MemoryBound bound;
   const auto apply = [&](uint64_t stated, uint64_t program, std::string_view whose) {
@@ -176,7 +193,9 @@ MemoryBound memory_bound(const MemoryNeed& need, uint64_t memory_bytes_max) {
     const uint64_t weights = stated - std::min(stated, beside);
     if (stated != 0 && weights < bound.weights) bound = {weights, stated, whose};
   };
-  apply(memory_bytes_max, need.program, "--memory allows only");
+  apply(options.memory_bytes_max, need.program, "--memory allows only");
+  if (options.device != nullptr)
+    apply(options.device->memory_bytes_max(), 0, "the GPU may use only");
   apply(machine.limit, need.program, "the cgroup of this process allows both together only");
   // What the system calls available is so beside what this process holds already.
   apply(machine.available, need.program - std::min(need.program, resident_bytes()),
@@ -203,7 +222,7 @@ Status EngineOpener::choose_weights(Engine::State& state) {
                        .experts_per_token = config.router.top_k,
                        .window_bytes = options.window_bytes};
   SLUICE_TRY(state.weights->arrange(needs));
-  MemoryBound bound = memory_bound(need, options.memory_bytes_max);
+  MemoryBound bound = memory_bound(need, options);
   if (options.weight_bytes_max > 0 && options.weight_bytes_max < bound.weights)
     bound = {options.weight_bytes_max, options.weight_bytes_max, "weights may take only"};
   if (state.weights->memory_bytes() > bound.weights) {
@@ -312,8 +331,7 @@ Result<std::shared_ptr<Engine>> Engine::plan(std::shared_ptr<const io::Checkpoin
   SLUICE_ASSIGN(state->weights, WeightStore::plan(state->checkpoint, map));
   state->info = describe(*state->checkpoint, config, *state->weights);
   SLUICE_TRY(EngineOpener::choose_context(config, *state));
-  state->backend =
-      std::make_unique<CpuBackend>(*state->weights, options.simd, options.activations, pool);
+  SLUICE_TRY(EngineOpener::choose_backend(config, *state));
   state->model = std::make_unique<model::Model>(config, *state->backend, state->limits.context);
   EngineOpener::choose_rows(*state);
   SLUICE_TRY(EngineOpener::choose_weights(*state));
@@ -364,7 +382,8 @@ int64_t EngineOpener::spare_bytes(const Engine::State& state) {
 bool Engine::adapt_memory() {
   State& s = *state_;
   const ExpertSlots* slots = s.weights->slots();
-  if (slots == nullptr) return false;
+  // A device's memory is not given back in parts.
+  if (slots == nullptr || s.processor == nullptr) return false;
   // A little comes and goes all the time.
   constexpr size_t kWorthwhile = 16;  // one part of so many
   const size_t before = slots->slots();

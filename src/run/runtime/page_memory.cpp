@@ -12,7 +12,10 @@
 namespace sluice::runtime {
 
 PageMemory::~PageMemory() {
-  if (data_ != nullptr) munmap(data_, size_);
+  if (release_)
+    release_();
+  else if (data_ != nullptr)
+    munmap(data_, size_);
 }
 
 Result<PageMemory> PageMemory::reserve(size_t bytes, std::string_view what) {
@@ -31,7 +34,20 @@ Result<PageMemory> PageMemory::reserve(size_t bytes, std::string_view what) {
   return memory;
 }
 
+PageMemory PageMemory::borrow(std::byte* data, size_t bytes, std::function<void()> release) {
+  PageMemory memory;
+  memory.data_ = data;
+  memory.size_ = bytes;
+  memory.release_ = std::move(release);
+  return memory;
+}
+
+Result<PageMemory> reserve_from(const MemorySource* source, size_t bytes, std::string_view what) {
+  return source == nullptr ? PageMemory::reserve(bytes, what) : source->reserve(bytes, what);
+}
+
 void PageMemory::give_back(size_t offset, size_t bytes) {
+  if (release_) return;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t begin = align_up(offset, page), end = (offset + bytes) / page * page;
   if (begin >= end) return;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string_view>
 #include <utility>
 
@@ -17,16 +18,21 @@ class PageMemory {
  public:
   PageMemory() = default;
   PageMemory(PageMemory&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+      : data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)),
+        release_(std::exchange(other.release_, nullptr)) {}
   PageMemory& operator=(PageMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(release_, other.release_);
     return *this;
   }
   ~PageMemory();
 
   // what: for the message of kExhausted. bytes > 0; pages that are never touched cost nothing.
   static Result<PageMemory> reserve(size_t bytes, std::string_view what);
+  // Memory of somebody else, who takes it back by release and gets no pages before.
+  static PageMemory borrow(std::byte* data, size_t bytes, std::function<void()> release);
   // Gives the pages wholly within a range back to the system; they are zero then, and come again
   // when they are touched.
   void give_back(size_t offset, size_t bytes);
@@ -37,6 +43,17 @@ class PageMemory {
  private:
   std::byte* data_ = nullptr;
   size_t size_ = 0;
+  std::function<void()> release_;  // of what is borrowed
 };
+
+// Where memory for weights comes from. Thread-safe.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  // Begins at a page; zero or not. bytes, what and errors: as PageMemory::reserve().
+  virtual Result<PageMemory> reserve(size_t bytes, std::string_view what) const = 0;
+};
+// From the one given, or from the system where it is null.
+Result<PageMemory> reserve_from(const MemorySource* source, size_t bytes, std::string_view what);
 
 }  // namespace sluice::runtime

@@ -199,9 +199,18 @@ Status check_digest(const io::ByteSource& source) {
               source.label());
 }
 
+Status check_place(const Engine& engine, const std::string& path) {
+  if (engine.info().device.empty()) return {};
+  return fail(ErrorCode::kUnsupported,
+              "{}: session files are written and read where the processor computes; --device cpu "
+              "makes it so",
+              path);
+}
+
 }  // namespace
 
 Status Session::save(const std::string& path) const {
+  SLUICE_TRY(check_place(*state_->engine, path));
   const auto storage = io::local_storage();
   const std::string unfinished = path + std::string(io::kUnfinishedSuffix);
   const auto write = [&]() -> Status {
@@ -228,6 +237,7 @@ Status Session::load(const std::string& path) {
 Status Session::load(const io::ByteSource& source) {
   State& s = *state_;
   const std::string& label = source.label();
+  SLUICE_TRY(check_place(*s.engine, label));
   SLUICE_ASSIGN(const Header header,
                 read_header(source, s.state.recurrent() ? kRecurrentVersion : kVersion));
   SLUICE_ASSIGN(const int64_t count, json_int(header.json, "tokens", 0, INT64_MAX, label));

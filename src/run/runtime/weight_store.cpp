@@ -90,8 +90,8 @@ Status WeightStore::arrange(const ResidencyNeeds& needs) {
 }
 
 Status WeightStore::load_pinned(ThreadPool& pool, Progress& progress) {
-  SLUICE_ASSIGN(memory_,
-                PageMemory::reserve(static_cast<size_t>(residency_.pinned_bytes), "the weights"));
+  SLUICE_ASSIGN(memory_, reserve_from(memory_source_, static_cast<size_t>(residency_.pinned_bytes),
+                                      "the weights"));
   std::vector<WeightTransfer> transfers;
   for (size_t i = 0; i < entries_.size(); ++i)
     if (residency_.pinned[i]) append_transfers(entries_[i], placed_[i], memory_.data(), transfers);
@@ -125,13 +125,13 @@ Status WeightStore::load(ThreadPool& pool, Progress& progress, ReadPath path) {
   const size_t threads = ring == nullptr ? kReadThreads : kThreadsBesideRing;
   reader_ = std::make_unique<WeightReader>(checkpoint_, threads, std::move(ring));
   if (!residency_.windows.empty()) {
-    SLUICE_ASSIGN(ring_,
-                  WindowRing::make(entries_, residency_.windows, residency_.frames, *reader_));
+    SLUICE_ASSIGN(ring_, WindowRing::make(entries_, residency_.windows, residency_.frames, *reader_,
+                                          memory_source_));
   }
   if (!residency_.groups.empty()) {
     const ExpertSlots::Sizes sizes{experts_per_token_, residency_.slots, residency_.slots_max};
     SLUICE_ASSIGN(slots_, ExpertSlots::make(entries_, residency_.groups, sizes,
-                                            SlotPolicy::kNextUse, *reader_));
+                                            SlotPolicy::kNextUse, *reader_, memory_source_));
     slots_->touch(pool);
   }
   return {};

@@ -36,6 +36,9 @@ class WeightStore {
   void read_from(std::shared_ptr<const io::Checkpoint> checkpoint) {
     checkpoint_ = std::move(checkpoint);
   }
+  // Where memory for weights comes from, before load(); it must outlive the store. Null: the
+  // system.
+  void take_memory_from(const MemorySource* source) { memory_source_ = source; }
   // Reads what stays. progress counts bytes of the source.
   Status load(ThreadPool& pool, Progress& progress, ReadPath path = ReadPath::kAuto);
 
@@ -101,6 +104,7 @@ class WeightStore {
   std::vector<uint32_t> files_in_use_;                 // that hold what does not stay
   std::vector<PlacedRows> placed_;                     // of what stays
   std::vector<std::pair<size_t, size_t>> windows_of_;  // by entry
+  const MemorySource* memory_source_ = nullptr;
   PageMemory memory_;
   std::unique_ptr<WeightReader> reader_;
   std::unique_ptr<WindowRing> ring_;

@@ -25,11 +25,13 @@ WindowRing::WindowRing(std::span<const WeightEntry> entries, std::vector<Window>
 
 Result<std::unique_ptr<WindowRing>> WindowRing::make(std::span<const WeightEntry> entries,
                                                      std::vector<Window> windows, size_t frames,
-                                                     WeightReader& reader) {
+                                                     WeightReader& reader,
+                                                     const MemorySource* memory) {
   SLUICE_CHECK(!windows.empty() && frames >= 2);
   std::unique_ptr<WindowRing> ring(new WindowRing(entries, std::move(windows), frames, reader));
-  SLUICE_ASSIGN(ring->memory_, PageMemory::reserve(static_cast<size_t>(ring->frame_bytes_ * frames),
-                                                   "the windows through which weights are read"));
+  SLUICE_ASSIGN(ring->memory_,
+                reserve_from(memory, static_cast<size_t>(ring->frame_bytes_ * frames),
+                             "the windows through which weights are read"));
   return ring;
 }
 

@@ -24,10 +24,12 @@ uint64_t frame_bytes(std::span<const WeightEntry> entries, std::span<const Windo
 // One thread. entries and reader must outlive it.
 class WindowRing {
  public:
-  // windows in order of use, at least one; frames ≥ 2. kExhausted: the system refuses the memory.
+  // windows in order of use, at least one; frames ≥ 2. memory: null for the system's. kExhausted:
+  // it refuses.
   static Result<std::unique_ptr<WindowRing>> make(std::span<const WeightEntry> entries,
                                                   std::vector<Window> windows, size_t frames,
-                                                  WeightReader& reader);
+                                                  WeightReader& reader,
+                                                  const MemorySource* memory = nullptr);
   ~WindowRing();
 
   std::span<const Window> windows() const { return windows_; }

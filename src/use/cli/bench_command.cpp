@@ -95,6 +95,10 @@ std::string disk_text(const std::vector<Throughput>& results) {
   return table.text("  ");
 }
 
+std::string device_text(const runtime::ModelInfo& info) {
+  return info.device.empty() ? "processor" : info.device;
+}
+
 // What a draft model or lookup is measured with.
 struct DraftCase {
   std::optional<chat::ChatModel> model;
@@ -152,6 +156,7 @@ Result<int> run(Context& context, const Options& options) {
                         {"weight_bytes", info.weight_bytes},
                         {"threads", running.pool->threads()},
                         {"simd", simd_level_name(context.simd)},
+                        {"device", device_text(info)},
                         {"memory_bytes_s", measures_memory ? Json(memory_rate) : Json()},
                         {"disk_bytes_token", info.disk_bytes_token},
                         {"peak_resident_bytes", peak_bytes},
@@ -160,8 +165,9 @@ Result<int> run(Context& context, const Options& options) {
     return kExitSuccess;
   }
   context.print(fmt::format(
-      "{}: {}, {}, {} of weights\n{} threads, {}, {}\n\n", info.path, info.family, info.storage,
-      bytes_text(info.weight_bytes), running.pool->threads(), simd_level_name(context.simd),
+      "{}: {}, {}, {} of weights\n{}, {} threads, {}, {}\n\n", info.path, info.family, info.storage,
+      bytes_text(info.weight_bytes), device_text(info), running.pool->threads(),
+      simd_level_name(context.simd),
       from_disk
           ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
       : measures_memory ? fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)

@@ -157,6 +157,7 @@ Diagnosis diagnose(Context& context, std::span<const std::string> paths) {
   found.compiled = kernels::kernel_table(context.cpu.simd).level();
   found.used = kernels::kernel_table(context.simd).level();
   found.memory = detect_memory();
+  found.gpu = gpu::gpu_facts();
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     found.descriptors = limit.rlim_cur;

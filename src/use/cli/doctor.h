@@ -2,12 +2,14 @@
 // from that, and what will bite.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/machine.h"
 #include "cli/context.h"
+#include "gpu/gpu_device.h"
 #include "io/disk_probe.h"
 
 namespace sluice::cli {
@@ -27,6 +29,7 @@ struct Diagnosis {
   SimdLevel compiled = SimdLevel::kScalar;  // the widest of those that this program has
   SimdLevel used = SimdLevel::kScalar;      // --simd counted
   MemoryInfo memory;
+  std::optional<gpu::GpuFacts> gpu;               // nothing in a program without MLX
   uint64_t descriptors = 0, descriptors_max = 0;  // this process's limit, and how far it may go
   double weights_per_s = 0;                       // priced in every format by all workers together
   std::vector<DiskCheck> disks;

@@ -36,6 +36,17 @@ std::string memory_text(const MemoryInfo& memory) {
   return text;
 }
 
+std::string gpu_text(const std::optional<gpu::GpuFacts>& gpu) {
+  if (!gpu) return "not used: this program was built without MLX";
+  if (!gpu->is_gpu) return fmt::format("{} finds none", gpu->library);
+  std::string text = fmt::format("{}, by {}", gpu->name, gpu->library);
+  if (gpu->memory_bytes > 0) text += fmt::format("; memory {}", bytes_text(gpu->memory_bytes));
+  if (gpu->working_set_bytes > 0)
+    text += fmt::format(", of which it may use {} at a time, {} in one buffer",
+                        bytes_text(gpu->working_set_bytes), bytes_text(gpu->buffer_bytes_max));
+  return text;
+}
+
 std::string machine_text(const Diagnosis& found) {
   Table table({Align::kLeft, Align::kLeft});
   table.add({"system", found.system});
@@ -47,6 +58,7 @@ std::string machine_text(const Diagnosis& found) {
                         simd_level_name(found.offered));
   table.add({"SIMD", simd});
   table.add({"memory", memory_text(found.memory)});
+  table.add({"GPU", gpu_text(found.gpu)});
   table.add({"open files", fmt::format("{} allowed", found.descriptors)});
   return table.text("  ");
 }
@@ -124,6 +136,16 @@ Json disks_json(const Diagnosis& found) {
   return disks;
 }
 
+Json gpu_json(const std::optional<gpu::GpuFacts>& gpu) {
+  if (!gpu) return nullptr;
+  return {{"name", gpu->name},
+          {"library", gpu->library},
+          {"is_gpu", gpu->is_gpu},
+          {"memory_bytes", gpu->memory_bytes},
+          {"working_set_bytes", gpu->working_set_bytes},
+          {"buffer_bytes_max", gpu->buffer_bytes_max}};
+}
+
 Json json_of(const Diagnosis& found, const std::vector<Setting>& settings) {
   Json list = Json::array();
   for (const Setting& setting : settings)
@@ -139,6 +161,7 @@ Json json_of(const Diagnosis& found, const std::vector<Setting>& settings) {
            {{"total_bytes", found.memory.total},
             {"available_bytes", found.memory.available},
             {"limit_bytes", found.memory.limit}}},
+          {"gpu", gpu_json(found.gpu)},
           {"open_files", found.descriptors},
           {"open_files_max", found.descriptors_max},
           {"disks", disks_json(found)},

@@ -55,7 +55,7 @@ Result<Drafting> plan_draft(Context& context, const RunningModel& running,
   SLUICE_ASSIGN(options.activations, runtime::parse_activations(engine.activations));
   SLUICE_ASSIGN(options.reads, runtime::parse_read_path(engine.reads));
   SLUICE_ASSIGN(const std::string path, local_path(context, arguments.model));
-  SLUICE_ASSIGN(drafting.engine, runtime::Engine::plan(path, options, *running.pool));
+  SLUICE_ASSIGN(drafting.engine, plan_on_device(context, path, engine, options, *running.pool));
   SLUICE_TRY(chat::check_same_vocabulary(model, *drafting.engine));
   runtime::SamplerOptions chosen = sampler.options();
   std::erase_if(chosen.logit_bias, [&](const runtime::LogitBias& bias) {

@@ -15,6 +15,7 @@
 #include "chat/answer_form.h"
 #include "cli/model.h"
 #include "cli/user_folder.h"
+#include "gpu/gpu_device.h"
 #include "runtime/expert_profile.h"
 
 namespace sluice::cli {
@@ -129,6 +130,13 @@ void keep_profile(Context& context, const runtime::Engine& engine) {
 }  // namespace
 
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
+  arguments.device = "auto";
+  command
+      .add_option("--device", arguments.device,
+                  "what computes; auto: a GPU where this program and the machine have one; mlx: "
+                  "MLX wherever it computes, for tests")
+      ->check(CLI::IsMember({"auto", "cpu", "gpu", "mlx"}))
+      ->capture_default_str();
   command
       .add_option("-c,--context,--ctx-size", arguments.context_tokens,
                   "tokens of context; 0: the model's own, at most 4096")
@@ -171,6 +179,22 @@ void add_engine_options(CLI::App& command, EngineArguments& arguments) {
                    "neither begin with the experts that earlier runs used most, nor note them");
 }
 
+Result<std::shared_ptr<runtime::Engine>> plan_on_device(Context& context, const std::string& path,
+                                                        const EngineArguments& arguments,
+                                                        runtime::EngineOptions options,
+                                                        ThreadPool& pool) {
+  SLUICE_ASSIGN(const gpu::DeviceChoice choice, gpu::parse_device(arguments.device));
+  SLUICE_ASSIGN(options.device, gpu::open_device(choice, context.simd));
+  auto engine = runtime::Engine::plan(path, options, pool);
+  const bool refused = !engine && engine.error().code == ErrorCode::kUnsupported;
+  if (!refused || options.device == nullptr || choice != gpu::DeviceChoice::kAuto) return engine;
+  options.device = nullptr;
+  auto on_processor = runtime::Engine::plan(path, options, pool);
+  if (on_processor)
+    context.console->info(fmt::format("the processor computes: {}", engine.error().message));
+  return on_processor;
+}
+
 Result<RunningModel> plan_engine(Context& context, const std::string& path,
                                  const EngineArguments& arguments, const EngineUse& use) {
   runtime::EngineOptions options;
@@ -195,7 +219,7 @@ Result<RunningModel> plan_engine(Context& context, const std::string& path,
   RunningModel running;
   running.pool = std::make_unique<ThreadPool>(context.workers);
   SLUICE_ASSIGN(const std::string found, local_path(context, path));
-  SLUICE_ASSIGN(running.engine, runtime::Engine::plan(found, options, *running.pool));
+  SLUICE_ASSIGN(running.engine, plan_on_device(context, found, arguments, options, *running.pool));
   running.engine->keep_digests(digest_paths(running.engine->info()));
   running.expert_trace_path = arguments.expert_trace;
   running.keeps_profile = use.real_text && !arguments.no_expert_profile;

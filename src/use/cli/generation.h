@@ -22,9 +22,19 @@ struct EngineArguments {
   uint64_t context_tokens = 0;  // 0: the engine's choice
   std::string kv = "f16", activations = "auto", compat = "transformers", memory = {},
               reads = "auto", expert_trace = {};
+  // add_engine_options() makes it auto; who measures or records takes the processor, whose results
+  // are the same on every machine.
+  std::string device = "cpu";
   bool no_expert_profile = false, no_lookahead = false, verify_reads = false;
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
+
+// Plans a model on the device that is asked for. With auto, the processor takes what the GPU cannot
+// run, and the console says why.
+Result<std::shared_ptr<runtime::Engine>> plan_on_device(Context& context, const std::string& path,
+                                                        const EngineArguments& arguments,
+                                                        runtime::EngineOptions options,
+                                                        ThreadPool& pool);
 
 // What a command will do with an engine, as far as memory is set aside for it.
 struct EngineUse {

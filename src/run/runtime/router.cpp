@@ -1,9 +1,8 @@
-// The CPU back-end's routers: from a row's logits to its experts and their weights, in f32.
+#include "runtime/router.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
-
-#include "runtime/cpu_backend.h"
 
 namespace sluice::runtime {
 
@@ -20,7 +19,7 @@ constexpr float kSumEpsilon = 1e-20f;
 }  // namespace
 
 // All experts but those of the best groups.
-void CpuBackend::drop_groups(std::span<float> scores, const RouterRule& rule) {
+void Router::drop_groups(std::span<float> scores, const RouterRule& rule) {
   const size_t size = scores.size() / rule.groups;
   group_scores_.resize(rule.groups);
   top_.resize(std::min<size_t>(rule.group_best, size));
@@ -37,10 +36,10 @@ void CpuBackend::drop_groups(std::span<float> scores, const RouterRule& rule) {
       std::ranges::fill(scores.subspan(group * size, size), rule.dropped_score);
 }
 
-void CpuBackend::choose_by_score(std::span<float> logits, const RouterRule& rule,
-                                 std::span<Choice> out) {
+void Router::choose_by_score(std::span<float> logits, const RouterRule& rule,
+                             std::span<Choice> out) {
   const bool sigmoid = rule.score == RouterScore::kSigmoid;
-  const bool adjusted = rule.correction != model::Weight::kNone || rule.groups > 1;
+  const bool adjusted = !factors_.correction.empty() || rule.groups > 1;
   scores_.assign(logits.begin(), logits.end());
   if (sigmoid)
     ops_.sigmoid(logits, logits);
@@ -48,7 +47,7 @@ void CpuBackend::choose_by_score(std::span<float> logits, const RouterRule& rule
     ops_.softmax(logits);
   // Large logits have one sigmoid: where nothing is added to it, they themselves decide.
   if (adjusted || !sigmoid) std::ranges::copy(logits, scores_.begin());
-  if (rule.correction != model::Weight::kNone) ops_.add(scores_, vector_of(rule.correction));
+  if (!factors_.correction.empty()) ops_.add(scores_, factors_.correction);
   if (rule.groups > 1) drop_groups(scores_, rule);
   top_.resize(rule.top_k);
   ops_.top_k(scores_, top_);
@@ -62,8 +61,8 @@ void CpuBackend::choose_by_score(std::span<float> logits, const RouterRule& rule
     out[rank] = {top_[rank], logits[top_[rank]] / sum};
 }
 
-void CpuBackend::choose_of_chosen(std::span<float> logits, const RouterRule& rule,
-                                  std::span<Choice> out) {
+void Router::choose_of_chosen(std::span<float> logits, const RouterRule& rule,
+                              std::span<Choice> out) {
   top_.resize(rule.top_k);
   ops_.top_k(logits, top_);
   scores_.resize(rule.top_k);
@@ -74,8 +73,8 @@ void CpuBackend::choose_of_chosen(std::span<float> logits, const RouterRule& rul
 
 // Phi-3.5-MoE's: an expert's weight is its share of a softmax over those that come near it, and
 // those chosen before it are left out.
-void CpuBackend::choose_sparse_mixer(std::span<float> logits, const RouterRule& rule,
-                                     std::span<Choice> out) {
+void Router::choose_sparse_mixer(std::span<float> logits, const RouterRule& rule,
+                                 std::span<Choice> out) {
   top_.resize(rule.top_k);
   ops_.top_k(logits, top_);
   scores_.resize(logits.size());
@@ -94,21 +93,24 @@ void CpuBackend::choose_sparse_mixer(std::span<float> logits, const RouterRule& 
   }
 }
 
-std::span<const Choice> CpuBackend::route(model::Tensor logits, const RouterRule& rule) {
-  Buffer& b = buffer(logits);
-  choices_.resize(b.rows * rule.top_k);
-  for (size_t row = 0; row < b.rows; ++row) {
+std::span<const Choice> Router::choose(std::span<float> logits, const RouterRule& rule,
+                                       const RouterFactors& factors) {
+  factors_ = factors;
+  const size_t rows = logits.size() / rule.experts;
+  choices_.resize(rows * rule.top_k);
+  for (size_t row = 0; row < rows; ++row) {
     const std::span<Choice> out = std::span(choices_).subspan(row * rule.top_k, rule.top_k);
+    const std::span<float> own = logits.subspan(row * rule.experts, rule.experts);
     switch (rule.score) {
       case RouterScore::kSoftmax:
-      case RouterScore::kSigmoid: choose_by_score(b.row(row), rule, out); break;
-      case RouterScore::kSoftmaxOfChosen: choose_of_chosen(b.row(row), rule, out); break;
-      case RouterScore::kSparseMixer: choose_sparse_mixer(b.row(row), rule, out); break;
+      case RouterScore::kSigmoid: choose_by_score(own, rule, out); break;
+      case RouterScore::kSoftmaxOfChosen: choose_of_chosen(own, rule, out); break;
+      case RouterScore::kSparseMixer: choose_sparse_mixer(own, rule, out); break;
     }
     if (rule.scale != 1)
       for (Choice& choice : out) choice.weight *= rule.scale;
-    if (rule.expert_scale != model::Weight::kNone)
-      for (Choice& choice : out) choice.weight *= vector_of(rule.expert_scale)[choice.expert];
+    if (!factors.scale.empty())
+      for (Choice& choice : out) choice.weight *= factors.scale[choice.expert];
   }
   return choices_;
 }
