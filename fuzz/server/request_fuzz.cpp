@@ -1,6 +1,6 @@
 // Foreign bytes of a connection: the first byte says how they are cut into pieces; what comes out
 // as a request is held against the guard, and its body is read as every kind of request. Pieces
-// must make no difference.
+// must make no difference, nor the order of keys to what is JSON.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -23,8 +23,11 @@ server::HttpParser parse(std::string_view bytes, size_t piece) {
 }
 
 void read_body(std::string_view body) {
-  const auto json = parse_json(body, "the body");
+  const auto json = parse_ordered_json(body, "the body");
+  const auto sorted = parse_json(body, "the body");
+  SLUICE_CHECK(json.has_value() == sorted.has_value());
   if (!json) return;
+  SLUICE_CHECK(Json(*json) == *sorted);
   server::RequestDefaults defaults;
   defaults.vocabulary = 100;
   (void)server::parse_chat_request(*json, defaults);
