@@ -8,32 +8,15 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
+from openai_served import MODEL, NAME, Served, openai
 from server import serving
-from support import demo_model, skip, sluice_json
+from support import sluice_json
 
-try:
-    import openai
-except ImportError:
-    skip("openai is not installed; run scripts/setup test")
-
-MODEL = demo_model()
-if MODEL is None:
-    skip("the demo model is not there; run scripts/demo_model")
-NAME = MODEL.stem
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-class Served(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.scope = serving(MODEL, "--context", 1024, "--alias", "demo", "--parallel", 4)
-        cls.server = cls.scope.__enter__()
-        cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
-        cls.scope.__exit__(None, None, None)
+class ManyServed(Served):
+    arguments = ("--context", 1024, "--alias", "demo", "--parallel", 4)
 
     def chat(self, **options):
         return self.client.chat.completions.create(
@@ -46,7 +29,7 @@ class Served(unittest.TestCase):
             time.sleep(0.05)
 
 
-class Openai(Served):
+class Openai(ManyServed):
     def test_chat(self):
         answer = self.chat(max_tokens=64)
         choice = answer.choices[0]
@@ -222,7 +205,7 @@ class Openai(Served):
             self.assertEqual(list(pool.map(complete, prompts)), alone)
 
 
-class Plain(Served):
+class Plain(ManyServed):
     def test_health_slots_metrics_page(self):
         self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
         slots = self.server.json("GET", "/slots")

@@ -5,18 +5,8 @@ import json
 import sys
 import unittest
 
-from server import serving
-from support import demo_model, skip
+from openai_served import NAME, Served, openai
 
-try:
-    import openai
-except ImportError:
-    skip("openai is not installed; run scripts/setup test")
-
-MODEL = demo_model()
-if MODEL is None:
-    skip("the demo model is not there; run scripts/demo_model")
-NAME = MODEL.stem
 QUESTION = "What is the capital of France?"
 # No field of the Responses API, as other settings that chats have: it ends what this model repeats.
 SHORT = {"stop": ["France, la"]}
@@ -26,18 +16,7 @@ TOOLS = [{"type": "function", "name": name, "description": "Tells the weather.",
           "parameters": SCHEMA, "strict": True} for name in ("weather", "forecast")]
 
 
-class Responses(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.scope = serving(MODEL, "--context", 1024, "--parallel", 2)
-        cls.server = cls.scope.__enter__()
-        cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
-        cls.scope.__exit__(None, None, None)
-
+class Responses(Served):
     def create(self, input=QUESTION, **options):
         return self.client.responses.create(**{"model": NAME, "input": input, "temperature": 0,
                                                "max_output_tokens": 64, **options})

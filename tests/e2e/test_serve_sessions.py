@@ -8,18 +8,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from openai_served import MODEL, NAME, Served, openai
 from server import serving
-from support import demo_model, skip, sluice
+from support import sluice
 
-try:
-    import openai
-except ImportError:
-    skip("openai is not installed; run scripts/setup test")
-
-MODEL = demo_model()
-if MODEL is None:
-    skip("the demo model is not there; run scripts/demo_model")
-NAME = MODEL.stem
 LONG = [{"role": "user", "content": "Tell me about rivers. " * 30}]
 
 
@@ -133,17 +125,8 @@ class Sessions(unittest.TestCase):
                 self.assertEqual(server.request(method, path, body)[0], 501, path)
 
 
-class Embeddings(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.scope = serving(MODEL, "--context", 512, "--parallel", 2)
-        cls.server = cls.scope.__enter__()
-        cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
-        cls.scope.__exit__(None, None, None)
+class Embeddings(Served):
+    arguments = ("--context", 512, "--parallel", 2)
 
     def embed(self, input, **options):
         return self.client.embeddings.create(model=NAME, input=input, **options)

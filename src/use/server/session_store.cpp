@@ -1,7 +1,8 @@
 #include "server/session_store.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 
 #include "base/units.h"
@@ -14,11 +15,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kSuffix = ".session";
 constexpr size_t kNameBytesMax = 64;
-
-int64_t unix_time(fs::file_time_type time) {
-  const auto since = std::chrono::file_clock::to_sys(time).time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::seconds>(since).count();
-}
 
 }  // namespace
 
@@ -47,13 +43,11 @@ Result<KeptSession> SessionStore::find(std::string_view model, std::string_view 
   SLUICE_TRY(offered());
   SLUICE_TRY(check_session_name(name));
   KeptSession kept{.name = std::string(name), .model = std::string(model)};
-  std::error_code no_size, no_time;
-  const std::string file = path(model, name);
-  kept.bytes = fs::file_size(file, no_size);
-  const auto time = fs::last_write_time(file, no_time);
-  if (no_size || no_time)
+  struct stat state;
+  if (::stat(path(model, name).c_str(), &state) != 0 || !S_ISREG(state.st_mode))
     return fail(ErrorCode::kNotFound, "name: no session {} of this model is kept here", name);
-  kept.saved_s = unix_time(time);
+  kept.bytes = static_cast<uint64_t>(state.st_size);
+  kept.saved_s = state.st_mtime;
   return kept;
 }
 
