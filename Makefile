@@ -5,7 +5,7 @@ DEMO_OUT = demo/SmolLM2-135M-Instruct-$(DEMO_BUDGET)
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 SLUICE = build/release/bin/sluice
 
-.PHONY: demo build test sanitize standin fuzz lint format clean
+.PHONY: demo build test sanitize standin mlx fuzz lint format clean
 
 # From a fresh machine to a real model, fitted to a budget, proven, and answering.
 demo: build
@@ -26,7 +26,7 @@ build:
 test:
 	@scripts/setup test
 	@scripts/demo_model >/dev/null
-	@scripts/check tests format lint mlx
+	@scripts/check tests format lint
 
 sanitize:
 	@scripts/setup test
@@ -36,6 +36,11 @@ sanitize:
 standin:
 	@scripts/setup test
 	@scripts/check mac-standin
+
+# The GPU back-end, over MLX's library for processors.
+mlx:
+	@scripts/setup test
+	@scripts/check mlx
 
 fuzz:
 	@scripts/setup test

@@ -154,7 +154,7 @@ class MlxLm(support.TestCase):
                                 f"{folder.name}, {len(ids)} tokens in chunks of {chunk}")
 
     def check_streamed(self, folder):
-        """Weights that are read as they are used give the same bits."""
+        """Weights that are read as they are used give the same bits. Returns how many limits allowed it."""
         ids, _ = random_tokens(folder, SEED, 24)
         whole = our_logits(folder, ids, 7, "auto")
         total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -167,7 +167,7 @@ class MlxLm(support.TestCase):
                 continue
             np.testing.assert_array_equal(found, whole, f"{folder.name}, {share} %")
             streamed += 1
-        self.assertGreater(streamed, 0, folder.name)
+        return streamed
 
     def source(self, name, number, dtype="f32"):
         family, settings = (MODELS | TURNED)[name]
@@ -214,6 +214,7 @@ class MlxLm(support.TestCase):
                    ("mimo", 5, 32, {}), ("ernie4_5", 6, 64, {}),
                    ("qwen3_moe", 8, 32, dict(q_mode="mxfp8")),
                    ("qwen3_moe", 4, 16, dict(q_mode="nvfp4"))]
+        streamed = 0
         for number, (name, bits, group, options) in enumerate(formats):
             with self.subTest(name, bits=bits, group=group):
                 source = self.source(name, 100 + number, dtype="bf16")
@@ -221,7 +222,9 @@ class MlxLm(support.TestCase):
                 convert_stock(source, folder, bits, group, **options)
                 self.check(folder)
                 if DEVICE != "cpu":
-                    self.check_streamed(folder)
+                    streamed += self.check_streamed(folder)
+        if DEVICE != "cpu":
+            self.assertGreater(streamed, len(formats))
 
 
 if __name__ == "__main__":
