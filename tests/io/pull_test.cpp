@@ -86,17 +86,5 @@ TEST(ChooseFiles, Patterns) {
   EXPECT_THAT(chosen(snapshot, {"x", "y"}), ElementsAre(HasSubstr("matches x or y")));
 }
 
-TEST(Base64, Vectors) {
-  const auto encoded = [](std::string_view text) {
-    return base64(std::as_bytes(std::span(text.data(), text.size())));
-  };
-  EXPECT_EQ(encoded(""), "");
-  EXPECT_EQ(encoded("f"), "Zg==");
-  EXPECT_EQ(encoded("fo"), "Zm8=");
-  EXPECT_EQ(encoded("foo"), "Zm9v");
-  EXPECT_EQ(encoded("foob"), "Zm9vYg==");
-  EXPECT_EQ(encoded("\xff\xfe\xfd"), "//79");
-}
-
 }  // namespace
 }  // namespace sluice::io
