@@ -38,7 +38,8 @@ struct Stream {
 
 }  // namespace
 
-Result<AgentRunRequest> parse_agent_request(const OrderedJson& body, const RequestDefaults& defaults,
+Result<AgentRunRequest> parse_agent_request(const OrderedJson& body,
+                                            const RequestDefaults& defaults,
                                             const std::vector<std::string>& offered) {
   AgentRunRequest request;
   SLUICE_ASSIGN(request.chat, parse_chat_request(body, defaults));
@@ -93,8 +94,9 @@ void AgentApi::begin(HttpServer& server, const std::shared_ptr<Exchange>& exchan
       runs_.erase(name);
     });
   };
-  runs_[name] = std::make_unique<AgentRunner>(offer_, model->chat, model->scheduler, std::move(request.chat),
-                                              std::move(request.tools), std::move(on_event));
+  runs_[name] =
+      std::make_unique<AgentRunner>(offer_, model->chat, model->scheduler, std::move(request.chat),
+                                    std::move(request.tools), std::move(on_event));
   exchange->on_gone([this, weak = std::weak_ptr(stream), name] {
     if (const auto there = weak.lock()) there->end();
     if (const auto run = runs_.find(name); run != runs_.end()) run->second->stop();

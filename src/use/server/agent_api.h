@@ -19,7 +19,8 @@ struct AgentRunRequest {
   std::vector<std::string> tools;
 };
 // {"messages": …, "tools_allowed": ["files"], …}; without tools_allowed, all that are offered.
-Result<AgentRunRequest> parse_agent_request(const OrderedJson& body, const RequestDefaults& defaults,
+Result<AgentRunRequest> parse_agent_request(const OrderedJson& body,
+                                            const RequestDefaults& defaults,
                                             const std::vector<std::string>& offered);
 
 // The loop's thread.

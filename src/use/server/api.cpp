@@ -265,8 +265,7 @@ void Api::tokenize(const std::shared_ptr<Exchange>& exchange, const Json& body,
   const auto request = parse_tokenize_request(body);
   if (!request) return reply_error(*exchange, request.error(), body);
   beside(exchange, body, [model, request = *request]() -> Result<Next> {
-    SLUICE_ASSIGN(auto tokens,
-                  model->chat.tokenizer.encode(request.content, request.add_special));
+    SLUICE_ASSIGN(auto tokens, model->chat.tokenizer.encode(request.content, request.add_special));
     return [tokens = std::move(tokens)](const auto& to) { reply_json(*to, {{"tokens", tokens}}); };
   });
 }
@@ -361,12 +360,11 @@ void Api::run_agent(const std::shared_ptr<Exchange>& exchange, const Json& body,
   if (!request) return reply_error(*exchange, request.error(), body);
   const Stopwatch watch;
   const auto counted = std::make_shared<bool>(false);
-  agent_.begin(*server_, exchange, std::move(*request), model,
-               [this, exchange, watch, counted] {
-                 if (!std::exchange(*counted, false)) return;
-                 --running_;
-                 finished(exchange, watch.seconds(), -1);
-               });
+  agent_.begin(*server_, exchange, std::move(*request), model, [this, exchange, watch, counted] {
+    if (!std::exchange(*counted, false)) return;
+    --running_;
+    finished(exchange, watch.seconds(), -1);
+  });
   if (exchange->replied()) return;  // refused; handle() counts it
   *counted = true;
   ++running_;

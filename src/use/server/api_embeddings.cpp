@@ -42,8 +42,8 @@ void Api::embed(const std::shared_ptr<Exchange>& exchange, const Json& body,
 }
 
 void Api::begin_embedding(const std::shared_ptr<Exchange>& exchange, const ModelLease& model,
-                          EmbeddingAnswer::Options options, std::vector<std::vector<uint32_t>> inputs,
-                          const std::string& client) {
+                          EmbeddingAnswer::Options options,
+                          std::vector<std::vector<uint32_t>> inputs, const std::string& client) {
   const Pending pending = this->pending(exchange, model);
   options.at_once = model->scheduler.state().slots.size();
   // Not the whole of pending: it would hold, by its end, the answer that holds it.

@@ -19,8 +19,7 @@ void Api::respond(const std::shared_ptr<Exchange>& exchange, const Json& body,
           body);
     before = stored->conversation;
   }
-  auto parsed =
-      parse_responses_request(in_order(*exchange), defaults(*model), std::move(before));
+  auto parsed = parse_responses_request(in_order(*exchange), defaults(*model), std::move(before));
   if (!parsed) return reply_error(*exchange, parsed.error(), body);
   const auto request = std::make_shared<const ResponsesRequest>(std::move(*parsed));
   beside(exchange, body, [this, request, model]() -> Result<Next> {
@@ -50,8 +49,7 @@ void Api::begin_response(const std::shared_ptr<Exchange>& exchange, const ModelL
     stored.conversation.push_back(std::move(said));
     responses_.keep(id, std::move(stored));
   };
-  const bool marks =
-      !request.chat.tools.is_null() || prompts.front().constraint.has_value();
+  const bool marks = !request.chat.tools.is_null() || prompts.front().constraint.has_value();
   generate(exchange, request.chat, prompts, marks, model, [&](auto on_end) {
     return std::make_shared<ResponseAnswer>(exchange, model->chat.tokenizer, std::move(options),
                                             keep, std::move(on_end));

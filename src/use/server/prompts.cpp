@@ -24,7 +24,8 @@ Result<Prompt> chat_prompt(const ServedModel& model, const ChatRequest& request)
   input.variables = request.variables;
   const bool listed = model.syntax.in_template();
   if (listed && !request.tools.is_null()) input.tools = dump_json(request.tools);
-  const auto messages = listed ? request.messages : chat::messages_without_tools(request.messages, request.tools);
+  const auto messages =
+      listed ? request.messages : chat::messages_without_tools(request.messages, request.tools);
   SLUICE_ASSIGN(prompt.tokens,
                 chat::render_conversation(model.chat, messages, std::move(input), &prompt.text));
   const Mode mode = request.tool_choice.mode;
@@ -38,9 +39,9 @@ Result<Prompt> chat_prompt(const ServedModel& model, const ChatRequest& request)
                   constrain(model, *request.form, prompt.text,
                             thinks ? model.syntax.thinking() : chat::ThinkingMarks{}));
   } else if (!request.tools.is_null()) {
-    SLUICE_ASSIGN(prompt.constraint, model.syntax.own_calls(model.chat.tokenizer, request.tools,
-                                                            request.tool_choice.parallel,
-                                                            prompt.text));
+    SLUICE_ASSIGN(prompt.constraint,
+                  model.syntax.own_calls(model.chat.tokenizer, request.tools,
+                                         request.tool_choice.parallel, prompt.text));
   }
   return prompt;
 }

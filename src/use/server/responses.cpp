@@ -112,7 +112,8 @@ Result<OrderedJson> chat_body(const OrderedJson& body) {
   }
   if (const OrderedJson* reasoning = json_find(body, "reasoning")) {
     if (!reasoning->is_object()) return wrong("reasoning", "an object");
-    if (const OrderedJson* effort = json_find(*reasoning, "effort")) chat["reasoning_effort"] = *effort;
+    if (const OrderedJson* effort = json_find(*reasoning, "effort"))
+      chat["reasoning_effort"] = *effort;
   }
   SLUICE_TRY(read_include(body, chat));
   return chat;
@@ -138,7 +139,8 @@ Result<std::string> parts_text(const OrderedJson& content, const std::string& la
   return text;
 }
 
-Result<std::string> parts_text(const OrderedJson& item, std::string_view key, const std::string& label) {
+Result<std::string> parts_text(const OrderedJson& item, std::string_view key,
+                               const std::string& label) {
   const OrderedJson* content = json_find(item, key);
   if (content == nullptr) return std::string();
   return parts_text(*content, fmt::format("{}.{}", label, key));
@@ -167,13 +169,14 @@ Result<OrderedJson> chat_message(const OrderedJson& item, const std::string& lab
     return OrderedJson{{"role", "assistant"}, {"content", ""}, {"reasoning_content", text}};
   }
   if (kind == "function_call")
-    return OrderedJson{{"role", "assistant"},
-                {"content", nullptr},
-                {"tool_calls",
-                 OrderedJson::array({{{"id", field("call_id")},
-                               {"type", "function"},
-                               {"function",
-                                {{"name", field("name")}, {"arguments", field("arguments")}}}}})}};
+    return OrderedJson{
+        {"role", "assistant"},
+        {"content", nullptr},
+        {"tool_calls",
+         OrderedJson::array(
+             {{{"id", field("call_id")},
+               {"type", "function"},
+               {"function", {{"name", field("name")}, {"arguments", field("arguments")}}}}})}};
   if (kind == "function_call_output") {
     SLUICE_ASSIGN(const std::string output, parts_text(item, "output", label));
     return OrderedJson{{"role", "tool"}, {"tool_call_id", field("call_id")}, {"content", output}};
@@ -216,18 +219,18 @@ Status read_input(const OrderedJson& body, std::vector<chat::Message>& messages)
 // Repeated as they were given, or as what they stand for when they were not.
 OrderedJson echo_of(const OrderedJson& body) {
   OrderedJson echo = {{"instructions", nullptr},
-               {"max_output_tokens", nullptr},
-               {"metadata", OrderedJson::object()},
-               {"parallel_tool_calls", true},
-               {"previous_response_id", nullptr},
-               {"reasoning", OrderedJson::object()},
-               {"temperature", nullptr},
-               {"text", {{"format", {{"type", "text"}}}}},
-               {"tool_choice", "auto"},
-               {"tools", OrderedJson::array()},
-               {"top_p", nullptr},
-               {"truncation", "disabled"},
-               {"user", nullptr}};
+                      {"max_output_tokens", nullptr},
+                      {"metadata", OrderedJson::object()},
+                      {"parallel_tool_calls", true},
+                      {"previous_response_id", nullptr},
+                      {"reasoning", OrderedJson::object()},
+                      {"temperature", nullptr},
+                      {"text", {{"format", {{"type", "text"}}}}},
+                      {"tool_choice", "auto"},
+                      {"tools", OrderedJson::array()},
+                      {"top_p", nullptr},
+                      {"truncation", "disabled"},
+                      {"user", nullptr}};
   for (const auto& [key, value] : echo.items())
     if (const OrderedJson* given = json_find(body, key)) value = *given;
   return echo;
@@ -242,7 +245,8 @@ Result<std::string> previous_response(const Json& body) {
   return given->get<std::string>();
 }
 
-Result<ResponsesRequest> parse_responses_request(const OrderedJson& body, const RequestDefaults& defaults,
+Result<ResponsesRequest> parse_responses_request(const OrderedJson& body,
+                                                 const RequestDefaults& defaults,
                                                  std::vector<chat::Message> before) {
   if (!body.is_object()) return wrong("the body", "a JSON object");
   SLUICE_TRY(refuse_unoffered(body));

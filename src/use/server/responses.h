@@ -23,7 +23,8 @@ Result<std::string> previous_response(const Json& body);
 
 // before: the conversation that previous_response_id names. Errors: as parse_chat_request()'s, by
 // the field's own name.
-Result<ResponsesRequest> parse_responses_request(const OrderedJson& body, const RequestDefaults& defaults,
+Result<ResponsesRequest> parse_responses_request(const OrderedJson& body,
+                                                 const RequestDefaults& defaults,
                                                  std::vector<chat::Message> before);
 
 }  // namespace sluice::server
