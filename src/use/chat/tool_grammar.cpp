@@ -108,7 +108,7 @@ Result<std::string> Grammar::call(const OrderedJson& function, size_t index) {
   }
   SLUICE_ASSIGN(const std::string json, lark_json(dump_json(schema)));
   const std::string arguments = rule(fmt::format("arguments_{}", index), json);
-  const std::string object =
+  std::string object =
       literal("{\"name\": " + literal(name) + ", \"arguments\": ") + " " + arguments + " \"}\"";
   switch (family_) {
     case ToolFamily::kLlama:
