@@ -1,9 +1,10 @@
 // What a forward pass needs done, by name. Tensors and weights are opaque handles: a back-end may
 // keep them in host memory, on a GPU, or read them as they are asked for, and model code cannot
-// tell. The only values that come back are a router's choice and the logits.
+// tell. The only values that come back are a router's choice and a step's results.
 //
 // Contract of every back-end: a row's result does not depend on the rows computed with it, on how a
-// sequence is cut into steps, or on the number of threads.
+// sequence is cut into steps, or on the number of threads; on the processor to the bit, on a device
+// but for rounding.
 #pragma once
 
 #include <cstddef>
