@@ -1,21 +1,16 @@
 #!/usr/bin/env python3
 """Where stock mlx_lm departs from the published formulas (docs/families.md), each departure by itself:
 --compat mlx gives its logits, the default those of a stock model that is patched to the published
-formula. Argument: the logits_export program."""
+formula. Arguments: as in exported.py."""
 
 import contextlib
 import functools
-import os
-import sys
 import unittest.mock
-from pathlib import Path
 
-sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
-                       / "tests" / "e2e"))
-
+import exported
 import numpy as np
 import support
-from mlx_lm_windows_test import EXPORT, SEED, TOKENS, YARN, Models, export
+from mlx_lm_windows_test import SEED, TOKENS, YARN, Models
 from support import INDEXER_HEADS, load_stock, random_tokens, relative_difference, stock_model
 
 
@@ -41,7 +36,7 @@ class Departures(Models):
                                20 * support.LOGITS_TOLERANCE)
             for compat, model in models.items():
                 for chunk in (512, 7):
-                    found, _ = export(folder, ids, chunk, compat=compat)
+                    found = exported.logits(folder, ids, chunk, compat=compat)
                     support.assert_near(found, expected[compat], model, ids,
                                         f"{folder.name}, {compat}, chunks of {chunk}")
 
@@ -171,7 +166,4 @@ class Departures(Models):
 
 
 if __name__ == "__main__":
-    if not EXPORT or not Path(EXPORT).exists():
-        support.skip("the program logits_export is not built")
-    os.environ["SLUICE_BINARY"] = EXPORT
-    support.main(needs_mlx=True)
+    exported.main()

@@ -1,24 +1,17 @@
 #!/usr/bin/env python3
 """Models run straight from GGUF, laid out as llama.cpp's converter does it, against stock mlx_lm on the
-same weights from Hugging Face's layout: in floats, and in blocks. Argument: the logits_export program."""
+same weights from Hugging Face's layout: in floats, and in blocks. Arguments: as in exported.py."""
 
 import contextlib
 import functools
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
-                       / "tests" / "e2e"))
-
+import exported
 import numpy as np
 import support
 from support import load_stock, make_checkpoint, random_tokens, read_json
 
 SEED = support.fresh_seed()
-EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 # Not in blocks: what llama.cpp keeps in floats too.
 FLOATS = ("conv1d", "norm", "gate_inp", "ssm_a", "ssm_dt", "bias", "sinks", "attn_k_b")
 
@@ -54,15 +47,6 @@ def use_blocks(folder):
             values = values.swapaxes(1, 2)
         tensors[name] = ("F32", values.shape, np.ascontiguousarray(values, "<f4").tobytes())
     support.write_safetensors(folder / "model.safetensors", tensors)
-
-
-def our_logits(path, ids, chunk):
-    out = path.with_suffix(".f32")
-    result = subprocess.run([EXPORT, path, out, str(chunk), "f32", "mlx", *map(str, ids)],
-                            capture_output=True, text=True)
-    if result.returncode != 0:
-        raise AssertionError(result.stderr)
-    return np.fromfile(out, np.float32).reshape(len(ids), -1)
 
 
 @contextlib.contextmanager
@@ -108,7 +92,7 @@ class Gguf(support.TestCase):
     def check_tokens(self, source, path, ids):
         expected = support.logits(load_model(source), ids)
         for chunk in (512, 1, 64):
-            support.assert_near(our_logits(path, ids, chunk), expected,
+            support.assert_near(exported.logits(path, ids, chunk), expected,
                                 functools.partial(stock_model, source), ids,
                                 f"{source.name}, chunks of {chunk}")
 
@@ -134,9 +118,6 @@ class Gguf(support.TestCase):
 
 
 if __name__ == "__main__":
-    if not EXPORT or not Path(EXPORT).exists():
-        support.skip("the program logits_export is not built")
     if importlib.util.find_spec("gguf") is None:
         support.skip("the gguf package is not installed; run scripts/setup test")
-    os.environ["SLUICE_BINARY"] = EXPORT
-    support.main(needs_mlx=True)
+    exported.main()

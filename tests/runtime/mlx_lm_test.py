@@ -1,18 +1,13 @@
 #!/usr/bin/env python3
 """Logits against stock mlx_lm in float32, on fresh random models of every family: prefill at once and
-token by token. Arguments: the logits_export program, and the device to compute on."""
+token by token. Arguments: as in exported.py."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
-                       / "tests" / "e2e"))
-
+import exported
 import numpy as np
 import support
+from exported import DEVICE
 from support import INDEXER_HEADS, convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
 TOKENS = 65
@@ -122,19 +117,8 @@ MODELS = {
 TURNED = {
     "qwen3_vl_moe, a dense layer": ("qwen3_vl_moe", dict(mlp_only_layers=[1], num_hidden_layers=3)),
 }
-EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
-DEVICE = sys.argv.pop(2) if sys.argv[2:3] == ["mlx"] else "cpu"
 # A device's own chunks are tested elsewhere.
 CHUNKS = (512, 1, 7, 64) if DEVICE == "cpu" else (512, 1)
-
-
-def our_logits(folder, ids, chunk, activations="f32", compat="mlx", weights=0):
-    out = Path(folder) / "logits.f32"
-    result = subprocess.run([EXPORT, f"--weights={weights}", f"--device={DEVICE}", folder, out, str(chunk), activations, compat, *map(str, ids)],
-                            capture_output=True, text=True)
-    if result.returncode != 0:
-        raise AssertionError(result.stderr)
-    return np.fromfile(out, np.float32).reshape(len(ids), -1)
 
 
 class MlxLm(support.TestCase):
@@ -148,7 +132,7 @@ class MlxLm(support.TestCase):
     def check_chunks(self, folder, model, ids, chunks):
         expected = support.logits(model, ids)
         for chunk in chunks:
-            found = our_logits(folder, ids, chunk)
+            found = exported.logits(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
             support.assert_near(found, expected, functools.partial(stock_model, folder), ids,
                                 f"{folder.name}, {len(ids)} tokens in chunks of {chunk}")
@@ -156,12 +140,12 @@ class MlxLm(support.TestCase):
     def check_streamed(self, folder):
         """Weights that are read as they are used give the same bits. Returns how many limits allowed it."""
         ids, _ = random_tokens(folder, SEED, 24)
-        whole = our_logits(folder, ids, 7, "auto")
+        whole = exported.logits(folder, ids, 7, "auto")
         total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         streamed = 0
         for share in (30, 45, 60, 75, 90, 97):
             try:
-                found = our_logits(folder, ids, 7, "auto", weights=total * share // 100)
+                found = exported.logits(folder, ids, 7, "auto", weights=total * share // 100)
             except AssertionError as error:
                 self.assertIn("weights may take only", str(error))
                 continue
@@ -228,7 +212,4 @@ class MlxLm(support.TestCase):
 
 
 if __name__ == "__main__":
-    if not EXPORT or not Path(EXPORT).exists():
-        support.skip("the program logits_export is not built")
-    os.environ["SLUICE_BINARY"] = EXPORT
-    support.main(needs_mlx=True)
+    exported.main()

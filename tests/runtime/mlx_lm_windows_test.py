@@ -1,36 +1,19 @@
 #!/usr/bin/env python3
 """Logits against stock mlx_lm in float32 of families whose layers see windows or chunks of the context:
 prefill at once, in pieces, and token by token, over several windows; and the same bits where experts
-do not fit into memory. Argument: the logits_export program."""
+do not fit into memory. Arguments: as in exported.py."""
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(os.environ.get("SLUICE_SOURCE_DIR", Path(__file__).parents[2]))
-                       / "tests" / "e2e"))
-
+import exported
 import numpy as np
 import support
 from support import convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
 SEED = support.fresh_seed()
-EXPORT = sys.argv[1] if len(sys.argv) > 1 else ""
 TOKENS = 51  # of windows and chunks of 16: the tokens before, at and behind three boundaries
 YARN = dict(beta_fast=32.0, beta_slow=1.0, factor=32.0, original_max_position_embeddings=4096,
             rope_type="yarn")
-
-
-def export(folder, ids, chunk, *options, compat="mlx"):
-    """(logits, what was printed)."""
-    out = Path(folder) / "logits.f32"
-    result = subprocess.run([EXPORT, *options, folder, out, str(chunk), "f32", compat,
-                             *map(str, ids)], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise AssertionError(result.stderr)
-    return np.fromfile(out, np.float32).reshape(len(ids), -1), result.stdout
 
 
 class Models(support.TestCase):
@@ -53,20 +36,21 @@ class Windows(Models):
     def check_tokens(self, folder, ids):
         expected = support.logits(load_stock(folder), ids)
         for chunk in (512, 1, 15, 16, 17):  # steps that end before, at and behind boundaries
-            found, _ = export(folder, ids, chunk)
+            found = exported.logits(folder, ids, chunk)
             self.assertEqual(found.shape, expected.shape)
             support.assert_near(found, expected, functools.partial(stock_model, folder), ids,
                                 f"{folder.name}, chunks of {chunk}")
 
     def check_streaming(self, folder):
         ids, _ = random_tokens(folder, SEED, TOKENS)
-        whole, notes = export(folder, ids, 7)
+        whole, notes = exported.logits_and_notes(folder, ids, 7)
         self.assertNotIn("read from disk", notes)
         size = support.weight_bytes(folder)
         streamed = 0
         for share in (0.5, 0.65, 0.8, 0.95):
             try:
-                part, notes = export(folder, ids, 7, f"--weights={int(size * share)}")
+                part, notes = exported.logits_and_notes(folder, ids, 7,
+                                                        weights=int(size * share))
             except AssertionError as refused:  # less than two tokens' experts
                 self.assertIn("takes at least", str(refused))
                 continue
@@ -139,7 +123,4 @@ class Windows(Models):
 
 
 if __name__ == "__main__":
-    if not EXPORT or not Path(EXPORT).exists():
-        support.skip("the program logits_export is not built")
-    os.environ["SLUICE_BINARY"] = EXPORT
-    support.main(needs_mlx=True)
+    exported.main()

@@ -16,14 +16,6 @@ namespace {
 // Tokens that room for keys and values grows by: a copy of what is there, then none for as many.
 constexpr size_t kGrowTokens = 256;
 
-// The first position that a token there sees.
-size_t first_seen(const AttentionRule& rule, size_t position) {
-  size_t first = 0;
-  if (rule.window > 0 && position >= rule.window) first = position + 1 - rule.window;
-  if (rule.chunk > 0) first = std::max(first, position / rule.chunk * rule.chunk);
-  return first;
-}
-
 mx::Dtype kv_dtype(runtime::KvType type) {
   return type == runtime::KvType::kF32 ? mx::float32 : mx::float16;
 }
@@ -274,7 +266,7 @@ mx::array MlxBackend::attend(const AttentionRule& rule, const Segment& segment, 
   const MlxKv::Layer& layer = kv_of(segment).layers[rule.layer];
   const size_t end = segment.first_position + segment.rows;
   const bool selecting = rule.selected_max > 0 && selected_[index].has_value();
-  const size_t first = selecting ? 0 : first_seen(rule, segment.first_position);
+  const size_t first = selecting ? 0 : rule.first_seen(segment.first_position);
   const auto keys_of = [&](const mx::array& x, size_t width) {
     return mx::slice(x, {0, 0, dim(first), 0}, {1, dim(rule.kv.heads), dim(end), dim(width)},
                      device_);

@@ -210,11 +210,8 @@ void MlxBackend::scale_by_position(Tensor x, const model::PositionScale& rule,
   attempt([&] {
     std::vector<float> grown;
     for (const model::Segment& segment : batch.segments)
-      for (uint32_t i = 0; i < segment.rows; ++i) {
-        const uint64_t steps = (uint64_t{segment.first_position} + i + 1) / rule.interval;
-        grown.push_back(
-            static_cast<float>(1 + double{rule.factor} * std::log(1 + static_cast<double>(steps))));
-      }
+      for (uint32_t i = 0; i < segment.rows; ++i)
+        grown.push_back(rule.at(uint64_t{segment.first_position} + i));
     const mx::array factors(grown.begin(), {dim(grown.size()), 1}, mx::float32);
     set(x, mx::multiply(at(x), factors, device_));
   });

@@ -7,6 +7,8 @@
 // but for rounding.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -78,6 +80,14 @@ struct AttentionRule {
   Weight sinks = Weight::kNone;  // [heads] scores that take part in the softmax and give nothing
   // Rows that see more keys than that look at those alone that select_keys() chose; 0: at all.
   uint32_t selected_max = 0;
+
+  // The first position that a token there sees, and every later token in the same or a later place.
+  size_t first_seen(size_t position) const {
+    size_t first = 0;
+    if (window > 0 && position >= window) first = position + 1 - window;
+    if (chunk > 0) first = std::max(first, position / chunk * chunk);
+    return first;
+  }
 };
 
 // Which keys rows look at: the top_k of the largest Σ_h weight_h · max(0, q_h · k_p) among
@@ -153,6 +163,11 @@ struct ActivationRule {
 struct PositionScale {
   float factor = 0;
   uint32_t interval = 1;
+
+  float at(uint64_t position) const {
+    const auto steps = static_cast<double>((position + 1) / interval);
+    return static_cast<float>(1 + double{factor} * std::log(1 + steps));
+  }
 };
 
 // How a router's logits become scores.

@@ -37,14 +37,6 @@ AttentionShape shape_of(const AttentionRule& rule, kernels::KvType type, size_t 
           .chunk = rule.chunk};
 }
 
-// The first position that a token there sees, and every later token in the same or a later place.
-size_t first_seen(const AttentionRule& rule, size_t position) {
-  size_t first = 0;
-  if (rule.window > 0 && position >= rule.window) first = position + 1 - rule.window;
-  if (rule.chunk > 0) first = std::max(first, position / rule.chunk * rule.chunk);
-  return first;
-}
-
 // Each head of a row, by itself, or its first elements by themselves and the rest likewise.
 void turn_heads(const kernels::LayerOps& ops, std::span<float> row, size_t head_dim, size_t first) {
   for (size_t at = 0; at < row.size(); at += head_dim) {
@@ -248,7 +240,7 @@ void CpuBackend::attend_tile(const AttentionRule& rule, const AttentionTile& til
     shape.sinks = vector_of(rule.sinks).data() + slice.first_head;
 
   const size_t end = tile.position + tile.tokens;
-  size_t first_key = first_seen(rule, tile.position) / kKvBlockTokens * kKvBlockTokens;
+  size_t first_key = rule.first_seen(tile.position) / kKvBlockTokens * kKvBlockTokens;
   std::vector<kernels::KvSpan>& spans = spans_[worker];
   spans.clear();
   if (tile.selected) {

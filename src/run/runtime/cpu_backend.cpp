@@ -270,9 +270,8 @@ void CpuBackend::scale_by_position(Tensor x, const model::PositionScale& rule,
   Buffer& to = buffer(x);
   for (const model::Segment& segment : batch.segments)
     for_rows(pool_, segment.rows, [&](size_t i) {
-      const uint64_t steps = (uint64_t{segment.first_position} + i + 1) / rule.interval;
-      const double grown = 1 + double{rule.factor} * std::log(1 + static_cast<double>(steps));
-      for (float& value : to.row(segment.first_row + i)) value *= static_cast<float>(grown);
+      const float grown = rule.at(segment.first_position + i);
+      for (float& value : to.row(segment.first_row + i)) value *= grown;
     });
 }
 
