@@ -3,7 +3,7 @@
 and against llama.cpp's memory mapping under the same limit.
 
     cmake --preset bench && cmake --build --preset bench
-    .venv/bin/python bench/streaming/make_mixture.py MODEL ...
+    .venv/bin/python bench/streaming/make_large.py MODEL ...
     sudo bench/streaming/run.py MODEL... [--peer MODEL=THEIRS.gguf] [--shares 25,50]
 
 Needs Linux and root: every run is put into a memory cgroup (v1) of its limit, swap forbidden, and

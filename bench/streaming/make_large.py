@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A random mixture of experts as a quantized model, written at disk speed without its 16-bit form.
+"""A large random model, quantized, written at disk speed without its 16-bit form.
 
-    .venv/bin/python bench/streaming/make_mixture.py OUT --shape qwen3-30b [--tokenizer FILE]
-    .venv/bin/python bench/streaming/make_mixture.py OUT.gguf --shape olmoe
+    .venv/bin/python bench/streaming/make_large.py OUT --shape qwen3-30b [--tokenizer FILE]
+    .venv/bin/python bench/streaming/make_large.py OUT.gguf --shape olmoe
+    .venv/bin/python bench/streaming/make_large.py OUT.gguf --shape mistral-7b
 
-A folder gets 4-bit affine weights with groups of 64 (qwen3_moe); a .gguf Q4_0 (Mixtral's layout),
-which llama.cpp runs too. Codes are random and scales constant: speed and reads do not depend on
+A folder gets 4-bit affine weights with groups of 64 (mixtures are qwen3_moe, dense models llama); a .gguf
+Q4_0 (Mixtral's layout, Llama's), which llama.cpp runs too. Codes are random and scales constant: speed and reads do not depend on
 them. Routers are random with rows of different lengths, so that some experts are chosen far more
 often than others, as in trained models; which ones follows from the seed and is no real text's
 choice."""
@@ -30,6 +31,10 @@ SHAPES = {
                   num_key_value_heads=16, head_dim=128, num_experts=64, num_experts_per_tok=8,
                   moe_intermediate_size=1024, intermediate_size=1024, vocab_size=50304,
                   max_position_embeddings=4096),
+    # Dense: Mistral 7B, 4.1 GB.
+    "mistral-7b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+                       num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+                       vocab_size=32000, max_position_embeddings=32768),
 }
 DEVIATION = 0.02  # of weights
 # Of embeddings: so large that what a router sees is the token, not what all tokens have in common.
@@ -76,7 +81,7 @@ def router(noise, config):
 
 def stacked(config):
     """(name, shape) of all matrices as MLX stacks them, and of vectors, in order of layers."""
-    found, experts = [], config["num_experts"]
+    found, experts = [], config.get("num_experts")
     for name, shape in make_checkpoint.tensor_list(config):
         if ".experts." not in name:
             found.append((name, shape))
@@ -171,8 +176,9 @@ def write_gguf(out, config, noise):
     layout = load_tool("gguf_layout")
     writer = gguf.GGUFWriter(str(out), "llama")
     layout.add_dims(writer, config)
-    writer.add_expert_count(config["num_experts"])
-    writer.add_expert_used_count(config["num_experts_per_tok"])
+    if "num_experts" in config:
+        writer.add_expert_count(config["num_experts"])
+        writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_vocab_size(config["vocab_size"])
     alphabet = make_checkpoint.byte_alphabet()
@@ -224,7 +230,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.out.exists():
         parser.error(f"{arguments.out} is there already")
-    config = make_checkpoint.make_config("qwen3_moe", **SHAPES[arguments.shape])
+    shape = SHAPES[arguments.shape]
+    config = make_checkpoint.make_config("qwen3_moe" if "num_experts" in shape else "llama", **shape)
     noise = Noise(arguments.seed)
     if arguments.out.suffix == ".gguf":
         write_gguf(arguments.out, config, noise)
