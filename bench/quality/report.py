@@ -12,7 +12,8 @@ import numpy as np
 Z95 = 1.959963984540054
 COLUMNS = ["model", "source", "method", "setting", "kind", "calibrated", "bytes", "bits_per_weight",
            "kl", "kl_low", "kl_high", "kl_p99", "perplexity", "perplexity_low", "perplexity_high",
-           "reference_perplexity", "same_top_token", "tokens", "commit", "seconds", "note"]
+           "reference_perplexity", "same_top_token", "tokens", "predicted_kl", "commit", "seconds",
+           "note"]
 # Divergence of the entry less that of Sluice at its bytes.
 PAIRED = ["bytes", "kl_more", "kl_more_low", "kl_more_high", "nats_more", "nats_more_low",
           "nats_more_high"]
@@ -61,6 +62,8 @@ def row_of(source, records, record):
         reference_perplexity=text(record["reference"]["perplexity"]["mean"]),
         same_top_token=text(scores["top1_agreement"]["mean"]),
         tokens=scores["perplexity"]["tokens"])
+    if record.get("predicted_kl") is not None:
+        row["predicted_kl"] = text(record["predicted_kl"])
     for effort in EFFORTS:
         partner = partner_of(records, record, effort)
         if partner is not None:
@@ -122,6 +125,43 @@ LINES = tuple(f"sluice {effort}" for effort in EFFORTS)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 520, 70, 230, 44, 50
 
 
+def scale(low, high, begin, end):
+    """Values from low to high to places from begin to end."""
+    return lambda value: round(begin + (value - low) / (high - low) * (end - begin), 1)
+
+
+def title_of(source, text):
+    return f"{source.name}: {text}" + (" (its source is quantized)" if source.quantized else "")
+
+
+def frame(title, horizontal):
+    return [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+            f'font-family="system-ui,sans-serif" font-size="12"><title>{escape(title)}</title>'
+            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
+            f'<text x="16" y="26" font-size="16" font-weight="650">{escape(title)}</text>',
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle" '
+            f'fill="#667085">{escape(horizontal)}</text>']
+
+
+def decades(y, logs):
+    """Lines across at powers of ten."""
+    for decade in range(math.ceil(min(logs) - 0.1), math.floor(max(logs) + 0.1) + 1):
+        yield (f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(decade)}" y2="{y(decade)}" '
+               f'stroke="#e7eaef"/><text x="{LEFT - 8}" y="{y(decade) + 4}" '
+               f'text-anchor="end" fill="#667085">{10.0 ** decade:g}</text>')
+
+
+def below(x, text):
+    return (f'<text x="{x}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" '
+            f'fill="#667085">{text}</text>')
+
+
+def legend(index, name):
+    row = TOP + 12 + 20 * index
+    return (f'<circle cx="{WIDTH - RIGHT + 24}" cy="{row - 4}" r="5" fill="{COLOURS[name]}"/>'
+            f'<text x="{WIDTH - RIGHT + 36}" y="{row}">{escape(name)}</text>')
+
+
 def drawing(source, records):
     shown = [r for r in records if "failed" not in r and r["scores"]["kl"]["mean"] > 0 and
              (not r["method"].startswith("sluice") or r["setting"].endswith("bits"))]
@@ -129,31 +169,12 @@ def drawing(source, records):
         return None
     bits = [r["bits_per_weight"] for r in shown]
     logs = [math.log10(r["scores"]["kl"]["mean"]) for r in shown]
-    low, high = min(bits) - 0.2, max(bits) + 0.2
-    bottom, top = min(logs) - 0.1, max(logs) + 0.1
-
-    def x(value):
-        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(value):
-        return round(HEIGHT - BOTTOM - (value - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM), 1)
-
-    title = f"{source.name}: KL divergence against size" + \
-        (" (its source is quantized)" if source.quantized else "")
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-           f'font-family="system-ui,sans-serif" font-size="12"><title>{escape(title)}</title>'
-           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
-           f'<text x="16" y="26" font-size="16" font-weight="650">{escape(title)}</text>']
-    for decade in range(math.floor(bottom), math.ceil(top) + 1):
-        if bottom <= decade <= top:
-            out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(decade)}" y2="{y(decade)}" '
-                       f'stroke="#e7eaef"/><text x="{LEFT - 8}" y="{y(decade) + 4}" '
-                       f'text-anchor="end" fill="#667085">{10.0 ** decade:g}</text>')
-    for value in range(math.ceil(low), math.floor(high) + 1):
-        out.append(f'<text x="{x(value)}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" '
-                   f'fill="#667085">{value}</text>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle" '
-               f'fill="#667085">bits per weight, of weight files</text>')
+    x = scale(min(bits) - 0.2, max(bits) + 0.2, LEFT, WIDTH - RIGHT)
+    y = scale(min(logs) - 0.1, max(logs) + 0.1, HEIGHT - BOTTOM, TOP)
+    out = [*frame(title_of(source, "KL divergence against size"), "bits per weight, of weight files"),
+           *decades(y, logs)]
+    for value in range(math.ceil(min(bits) - 0.2), math.floor(max(bits) + 0.2) + 1):
+        out.append(below(x(value), value))
     methods = [name for name in COLOURS if any(r["method"] == name for r in shown)]
     for index, name in enumerate(methods):
         colour = COLOURS[name]
@@ -167,9 +188,33 @@ def drawing(source, records):
             tip = f"{name} {record['setting']}: {record['scores']['kl']['mean']:.5f}"
             out.append(f'<circle cx="{a}" cy="{b}" r="{3 if name in LINES else 4}" fill="{colour}">'
                        f'<title>{escape(tip)}</title></circle>')
-        row = TOP + 12 + 20 * index
-        out.append(f'<circle cx="{WIDTH - RIGHT + 24}" cy="{row - 4}" r="5" fill="{colour}"/>'
-                   f'<text x="{WIDTH - RIGHT + 36}" y="{row}">{escape(name)}</text>')
+        out.append(legend(index, name))
+    return "\n".join(out) + "</svg>\n"
+
+
+def predictions(source, records):
+    """What plans by measured sensitivities said their divergence would be, against what it is."""
+    shown = [r for r in records if "failed" not in r and r.get("predicted_kl") and
+             r["scores"]["kl"]["mean"] > 0]
+    if not shown:
+        return None
+    logs = [(math.log10(r["predicted_kl"]), math.log10(r["scores"]["kl"]["mean"])) for r in shown]
+    every = [value for pair in logs for value in pair]
+    low, high = min(every) - 0.1, max(every) + 0.1
+    x, y = scale(low, high, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
+    out = [*frame(title_of(source, "KL divergence, measured against predicted"),
+                  "predicted by measured sensitivities"), *decades(y, every)]
+    for decade in range(math.ceil(low), math.floor(high) + 1):
+        out.append(below(x(decade), f"{10.0 ** decade:g}"))
+    out.append(f'<line x1="{x(low)}" y1="{y(low)}" x2="{x(high)}" y2="{y(high)}" stroke="#98a2b3" '
+               'stroke-dasharray="4 4"/>')
+    for (a, b), record in zip(logs, shown):
+        tip = (f"{record['method']} {record['setting']}: predicted {10 ** a:.5f}, "
+               f"measured {10 ** b:.5f}")
+        out.append(f'<circle cx="{x(a)}" cy="{y(b)}" r="4" fill="{COLOURS[record["method"]]}" '
+                   f'fill-opacity="0.7"><title>{escape(tip)}</title></circle>')
+    methods = [name for name in COLOURS if any(r["method"] == name for r in shown)]
+    out += [legend(index, name) for index, name in enumerate(methods)]
     return "\n".join(out) + "</svg>\n"
 
 
@@ -177,7 +222,8 @@ def write(everything, path, images):
     write_csv(everything, path)
     for source, records in everything:
         print_table(source, records)
-        svg = drawing(source, records)
-        if svg is not None:
-            name = re.sub(r"\W+", "_", source.name).lower()
-            (images / f"quality_{name}.svg").write_text(svg)
+        name = re.sub(r"\W+", "_", source.name).lower()
+        for kind, svg in (("quality", drawing(source, records)),
+                          ("predicted", predictions(source, records))):
+            if svg is not None:
+                (images / f"{kind}_{name}.svg").write_text(svg)

@@ -12,7 +12,7 @@ build/quality/MODEL/entries at once, and what is there is not done again, failur
 included (--again tries those anew). For each entry of another tool, Sluice is run at exactly its bytes,
 and the difference is taken window by window. --part 1/2 does every second entry, for several processes
 or machines over one folder. At the end, also with --report: bench/results/quality_<machine>_<date>.csv
-and docs/images/quality_<model>.svg."""
+and docs/images/quality_<model>.svg, and predicted_<model>.svg of plans by measured sensitivities."""
 
 import argparse
 import datetime
@@ -44,8 +44,10 @@ def measure(work, entry, scratch):
                                 *work.window_options(), "--json", "--quiet"))
     [model] = found["models"]
     size = tensor_bytes(path) if entry.kind == "gguf" else model["weight_file_bytes"]
+    plan = scratch / "plan.json"  # of Sluice's own entries
+    predicted = json.loads(plan.read_text()).get("predicted_kl") if plan.exists() else None
     return dict(bytes=size, bits_per_weight=8 * size / work.parameters, note=note,
-                reference=found["reference"]["perplexity"], scores=model)
+                predicted_kl=predicted, reference=found["reference"]["perplexity"], scores=model)
 
 
 def done(work, entry, arguments):
