@@ -42,8 +42,10 @@ ModelFile on_disk(const test::ModelBuilder& builder, const std::string& path) {
 }
 
 std::vector<test::ModelBuilder> builders() {
-  return {test::tiny_llama({.wide = 16}), test::tiny_moe({.layers = 4, .wide = 16}),
-          test::tiny_gguf({.wide = 16})};
+  std::vector<test::ModelBuilder> all = {test::tiny_llama({.wide = 16}),
+                                         test::tiny_moe({.layers = 4, .wide = 16})};
+  if (on_processor()) all.push_back(test::tiny_gguf({.wide = 16}));
+  return all;
 }
 
 std::vector<ReadPath> read_paths() {
