@@ -105,6 +105,15 @@ class Demo(support.TestCase):
         self.assertTrue(all(r["tokens_per_s"] > 0 for r in found["results"]))
         self.assertGreater(found["memory_bytes_s"], 1e9)
 
+    def test_bench_of_several_devices(self):
+        options = ("--prompts", "16", "--tokens", 4, "--repetitions", 1, "--devices", "cpu,cpu")
+        found = sluice_json("bench", self.model, *options)["devices"]
+        self.assertEqual([device["device"] for device in found], ["processor"] * 2)
+        self.assertTrue(all(r["tokens_per_s"] > 0 for device in found for r in device["results"]))
+        table = sluice("bench", self.model, *options).stdout
+        self.assertRegex(table, r"tokens/s +tokens +depth +batch +processor +processor")
+        self.assertRegex(table, r"(?m)^ *decode +4 +0 +1 +[0-9.]+ +[0-9.]+$")
+
 
 class Stories(support.TestCase):
     def setUp(self):

@@ -19,6 +19,7 @@ struct Options {
   DraftArguments draft;
   std::vector<size_t> prompts = {512}, depths = {0}, batches = {1};
   size_t decode_tokens = 128, repetitions = 5;
+  std::vector<std::string> devices;  // empty: the engine's
 };
 
 // Of the text that --draft-model and --lookup are measured on.
@@ -119,8 +120,21 @@ Result<DraftCase> plan_draft_case(Context& context, const RunningModel& running,
   return made;
 }
 
-Result<int> run(Context& context, const Options& options) {
+// All that was found out about a model on one device.
+struct DeviceBench {
+  runtime::ModelInfo info;
+  size_t threads = 0;
+  std::vector<Throughput> results;
+  std::optional<DraftBench> drafted;
+  uint64_t peak_bytes = 0;            // of the program, so far
+  std::optional<double> memory_rate;  // bytes/s; none: not measured
+
+  bool from_disk() const { return info.disk_bytes_token > 0; }
+};
+
+Result<DeviceBench> measure(Context& context, const Options& options, const std::string& device) {
   EngineArguments engine = options.engine;
+  engine.device = device;
   if (engine.context_tokens == 0) engine.context_tokens = context_needed(options);
   SLUICE_ASSIGN(
       const RunningModel running,
@@ -131,50 +145,104 @@ Result<int> run(Context& context, const Options& options) {
   context.console->count_in("tokens");
   const evaluate::ThroughputOptions wanted{options.prompts, options.depths, options.batches,
                                            options.decode_tokens, options.repetitions};
-  SLUICE_ASSIGN(const auto results, evaluate::measure_throughput(*running.engine, wanted,
-                                                                 *context.console, context.cancel));
+  DeviceBench found;
+  SLUICE_ASSIGN(found.results, evaluate::measure_throughput(*running.engine, wanted,
+                                                            *context.console, context.cancel));
   context.console->end();
-  std::optional<DraftBench> drafted;
   if (draft.model) {
-    SLUICE_ASSIGN(drafted, bench_draft(context, *draft.model, options.draft, draft.drafting,
-                                       options.decode_tokens, options.repetitions));
+    SLUICE_ASSIGN(found.drafted, bench_draft(context, *draft.model, options.draft, draft.drafting,
+                                             options.decode_tokens, options.repetitions));
   }
   SLUICE_TRY(finish_running(context, running));
-  const uint64_t peak_bytes = peak_resident_bytes();  // the next line's buffer is not the model's
-  const runtime::ModelInfo& info = running.engine->info();
-  const bool from_disk = info.disk_bytes_token > 0;
-  // Measuring the memory takes half a GB of it.
-  const bool measures_memory = !from_disk && options.engine.memory.empty();
-  const double memory_rate = measures_memory ? evaluate::memory_read_rate(*running.pool) : 0;
+  found.peak_bytes = peak_resident_bytes();
+  found.info = running.engine->info();
+  found.threads = running.pool->threads();
+  return found;
+}
+
+Json bench_json(const Context& context, const DeviceBench& found) {
+  Json list = Json::array();
+  for (const Throughput& result : found.results)
+    list.push_back(result_json(result, found.memory_rate.value_or(0)));
+  return {{"model", found.info.path},
+          {"family", found.info.family},
+          {"storage", found.info.storage},
+          {"parameters", found.info.parameters},
+          {"weight_bytes", found.info.weight_bytes},
+          {"threads", found.threads},
+          {"simd", simd_level_name(context.simd)},
+          {"device", device_text(found.info)},
+          {"memory_bytes_s", found.memory_rate ? Json(*found.memory_rate) : Json()},
+          {"disk_bytes_token", found.info.disk_bytes_token},
+          {"peak_resident_bytes", found.peak_bytes},
+          {"draft", found.drafted ? draft_bench_json(*found.drafted) : Json()},
+          {"results", std::move(list)}};
+}
+
+std::string bench_text(const Context& context, const DeviceBench& found) {
+  const runtime::ModelInfo& info = found.info;
+  std::string text = fmt::format(
+      "{}: {}, {}, {} of weights\n{}, {} threads, {}, {}\n\n", info.path, info.family, info.storage,
+      bytes_text(info.weight_bytes), device_text(info), found.threads,
+      simd_level_name(context.simd),
+      found.from_disk()
+          ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
+      : found.memory_rate ? fmt::format("memory reads {:.1f} GB/s", *found.memory_rate / 1e9)
+                          : "all weights in memory");
+  text += found.from_disk() ? disk_text(found.results)
+                            : memory_text(found.results, found.memory_rate.value_or(0));
+  if (found.drafted) text += "\n" + draft_bench_text(*found.drafted);
+  return text + fmt::format("\npeak memory {}\n", bytes_text(found.peak_bytes));
+}
+
+// Tokens per second of all devices side by side.
+std::string comparison_text(const std::vector<DeviceBench>& devices) {
+  std::vector<Align> columns(4 + devices.size(), Align::kRight);
+  columns[0] = Align::kLeft;
+  Table table(std::move(columns));
+  std::vector<std::string> head = {"tokens/s", "tokens", "depth", "batch"};
+  for (const DeviceBench& device : devices) head.push_back(device_text(device.info));
+  table.add(std::move(head));
+  for (size_t i = 0; i < devices[0].results.size(); ++i) {
+    const Throughput& first = devices[0].results[i];
+    std::vector<std::string> row = {first.kind == Throughput::Kind::kDecode ? "decode" : "prefill",
+                                    fmt::format("{}", first.tokens), fmt::format("{}", first.depth),
+                                    fmt::format("{}", first.batch)};
+    for (const DeviceBench& device : devices)
+      row.push_back(fmt::format("{:.2f}", device.results[i].tokens_per_s));
+    table.add(std::move(row));
+  }
+  return table.text("  ");
+}
+
+Result<int> run(Context& context, const Options& options) {
+  const std::vector<std::string> devices =
+      options.devices.empty() ? std::vector{options.engine.device} : options.devices;
+  std::vector<DeviceBench> found;
+  for (const std::string& device : devices) {
+    SLUICE_ASSIGN(found.emplace_back(), measure(context, options, device));
+  }
+  // Measuring the memory takes half a GB of it, so it comes when all peaks are known.
+  if (options.engine.memory.empty() &&
+      !std::ranges::all_of(found, [](const DeviceBench& device) { return device.from_disk(); })) {
+    ThreadPool pool(found[0].threads);
+    const double rate = evaluate::memory_read_rate(pool);
+    for (DeviceBench& device : found)
+      if (!device.from_disk()) device.memory_rate = rate;
+  }
   if (context.options.json) {
+    if (options.devices.empty()) {
+      context.print_json(bench_json(context, found[0]));
+      return kExitSuccess;
+    }
     Json list = Json::array();
-    for (const Throughput& result : results) list.push_back(result_json(result, memory_rate));
-    context.print_json({{"model", info.path},
-                        {"family", info.family},
-                        {"storage", info.storage},
-                        {"parameters", info.parameters},
-                        {"weight_bytes", info.weight_bytes},
-                        {"threads", running.pool->threads()},
-                        {"simd", simd_level_name(context.simd)},
-                        {"device", device_text(info)},
-                        {"memory_bytes_s", measures_memory ? Json(memory_rate) : Json()},
-                        {"disk_bytes_token", info.disk_bytes_token},
-                        {"peak_resident_bytes", peak_bytes},
-                        {"draft", drafted ? draft_bench_json(*drafted) : Json()},
-                        {"results", std::move(list)}});
+    for (const DeviceBench& device : found) list.push_back(bench_json(context, device));
+    context.print_json({{"devices", std::move(list)}});
     return kExitSuccess;
   }
-  context.print(fmt::format(
-      "{}: {}, {}, {} of weights\n{}, {} threads, {}, {}\n\n", info.path, info.family, info.storage,
-      bytes_text(info.weight_bytes), device_text(info), running.pool->threads(),
-      simd_level_name(context.simd),
-      from_disk
-          ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
-      : measures_memory ? fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)
-                        : "all weights in memory"));
-  context.print(from_disk ? disk_text(results) : memory_text(results, memory_rate));
-  if (drafted) context.print("\n" + draft_bench_text(*drafted));
-  context.print(fmt::format("\npeak memory {}\n", bytes_text(peak_bytes)));
+  for (const DeviceBench& device : found)
+    context.print(bench_text(context, device) + (found.size() > 1 ? "\n" : ""));
+  if (found.size() > 1) context.print(comparison_text(found));
   return kExitSuccess;
 }
 
@@ -208,9 +276,16 @@ void add_bench(CLI::App& app, Action& action) {
       ->capture_default_str();
   add_draft_options(*command, options->draft);
   add_engine_options(*command, options->engine);
+  command
+      ->add_option("--devices", options->devices,
+                   "measure on each of these, one after another, and compare them")
+      ->delimiter(',')
+      ->check(CLI::IsMember(device_names()))
+      ->excludes("--device");
   command->footer(
       "Examples:\n"
       "  sluice bench Qwen3-8B-6GB\n"
+      "  sluice bench Qwen3-8B-6GB --devices cpu,gpu\n"
       "  sluice bench Qwen3-8B-6GB --prompts 512,4096 --depths 0,4096 --batches 1,8 --json");
   command->callback([&action, options] {
     action = [options](Context& context) { return run(context, *options); };

@@ -129,13 +129,15 @@ void keep_profile(Context& context, const runtime::Engine& engine) {
 
 }  // namespace
 
+std::vector<std::string> device_names() { return {"auto", "cpu", "gpu", "mlx"}; }
+
 void add_engine_options(CLI::App& command, EngineArguments& arguments) {
   arguments.device = "auto";
   command
       .add_option("--device", arguments.device,
                   "what computes; auto: a GPU where this program and the machine have one; mlx: "
                   "MLX wherever it computes, for tests")
-      ->check(CLI::IsMember({"auto", "cpu", "gpu", "mlx"}))
+      ->check(CLI::IsMember(device_names()))
       ->capture_default_str();
   command
       .add_option("-c,--context,--ctx-size", arguments.context_tokens,

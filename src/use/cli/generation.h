@@ -28,6 +28,8 @@ struct EngineArguments {
   bool no_expert_profile = false, no_lookahead = false, verify_reads = false;
 };
 void add_engine_options(CLI::App& command, EngineArguments& arguments);
+// What --device takes.
+std::vector<std::string> device_names();
 
 // Plans a model on the device that is asked for. With auto, the processor takes what the GPU cannot
 // run, and the console says why.
