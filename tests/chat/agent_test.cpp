@@ -12,8 +12,8 @@ class EchoTool : public Tool {
  public:
   explicit EchoTool(ToolEffect effect) : effect_(effect) {}
   std::string_view name() const override { return "echo"; }
-  Json functions() const override {
-    return Json::array({{{"type", "function"},
+  OrderedJson functions() const override {
+    return OrderedJson::array({{{"type", "function"},
                          {"function",
                           {{"name", "echo_text"},
                            {"description", "Returns a text."},

@@ -261,6 +261,25 @@ class Typed(support.TestCase):
         self.assertIn("Good day.", self.say(chat, "hello"))
 
 
+class Held(support.TestCase):
+    """What a call may hold is enforced from its beginning on, whatever the model wants to write."""
+
+    def test_a_begun_call_keeps_to_its_tool(self):
+        model = write_scripted(self.folder / "wilful", [
+            Reply("'leaves' in last", "At 9:41."),
+            Reply("'When' in last", call("read_file", path="note.txt", mode="rw", lines=[1, 2])),
+        ])
+        work = self.folder / "held"
+        work.mkdir()
+        (work / "note.txt").write_text("It leaves at 9:41\n")
+        result = support.sluice("agent", model, "--folder", work, "--tools", "files", "--yes-read-only",
+                                "--context", 8192, "--temp", 0, "--json", "-p", "When?")
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        asked = [event for event in events if event["type"] == "tool_request"]
+        self.assertEqual([json.loads(event["arguments"]) for event in asked], [{"path": "note.txt"}])
+        self.assertEqual("".join(event.get("delta", "") for event in events), "At 9:41.")
+
+
 class OneWord(support.TestCase):
     """A template that knows no tools: one word is chosen, then its call is written under the schema."""
 
