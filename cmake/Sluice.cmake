@@ -37,7 +37,7 @@ include_guard()
 configure_file("${PROJECT_SOURCE_DIR}/cmake/sluice_version.h.in"
                "${PROJECT_BINARY_DIR}/generated/sluice_version.h" @ONLY)
 
-set(SLUICE_WIDE_DEMO "${PROJECT_BINARY_DIR}/demo-f16.gguf")
+set(SLUICE_WIDE_DEMO "${PROJECT_BINARY_DIR}/demo-wide.gguf")
 
 # Always there, so that presets may name them before the first member exists.
 foreach(group IN ITEMS sluice-tests sluice-threads-tests sluice-mlx-tests sluice-fuzzers sluice-benches)

@@ -22,6 +22,7 @@ class Server:
     def __init__(self, process, ready, log):
         self.process, self.ready, self.log = process, ready, log  # ready: what it said of itself
         self.port = ready["port"]
+        self.keeps_to_memory = True  # until a test sends it texts of megabytes, which are no part of the plan
         self.url = f"http://127.0.0.1:{self.port}"
 
     def request(self, method, path, body=None, headers=None):
@@ -89,7 +90,7 @@ class Limit:
                 f"{self.bytes / 1e6:.1f} MB: {read / 1e6:.0f} MB read")
         if sys.platform == "linux":
             said += f", peak {server.peak_bytes() / 1e6:.1f} MB"
-            assert server.peak_bytes() <= 1.02 * self.bytes, said
+            assert not server.keeps_to_memory or server.peak_bytes() <= 1.02 * self.bytes, said
         print(said)
         assert tokens == 0 or read >= self.model_bytes - self.bytes, said
 

@@ -8,7 +8,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from openai_served import MODEL, NAME, Served, openai
+from openai_served import CONTEXT, MODEL, NAME, Served, openai
 from server import SHARE, serving
 from support import sluice_json
 
@@ -16,8 +16,8 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class ManyServed(Served):
-    slots = 2 if SHARE else 4  # all that a share has room for
-    arguments = ("--context", 1024, "--alias", "demo", "--parallel", slots)
+    slots = 2 if SHARE else 4
+    arguments = ("--context", CONTEXT, "--alias", "demo", "--parallel", slots)
 
     def chat(self, **options):
         return self.client.chat.completions.create(
@@ -228,6 +228,7 @@ class Plain(ManyServed):
         """Others are answered while one text of megabytes becomes tokens, and one client's leaving
         does no harm."""
         text = "the quick brown fox jumps over the lazy dog " * 150_000
+        self.server.keeps_to_memory = False
         for body, path in (({"content": text}, "/tokenize"),
                            ({"prompt": text, "max_tokens": 1}, "/v1/completions"),
                            ({"messages": [{"role": "user", "content": text}]},

@@ -44,8 +44,8 @@ async function address(child) {
 }
 
 before(async () => {
-  const memory = share > 0 ? ["--memory", `${limit}B`] : [];
-  const options = ["--port", "0", "--json", "--context", "1024", "--parallel", "2", ...memory];
+  const memory = share > 0 ? ["--context", "512", "--memory", `${limit}B`] : ["--context", "1024"];
+  const options = ["--port", "0", "--json", "--parallel", "2", ...memory];
   server = spawn(program, ["serve", model, ...options], { stdio: ["ignore", "pipe", "ignore"] });
   ended = new Promise((resolve) => server.once("exit", (code) => resolve(code)));
   const url = await address(server);
