@@ -38,7 +38,8 @@ class Reply:
 
 def call(name, **arguments):
     """A tool call in the form of the template that write_scripted() writes with tools."""
-    return "<tool_call>\n" + json.dumps({"name": name, "arguments": arguments}) + "\n</tool_call>"
+    text = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{text}\n</tool_call>"
 
 
 def write_scripted(folder, replies, tools=True):
