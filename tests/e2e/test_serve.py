@@ -4,6 +4,7 @@
 import json
 import socket
 import sys
+import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +249,43 @@ class Plain(ManyServed):
                             b"application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
         self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
         self.chat()
+
+    def test_slow_schemas_keep_nobody_waiting(self):
+        """Somebody's answer goes on while schemas are compiled for others, a good part of a second each."""
+        self.server.keeps_to_memory = False
+        schema = {"enum": [f"choice number {n} of many, {7 * n}" for n in range(60_000)]}
+        slow = {"messages": QUESTION, "max_tokens": 1, "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+        come, enough = [], threading.Event()
+
+        def read(stream):
+            for _ in stream:
+                come.append(time.monotonic())
+                if enough.is_set():
+                    break
+            stream.close()
+
+        stream = self.client.completions.create(model=NAME, prompt="One, two,", temperature=0, stream=True,
+                                                max_tokens=CONTEXT - 40, extra_body={"ignore_eos": True})
+        reader = threading.Thread(target=read, args=(stream,))
+        reader.start()
+        windows = []
+        for _ in range(3):
+            begun = time.monotonic()
+            status, _, text = self.server.request("POST", "/v1/chat/completions", slow)
+            windows.append((begun, time.monotonic(), status, text[:200]))
+        went_on = reader.is_alive()
+        enough.set()
+        reader.join()
+        self.assertEqual([status for _, _, status, _ in windows], [200] * 3, windows)
+        self.assertTrue(went_on, "the answer was too short for this")
+        counts = [sum(begun < at < end for at in come) for begun, end, *_ in windows]
+        gap = max(b - a for a, b in zip(come, come[1:]))
+        shortest = min(end - begun for begun, end, *_ in windows)
+        print(f"{counts} pieces beside schemas of {shortest:.2f} s and more, {gap:.2f} s apart at most")
+        # Were they compiled in the loop or between steps, nothing would come for nearly all of that time.
+        self.assertGreater(min(counts), 1)
+        self.assertLess(gap, 0.7 * shortest)
 
     def test_origins(self):
         own = {"Origin": self.server.url}
