@@ -14,10 +14,10 @@ class EchoTool : public Tool {
   std::string_view name() const override { return "echo"; }
   OrderedJson functions() const override {
     return OrderedJson::array({{{"type", "function"},
-                         {"function",
-                          {{"name", "echo_text"},
-                           {"description", "Returns a text."},
-                           {"parameters", {{"type", "object"}}}}}}});
+                                {"function",
+                                 {{"name", "echo_text"},
+                                  {"description", "Returns a text."},
+                                  {"parameters", {{"type", "object"}}}}}}});
   }
   Result<ToolPlan> plan(std::string_view, const Json& arguments) override {
     SLUICE_ASSIGN(const std::string text, json_string(arguments, "text", "arguments"));

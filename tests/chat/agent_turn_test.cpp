@@ -37,8 +37,11 @@ class AgentTurnTest : public testing::Test {
     return text.size();
   }
 
-  ChatModel model_{nullptr, tokenizer::testing::open(tokenizer::testing::byte_level()).value(),
-                   std::nullopt, {}, {}};
+  ChatModel model_{nullptr,
+                   tokenizer::testing::open(tokenizer::testing::byte_level()).value(),
+                   std::nullopt,
+                   {},
+                   {}};
   AgentTurn turn_;
 };
 
