@@ -17,6 +17,10 @@
 #   sluice_python_test(NAME x SCRIPT x.py [ARGS ...] [REFERENCES] [LABELS ...] [TIMEOUT s] [SERIAL])
 #     A Python script; exit code 77 means skipped. REFERENCES: runs in .venv (numpy, mlx ...).
 #
+#   sluice_reads_from_disk(serve_streamed ...)
+#     These tests' servers get a share of their model's bytes as memory (tests/e2e/server.py), and the
+#     demo model is the larger copy that tests/e2e/wide_demo.py makes.
+#
 #   sluice_fuzz(NAME gguf_fuzz SOURCES gguf_fuzz.cpp DEPENDS io [CORPUS folder] [DICTIONARY file])
 #     A LLVMFuzzerTestOneInput in fuzz/<module>. libFuzzer in the fuzz preset; elsewhere a plain
 #     program that runs the corpus once and then mutations of it, for seconds under a sanitizer.
@@ -32,6 +36,8 @@ include_guard()
 
 configure_file("${PROJECT_SOURCE_DIR}/cmake/sluice_version.h.in"
                "${PROJECT_BINARY_DIR}/generated/sluice_version.h" @ONLY)
+
+set(SLUICE_WIDE_DEMO "${PROJECT_BINARY_DIR}/demo-wide.gguf")
 
 # Always there, so that presets may name them before the first member exists.
 foreach(group IN ITEMS sluice-tests sluice-threads-tests sluice-mlx-tests sluice-fuzzers sluice-benches)
@@ -194,6 +200,15 @@ function(sluice_python_test)
     add_test(NAME ${name} COMMAND "${python}" "${script}" ${arg_ARGS})
   endif()
   _sluice_test_properties(${name} "${arg_LABELS}" "${arg_TIMEOUT}" "${arg_SERIAL}")
+endfunction()
+
+function(sluice_reads_from_disk)
+  foreach(arg IN LISTS ARGN)
+    _sluice_prefixed(name "${arg}")
+    set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT "SLUICE_SERVED_SHARE=0.4"
+                 "SLUICE_DEMO_MODEL=${SLUICE_WIDE_DEMO}")
+    set_property(TEST ${name} APPEND PROPERTY FIXTURES_REQUIRED wide_demo)
+  endforeach()
 endfunction()
 
 function(sluice_fuzz)

@@ -12,12 +12,12 @@ class EchoTool : public Tool {
  public:
   explicit EchoTool(ToolEffect effect) : effect_(effect) {}
   std::string_view name() const override { return "echo"; }
-  Json functions() const override {
-    return Json::array({{{"type", "function"},
-                         {"function",
-                          {{"name", "echo_text"},
-                           {"description", "Returns a text."},
-                           {"parameters", {{"type", "object"}}}}}}});
+  OrderedJson functions() const override {
+    return OrderedJson::array({{{"type", "function"},
+                                {"function",
+                                 {{"name", "echo_text"},
+                                  {"description", "Returns a text."},
+                                  {"parameters", {{"type", "object"}}}}}}});
   }
   Result<ToolPlan> plan(std::string_view, const Json& arguments) override {
     SLUICE_ASSIGN(const std::string text, json_string(arguments, "text", "arguments"));

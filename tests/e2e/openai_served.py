@@ -2,7 +2,7 @@
 
 import unittest
 
-from server import serving
+from server import SHARE, serving
 from support import demo_model, skip
 
 try:
@@ -14,10 +14,11 @@ MODEL = demo_model()
 if MODEL is None:
     skip("the demo model is not there; run scripts/demo_model")
 NAME = MODEL.stem
+CONTEXT = 512 if SHARE else 1024  # a share has room for two sessions of that length (wide_demo.py)
 
 
 class Served(unittest.TestCase):
-    arguments = ("--context", 1024, "--parallel", 2)  # of `sluice serve`
+    arguments = ("--context", CONTEXT, "--parallel", 2)  # of `sluice serve`
 
     @classmethod
     def setUpClass(cls):

@@ -6,18 +6,25 @@ tool calls, sampling.
 
 `when` is a Jinja expression over `last`, the last message's content, and `messages`; the first that holds
 decides, and without any the reply is NOTHING.
+
+Where a server gets a share of its model's bytes (server.py's SHARE), the model has layers enough that this share
+holds what a server needs beside weights; they add nothing to what it says.
 """
 
 import dataclasses
 import json
+import os
 import struct
 
 import numpy as np
 import support
+from server import SHARE
 
 NOTHING = "I have nothing to say."
 PIECE_CHARS = 12
 HIDDEN = 1024  # a dimension for each token
+SIZES = (dict(num_hidden_layers=3, intermediate_size=16384, num_attention_heads=16, num_key_value_heads=1)
+         if SHARE else dict(num_hidden_layers=1, intermediate_size=64))
 tool = support.load_tool("make_checkpoint")
 
 
@@ -31,7 +38,8 @@ class Reply:
 
 def call(name, **arguments):
     """A tool call in the form of the template that write_scripted() writes with tools."""
-    return "<tool_call>\n" + json.dumps({"name": name, "arguments": arguments}) + "\n</tool_call>"
+    text = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{text}\n</tool_call>"
 
 
 def write_scripted(folder, replies, tools=True):
@@ -88,8 +96,8 @@ def template(replies, tools):
 
 
 def write_weights(folder, vocabulary, successors):
-    config = tool.make_config("llama", hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=1,
-                              vocab_size=vocabulary, max_position_embeddings=65536)
+    config = tool.make_config("llama", hidden_size=HIDDEN, vocab_size=vocabulary, max_position_embeddings=65536,
+                              **SIZES)
     config.pop("tied", None)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in tool.tensor_list(config)}
     for name, values in tensors.items():
@@ -107,7 +115,11 @@ def write_weights(folder, vocabulary, successors):
     with open(folder / "model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
         for values in tensors.values():
-            out.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+            if values.any():
+                out.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+            else:  # a hole
+                out.seek(2 * values.size, os.SEEK_CUR)
+        out.truncate()
     tool.write_json(folder / "config.json", config)
 
 

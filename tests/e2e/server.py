@@ -7,16 +7,22 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from support import binary
+
+# Of a model's bytes, the memory that its server gets: set where CTest runs these tests a second time, on
+# models that are read from disk as they are used (tests/e2e/CMakeLists.txt).
+SHARE = float(os.environ.get("SLUICE_SERVED_SHARE", 0))
 
 
 class Server:
     def __init__(self, process, ready, log):
         self.process, self.ready, self.log = process, ready, log  # ready: what it said of itself
         self.port = ready["port"]
+        self.keeps_to_memory = True  # until a test sends it texts of megabytes, which are no part of the plan
         self.url = f"http://127.0.0.1:{self.port}"
 
     def request(self, method, path, body=None, headers=None):
@@ -53,15 +59,48 @@ class Server:
                 return int(line.split()[1]) * 1024
         raise AssertionError("the system does not say")
 
-    def metric(self, name):
-        for line in self.request("GET", "/metrics")[2].splitlines():
+    def metric(self, name, headers=None):
+        for line in self.request("GET", "/metrics", headers=headers)[2].splitlines():
             if line.startswith(f"sluice_{name} "):
                 return float(line.split()[1])
         raise AssertionError(f"no metric {name}")
 
 
+def model_bytes(model):
+    files = [model] if model.is_file() else model.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files)
+
+
+class Limit:
+    """What a server has to keep to that gets a share of its model's bytes."""
+
+    def __init__(self, model, arguments):
+        self.model_bytes = model_bytes(Path(model))
+        self.bytes = int(SHARE * self.model_bytes)
+        key = "--api-key" in arguments and arguments[arguments.index("--api-key") + 1]
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def check(self, server):
+        """It did, and read the rest of the model from disk for what it generated."""
+        tokens, read = (int(server.metric(name, self.headers))
+                        for name in ("generated_tokens_total", "disk_read_bytes_total"))
+        memory = server.ready["memory"]
+        assert memory["total"] <= self.bytes, memory
+        said = (f"{tokens} tokens of a model of {self.model_bytes / 1e6:.1f} MB within "
+                f"{self.bytes / 1e6:.1f} MB: {read / 1e6:.0f} MB read")
+        if sys.platform == "linux":
+            said += f", peak {server.peak_bytes() / 1e6:.1f} MB"
+            assert not server.keeps_to_memory or server.peak_bytes() <= 1.02 * self.bytes, said
+        print(said)
+        assert tokens == 0 or read >= self.model_bytes - self.bytes, said
+
+
 @contextlib.contextmanager
-def serving(model, *arguments, environment=None):
+def serving(model, *arguments, environment=None, resident=False):
+    """resident: whatever SHARE says. Tests that give a limit of their own keep it."""
+    limit = Limit(model, arguments) if SHARE and not resident and "--memory" not in arguments else None
+    if limit is not None:
+        arguments = (*arguments, "--memory", f"{limit.bytes}B")
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [binary(), "serve", str(model), "--port", "0", "--json", *map(str, arguments)],
@@ -83,8 +122,11 @@ def serving(model, *arguments, environment=None):
                     line += more
             if "port" not in ready:
                 raise AssertionError(f"the server did not start: {ready}")
-            yield Server(process, ready, log)
+            server = Server(process, ready, log)
+            yield server
             assert process.poll() is None, "the server ended by itself"
+            if limit is not None:
+                limit.check(server)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0, "the server did not end well"
         finally:

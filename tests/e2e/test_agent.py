@@ -261,6 +261,28 @@ class Typed(support.TestCase):
         self.assertIn("Good day.", self.say(chat, "hello"))
 
 
+class Held(support.TestCase):
+    """What a call may hold is enforced from its beginning on, whatever the model wants to write."""
+
+    def test_a_begun_call_keeps_to_its_tool(self):
+        # A token ends with the name's quote, so that the next is the first which is not allowed. From there on
+        # this model has no wish of its own, and may go on to another call until it is cut off.
+        path = "departures.txt"
+        model = write_scripted(self.folder / "wilful", [
+            Reply("'9:41' in (messages | map(attribute='content') | join)", "At 9:41."),
+            Reply("'When' in last", call("read_file", path=path, mode="rw", lines=[1, 2])),
+        ])
+        work = self.folder / "held"
+        work.mkdir()
+        (work / path).write_text("It leaves at 9:41\n")
+        result = support.sluice("agent", model, "--folder", work, "--tools", "files", "--yes-read-only",
+                                "--context", 8192, "--temp", 0, "-n", 150, "--json", "-p", "When?")
+        events = [json.loads(line) for line in result.stdout.splitlines()]
+        asked = [event for event in events if event["type"] == "tool_request"]
+        self.assertEqual([json.loads(event["arguments"]) for event in asked], [{"path": path}])
+        self.assertEqual("".join(event.get("delta", "") for event in events), "At 9:41.")
+
+
 class OneWord(support.TestCase):
     """A template that knows no tools: one word is chosen, then its call is written under the schema."""
 

@@ -12,9 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import support
+import web
 from scripted_model import NOTHING, Reply, call, write_scripted
-from server import serving
+from server import SHARE, serving
 
+SLOW = SHARE or web.sanitized(support.binary())  # a prompt takes seconds
 REPLIES = [
     Reply("'refused' in last or 'returned stands' in last and '..' in last", "Then not."),
     Reply("'wrote' in last or 'leaves' in last or 'exit code' in last", "Done."),
@@ -212,8 +214,8 @@ class Runs(AgentServer):
 
 
 class Limits(AgentServer):
-    OPTIONS = ["--agent-max", 2, "--agent-approval-seconds", 1, "--agent-max-seconds", 4, "--agent-yes-read-only",
-               "--agent-tools", "files"]
+    OPTIONS = ["--agent-max", 2, "--agent-approval-seconds", 1, "--agent-max-seconds", 20 if SLOW else 4,
+               "--agent-yes-read-only", "--agent-tools", "files"]
 
     def test_nobodys_answer_is_a_refusal(self):
         events = list(self.begin("edit it"))

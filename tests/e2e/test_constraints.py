@@ -9,9 +9,10 @@ import random
 import re
 import subprocess
 import sys
+import unittest
 
 import support
-from server import serving
+from server import SHARE, serving
 from support import binary, demo_model, sluice_json
 
 sys.path.append(str(support.ROOT / "tests" / "tokenizer"))
@@ -22,12 +23,15 @@ SCHEMA = {"type": "object", "additionalProperties": False, "required": ["city", 
 PROMPT = ["-p", "Name a city and how many people live there, as JSON.", "--context", 512]
 
 
-class Constraints(support.TestCase):
+class Demo(support.TestCase):
     def setUp(self):
         self.model = demo_model()
         if self.model is None:
             self.skipTest("the demo model is not there; run scripts/demo_model")
 
+
+@unittest.skipIf(SHARE, "no server")
+class Constraints(Demo):
     def answer(self, *more):
         return sluice_json("run", self.model, *PROMPT, *more)
 
@@ -89,6 +93,18 @@ class Constraints(support.TestCase):
         self.assertIn("cut off", result.stderr)
         self.assertIn("--max-tokens", result.stderr)
 
+    def test_refusals(self):
+        self.assertIn("the JSON schema", self.refused("-j", "{"))
+        self.assertIn("nothing satisfies it",
+                      self.refused("-j", '{"type": "integer", "minimum": 2, "maximum": 1}'))
+        self.assertIn("uniqueItems",
+                      self.refused("-j", '{"type": "array", "uniqueItems": true}'))
+        self.assertIn("the grammar", self.refused("--grammar", "start: nothing"))
+        self.assertIn("nowhere.json", self.refused("-j", "nowhere.json"))
+        self.assertIn("excludes", self.refused("-j", "{}", "--grammar", "start: \"a\""))
+
+
+class Served(Demo):
     def test_a_server_keeps_to_every_schema(self):
         import constraints_test
         seed = random.randrange(1 << 30)
@@ -103,7 +119,7 @@ class Constraints(support.TestCase):
                     "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
             return schema, reply["choices"][0]
 
-        with serving(self.model, "--context", 1024) as server:
+        with serving(self.model, "--context", 256, "--parallel", 4) as server:
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
                 for schema, choice in pool.map(answer, range(len(schemas))):
                     counts[choice["finish_reason"]] += 1
@@ -132,16 +148,6 @@ class Constraints(support.TestCase):
         print(f"seed {seed}: of {len(schemas)} answers {dict(counts)}; all that ended are valid")
         self.assertEqual(set(counts) - {"stop", "length"}, set())
         self.assertGreater(counts["stop"], 0)
-
-    def test_refusals(self):
-        self.assertIn("the JSON schema", self.refused("-j", "{"))
-        self.assertIn("nothing satisfies it",
-                      self.refused("-j", '{"type": "integer", "minimum": 2, "maximum": 1}'))
-        self.assertIn("uniqueItems",
-                      self.refused("-j", '{"type": "array", "uniqueItems": true}'))
-        self.assertIn("the grammar", self.refused("--grammar", "start: nothing"))
-        self.assertIn("nowhere.json", self.refused("-j", "nowhere.json"))
-        self.assertIn("excludes", self.refused("-j", "{}", "--grammar", "start: \"a\""))
 
 
 if __name__ == "__main__":

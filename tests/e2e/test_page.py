@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The web page of a real `sluice serve` in headless Chromium: sending, streaming, stopping, tools approved and
-refused, conversations kept over a reload. Arguments: the sluice program, Node."""
+"""The web page of a real `sluice serve` in headless Chromium: sending, streaming, stopping, another model, tools
+approved and refused, conversations kept over a reload. Arguments: the sluice program, Node."""
 
 import os
 import shutil
@@ -31,9 +31,10 @@ def main():
         support.skip("bubblewrap is not installed; run scripts/setup test")
     with tempfile.TemporaryDirectory() as folder:
         model = write_scripted(Path(folder) / "scripted", REPLIES)
+        other = write_scripted(Path(folder) / "other", [Reply("true", "I am another model.")])
         work = Path(folder) / "work"
         work.mkdir()
-        with serving(model, "--context", 32768, "--threads", 2, "--parallel", 2, "--agent-folder", work,
+        with serving(model, other, "--context", 32768, "--threads", 2, "--parallel", 2, "--agent-folder", work,
                      "--agent-tools", "files,shell") as server:
             result = subprocess.run(
                 [node, support.ROOT / "ui/tests/page_test.mjs", "", ""],

@@ -4,19 +4,21 @@
 import json
 import socket
 import sys
+import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from openai_served import MODEL, NAME, Served, openai
-from server import serving
+from openai_served import CONTEXT, MODEL, NAME, Served, openai
+from server import SHARE, serving
 from support import sluice_json
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class ManyServed(Served):
-    arguments = ("--context", 1024, "--alias", "demo", "--parallel", 4)
+    slots = 2 if SHARE else 4
+    arguments = ("--context", CONTEXT, "--alias", "demo", "--parallel", slots)
 
     def chat(self, **options):
         return self.client.chat.completions.create(
@@ -209,8 +211,8 @@ class Plain(ManyServed):
     def test_health_slots_metrics_page(self):
         self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
         slots = self.server.json("GET", "/slots")
-        self.assertEqual([s["id"] for s in slots], [0, 1, 2, 3])
-        self.assertEqual(self.server.metric("slots_total"), 4)
+        self.assertEqual([s["id"] for s in slots], list(range(self.slots)))
+        self.assertEqual(self.server.metric("slots_total"), self.slots)
         status, headers, page = self.server.request("GET", "/")
         self.assertEqual(status, 200)
         self.assertIn("<html", page)
@@ -227,6 +229,7 @@ class Plain(ManyServed):
         """Others are answered while one text of megabytes becomes tokens, and one client's leaving
         does no harm."""
         text = "the quick brown fox jumps over the lazy dog " * 150_000
+        self.server.keeps_to_memory = False
         for body, path in (({"content": text}, "/tokenize"),
                            ({"prompt": text, "max_tokens": 1}, "/v1/completions"),
                            ({"messages": [{"role": "user", "content": text}]},
@@ -246,6 +249,43 @@ class Plain(ManyServed):
                             b"application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
         self.assertEqual(self.server.json("GET", "/health"), {"status": "ok"})
         self.chat()
+
+    def test_slow_schemas_keep_nobody_waiting(self):
+        """Somebody's answer goes on while schemas are compiled for others, a good part of a second each."""
+        self.server.keeps_to_memory = False
+        schema = {"enum": [f"choice number {n} of many, {7 * n}" for n in range(60_000)]}
+        slow = {"messages": QUESTION, "max_tokens": 1, "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+        come, enough = [], threading.Event()
+
+        def read(stream):
+            for _ in stream:
+                come.append(time.monotonic())
+                if enough.is_set():
+                    break
+            stream.close()
+
+        stream = self.client.completions.create(model=NAME, prompt="One, two,", temperature=0, stream=True,
+                                                max_tokens=CONTEXT - 40, extra_body={"ignore_eos": True})
+        reader = threading.Thread(target=read, args=(stream,))
+        reader.start()
+        windows = []
+        for _ in range(3):
+            begun = time.monotonic()
+            status, _, text = self.server.request("POST", "/v1/chat/completions", slow)
+            windows.append((begun, time.monotonic(), status, text[:200]))
+        went_on = reader.is_alive()
+        enough.set()
+        reader.join()
+        self.assertEqual([status for _, _, status, _ in windows], [200] * 3, windows)
+        self.assertTrue(went_on, "the answer was too short for this")
+        counts = [sum(begun < at < end for at in come) for begun, end, *_ in windows]
+        gap = max(b - a for a, b in zip(come, come[1:]))
+        shortest = min(end - begun for begun, end, *_ in windows)
+        print(f"{counts} pieces beside schemas of {shortest:.2f} s and more, {gap:.2f} s apart at most")
+        # Were they compiled in the loop or between steps, nothing would come for nearly all of that time.
+        self.assertGreater(min(counts), 1)
+        self.assertLess(gap, 0.7 * shortest)
 
     def test_origins(self):
         own = {"Origin": self.server.url}
@@ -315,6 +355,7 @@ class Keys(unittest.TestCase):
                 pass
 
 
+@unittest.skipIf(SHARE, "has limits of its own")
 class Memory(unittest.TestCase):
     """The whole process stays within what was computed before the weights were read, whatever is asked
     at once."""
@@ -349,13 +390,32 @@ class Memory(unittest.TestCase):
 
 
 class BeyondMemory(unittest.TestCase):
-    def test_same_text_from_disk(self):
-        def text(*arguments):
-            with serving(MODEL, "--context", 256, "--parallel", 2, *arguments) as server:
-                body = {"messages": QUESTION, "temperature": 0, "max_tokens": 8}
-                return server.json("POST", "/v1/chat/completions", body)["choices"][0]["message"]
+    def test_same_answers_from_disk(self):
+        """To the last digit: texts, likelihoods, drawn and constrained ones, embeddings."""
+        schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}},
+                  "required": ["city"], "additionalProperties": False}
+        chats = [{"temperature": 0, "logprobs": True, "top_logprobs": 5},
+                 {"temperature": 1, "seed": 7, "logprobs": True},
+                 {"temperature": 1, "seed": 8, "response_format": {
+                     "type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}]
 
-        self.assertEqual(text(), text("--memory", "150MB"))
+        def ask(server, path, body):
+            reply = server.json("POST", path, body)
+            return reply["choices"] if "choices" in reply else reply["data"]
+
+        def answers(*arguments, **options):
+            with serving(MODEL, "--context", 256, "--parallel", 2, *arguments, **options) as server:
+                found = [ask(server, "/v1/embeddings", {"input": ["a river", "a lake"]})]
+                with ThreadPoolExecutor(3) as pool:
+                    found += pool.map(lambda more: ask(server, "/v1/chat/completions", {
+                        "messages": QUESTION, "max_tokens": 12, **more}), chats)
+                return found, server.metric("disk_read_bytes_total")
+
+        resident, read = answers(resident=True)
+        self.assertEqual(read, 0)
+        streamed, read = answers(*([] if SHARE else ["--memory", "150MB"]))
+        self.assertEqual(streamed, resident)
+        self.assertGreater(read, MODEL.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from server import serving
+from server import SHARE, serving
 from support import demo_model, skip, sluice, sluice_json
 
 MODEL = demo_model()
@@ -64,6 +64,7 @@ class Models(unittest.TestCase):
             texts = list(pool.map(lambda a: self.complete(server, *a), asked))
         self.assertEqual(texts, [self.alone[name][i] for name, i in asked])
 
+    @unittest.skipIf(SHARE, "memory for one alone")
     def test_both_in_memory(self):
         with self.serving() as server:
             models = {m["id"]: m["sluice"] for m in server.json("GET", "/v1/models")["data"]}
@@ -92,6 +93,10 @@ class Models(unittest.TestCase):
             self.assertEqual(server.json("POST", "/tokenize", {"content": "x", "model": "small"}),
                              server.json("POST", "/tokenize", {"content": "x"}))
 
+    def serving_one(self, **options):
+        """One model at a time has room, or a share of one."""
+        return self.serving(*([] if SHARE else ["--memory", self.memory_for_one()]), **options)
+
     def memory_for_one(self):
         """A limit that holds the larger model with its sessions, and not the smaller one beside."""
         with serving(MODEL, "--context", 256, "--parallel", SLOTS) as server:
@@ -100,8 +105,7 @@ class Models(unittest.TestCase):
         return f"{int((resident + weights / 2) / 1e6) + 30}MB"
 
     def test_taking_turns(self):
-        limit = self.memory_for_one()
-        with self.serving("--memory", limit) as server:
+        with self.serving_one() as server:
             self.assertEqual(self.complete(server, NAME), self.alone[NAME][0])
             self.assertEqual(self.complete(server, "small", 1), self.alone["small"][1])
             self.assertEqual(self.loaded(server), {"small", "tiny"})
@@ -115,7 +119,7 @@ class Models(unittest.TestCase):
             self.assertLess(server.metric("resident_bytes"), server.metric("memory_limit_bytes"))
 
     def test_answers_end_before_their_model_leaves(self):
-        with self.serving("--memory", self.memory_for_one()) as server:
+        with self.serving_one() as server:
             long = body(NAME, max_tokens=150, ignore_eos=True)
             with ThreadPoolExecutor(2) as pool:
                 running = pool.submit(server.json, "POST", "/v1/completions", long)
@@ -126,7 +130,7 @@ class Models(unittest.TestCase):
                 self.assertEqual(running.result()["usage"]["completion_tokens"], 150)
 
     def test_clients_that_go_while_they_wait(self):
-        with self.serving("--memory", self.memory_for_one()) as server:
+        with self.serving_one() as server:
             with ThreadPoolExecutor(1) as pool:
                 long = pool.submit(server.json, "POST", "/v1/completions",
                                    body(NAME, max_tokens=150, ignore_eos=True))
@@ -152,8 +156,7 @@ class Models(unittest.TestCase):
     def test_a_load_that_fails(self):
         broken = Path(self.folder.name) / "broken"
         shutil.copytree(self.small, broken)
-        with self.serving("--memory", self.memory_for_one(),
-                          models=(MODEL, self.small, broken)) as server:
+        with self.serving_one(models=(MODEL, self.small, broken)) as server:
             weights = next(broken.glob("*.safetensors"))
             with weights.open("r+b") as file:
                 file.truncate(weights.stat().st_size // 2)

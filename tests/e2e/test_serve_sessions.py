@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 from openai_served import MODEL, NAME, Served, openai
-from server import serving
+from server import SHARE, serving
 from support import sluice
 
 LONG = [{"role": "user", "content": "Tell me about rivers. " * 30}]
@@ -175,6 +175,7 @@ class Embeddings(Served):
         self.assertEqual((status, "encoding_format" in text), (400, True))
 
 
+@unittest.skipIf(SHARE, "a model of which a share is too little")
 class AgainstMlx(unittest.TestCase):
     def test_mean_of_hidden_states(self):
         try:

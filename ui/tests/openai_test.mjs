@@ -1,9 +1,9 @@
 // OpenAI's own JavaScript client against a served demo model: chat, streams, tools, JSON by schema,
 // responses, embeddings, cancellation, errors. SLUICE_BINARY and SLUICE_DEMO_MODEL name what is
-// served; without a model the test skips.
+// served; without a model the test skips. SLUICE_SERVED_SHARE: as in tests/e2e/server.py.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import OpenAI from "openai";
 
@@ -13,6 +13,8 @@ if (!existsSync(program) || !existsSync(model)) {
   console.log("SLUICE_SKIP: the program or the demo model is not there; run scripts/demo_model");
   process.exit(0);
 }
+const share = Number(process.env.SLUICE_SERVED_SHARE ?? 0);
+const limit = Math.floor(share * statSync(model).size);
 const name = model.replace(/^.*\//, "").replace(/\.gguf$/, "");
 const messages = [{ role: "user", content: "What is the capital of France?" }];
 const schema = {
@@ -42,15 +44,16 @@ async function address(child) {
 }
 
 before(async () => {
-  server = spawn(program, ["serve", model, "--port", "0", "--json", "--context", "1024", "--parallel", "2"], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
+  const memory = share > 0 ? ["--context", "512", "--memory", `${limit}B`] : ["--context", "1024"];
+  const options = ["--port", "0", "--json", "--parallel", "2", ...memory];
+  server = spawn(program, ["serve", model, ...options], { stdio: ["ignore", "pipe", "ignore"] });
   ended = new Promise((resolve) => server.once("exit", (code) => resolve(code)));
   const url = await address(server);
   client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 });
 });
 
 after(async () => {
+  if (share > 0) assert.ok((await metric("disk_read_bytes_total")) >= statSync(model).size - limit);
   server.kill("SIGTERM");
   assert.equal(await ended, 0);
 });

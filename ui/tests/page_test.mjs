@@ -82,8 +82,28 @@ const both = {
   },
 };
 
-// Against a real server whose model says what is wanted.
+// Against a real server whose models say what is wanted.
 const scripted = {
+  async "another model answers once it is chosen, over a reload too"({ page }) {
+    const models = page.getByRole("combobox", { name: "Model" });
+    await say(page, "Hello there");
+    await complete(page);
+    await page.getByText("I have nothing to say.").waitFor();
+    await models.selectOption("other");
+    await say(page, "And you?");
+    await page.getByText("I am another model.").waitFor();
+    await complete(page);
+    await page.reload();
+    await page.getByText("I am another model.").waitFor();
+    await until(async () => (await models.inputValue()) === "other", "the chosen model");
+    await say(page, "Still you?");
+    await until(async () => (await page.getByText("I am another model.").count()) === 2, "its answer");
+    await complete(page);
+    await models.selectOption("scripted");
+    await say(page, "Back again");
+    await until(async () => (await page.getByText("I have nothing to say.").count()) === 2, "the first's");
+    assert.equal(await page.locator(".error").count(), 0);
+  },
   async "a real answer is stopped"({ page }) {
     await say(page, "go on forever");
     await page.getByText("on and on").first().waitFor();

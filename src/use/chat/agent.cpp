@@ -41,7 +41,7 @@ Json assistant_message(const AgentAnswer& answer) {
   return message;
 }
 
-const std::string& function_name(const Json& entry) {
+const std::string& function_name(const OrderedJson& entry) {
   return entry.at("function").at("name").get_ref<const std::string&>();
 }
 
@@ -66,9 +66,9 @@ Agent::Agent(AgentOptions options, std::vector<Tool*> tools, AgentGenerate gener
     : options_(std::move(options)),
       tools_(std::move(tools)),
       generate_(std::move(generate)),
-      functions_(Json::array()) {
+      functions_(OrderedJson::array()) {
   for (const Tool* tool : tools_)
-    for (Json& function : tool->functions()) functions_.push_back(std::move(function));
+    for (OrderedJson& function : tool->functions()) functions_.push_back(std::move(function));
 }
 
 Result<AgentAnswer> Agent::ask(const AgentRun& run, const AgentCallbacks& callbacks) {
@@ -88,7 +88,7 @@ Result<AgentAnswer> Agent::route(AgentTurn turn, const AgentCallbacks& callbacks
   AgentTurn choice = turn;
   std::string question = "Reply with one word. \"answer\": you can reply to the user now.";
   choice.words.emplace_back(kAnswerWord);
-  for (const Json& entry : functions_) {
+  for (const OrderedJson& entry : functions_) {
     choice.words.push_back(function_name(entry));
     question += fmt::format(" \"{}\": {}", function_name(entry),
                             entry["function"]["description"].get_ref<const std::string&>());
@@ -97,10 +97,10 @@ Result<AgentAnswer> Agent::route(AgentTurn turn, const AgentCallbacks& callbacks
   SLUICE_ASSIGN(AgentAnswer word, generate_(choice, [](std::string_view, bool) { return true; }));
   if (word.finish == "cancelled") return word;
   const auto named = std::ranges::find_if(
-      functions_, [&](const Json& entry) { return function_name(entry) == word.text; });
+      functions_, [&](const OrderedJson& entry) { return function_name(entry) == word.text; });
   if (named != functions_.end()) {
     turn.forced_tool = word.text;
-    turn.tools = Json::array({*named});
+    turn.tools = OrderedJson::array({*named});
   }
   SLUICE_ASSIGN(AgentAnswer answer, generate_(turn, callbacks.on_text));
   answer.prompt_tokens += word.prompt_tokens;
@@ -116,7 +116,7 @@ AgentResult Agent::call(const AgentCall& call, const AgentCallbacks& callbacks, 
   };
   Tool* owner = nullptr;
   for (Tool* tool : tools_)
-    for (const Json& entry : tool->functions())
+    for (const OrderedJson& entry : tool->functions())
       if (function_name(entry) == call.name) owner = tool;
   if (owner == nullptr) return refuse(fmt::format("there is no tool \"{}\"", call.name));
   if (call.arguments.size() > kArgumentsBytesMax) return refuse("the arguments are too long");

@@ -112,7 +112,7 @@ class Agent {
   const AgentOptions options_;
   const std::vector<Tool*> tools_;
   const AgentGenerate generate_;
-  Json functions_;  // of all tools
+  OrderedJson functions_;  // of all tools
 };
 
 // A tool's output as the model reads it: between marks that it cannot close, said to be no

@@ -51,6 +51,8 @@ Result<std::optional<tokenizer::Constraint>> TurnRenderer::constraint(
   } else if (!turn.forced_tool.empty()) {
     const ToolChoice choice{ToolChoice::Mode::kNamed, turn.forced_tool, false};
     SLUICE_ASSIGN(constraint, syntax_.constraint(model_.tokenizer, turn.tools, choice, prompt));
+  } else if (!turn.tools.is_null()) {
+    SLUICE_ASSIGN(constraint, syntax_.own_calls(model_.tokenizer, turn.tools, true, prompt));
   }
   return constraint;
 }

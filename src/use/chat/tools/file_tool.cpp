@@ -116,9 +116,9 @@ std::string changed_lines(std::string_view before, std::string_view after) {
   return text;
 }
 
-Json FileTool::functions() const {
+OrderedJson FileTool::functions() const {
   const FunctionParameter path = {"path", "relative to the work folder"};
-  return Json::array(
+  return OrderedJson::array(
       {function_json("list_files", "Lists a folder.", {}, {path}),
        function_json("read_file", "Returns a file's text.", {path}, {}),
        function_json("search_text", "Finds lines that hold a text, in all files below a folder.",

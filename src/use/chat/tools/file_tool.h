@@ -17,7 +17,7 @@ class FileTool : public Tool {
   explicit FileTool(WorkFolder folder) : folder_(std::move(folder)) {}
 
   std::string_view name() const override { return "files"; }
-  Json functions() const override;
+  OrderedJson functions() const override;
   Result<ToolPlan> plan(std::string_view function, const Json& arguments) override;
 
  private:

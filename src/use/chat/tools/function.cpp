@@ -3,10 +3,10 @@
 
 namespace sluice::chat {
 
-Json function_json(std::string_view name, std::string_view description,
-                   std::initializer_list<FunctionParameter> required,
-                   std::initializer_list<FunctionParameter> optional) {
-  Json properties = Json::object(), names = Json::array();
+OrderedJson function_json(std::string_view name, std::string_view description,
+                          std::initializer_list<FunctionParameter> required,
+                          std::initializer_list<FunctionParameter> optional) {
+  OrderedJson properties = OrderedJson::object(), names = OrderedJson::array();
   for (const auto* list : {&required, &optional})
     for (const FunctionParameter& parameter : *list)
       properties[std::string(parameter.name)] = {{"type", "string"},

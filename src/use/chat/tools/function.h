@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/ordered_json.h"
 
 namespace sluice::chat {
 
@@ -15,9 +16,9 @@ struct FunctionParameter {
 };
 
 // All parameters are texts. An entry of OpenAI's list of tools.
-Json function_json(std::string_view name, std::string_view description,
-                   std::initializer_list<FunctionParameter> required,
-                   std::initializer_list<FunctionParameter> optional);
+OrderedJson function_json(std::string_view name, std::string_view description,
+                          std::initializer_list<FunctionParameter> required,
+                          std::initializer_list<FunctionParameter> optional);
 
 // kInvalidArgument, for the model to read, when it lacks, is no text, or has more than bytes_max.
 Result<std::string> text_argument(const Json& arguments, std::string_view name, size_t bytes_max);

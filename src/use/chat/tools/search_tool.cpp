@@ -133,8 +133,8 @@ Result<std::unique_ptr<SearchTool>> SearchTool::make(SearchOptions options) {
   return std::unique_ptr<SearchTool>(new SearchTool(std::move(options)));
 }
 
-Json SearchTool::functions() const {
-  return Json::array(
+OrderedJson SearchTool::functions() const {
+  return OrderedJson::array(
       {function_json("web_search", "Searches the web; returns titles, addresses and snippets.",
                      {{"query", "what to search for"}}, {}),
        function_json("read_page", "Returns the text of a web page.",

@@ -52,7 +52,7 @@ class SearchTool : public Tool {
   static Result<std::unique_ptr<SearchTool>> make(SearchOptions options);
 
   std::string_view name() const override { return "search"; }
-  Json functions() const override;
+  OrderedJson functions() const override;
   Result<ToolPlan> plan(std::string_view function, const Json& arguments) override;
 
  private:

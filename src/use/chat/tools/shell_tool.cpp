@@ -22,8 +22,8 @@ std::string outcome_text(const ProcessOutcome& outcome, const ProcessLimits& lim
 
 }  // namespace
 
-Json ShellTool::functions() const {
-  return Json::array({function_json(
+OrderedJson ShellTool::functions() const {
+  return OrderedJson::array({function_json(
       "run_command",
       "Runs one command in the work folder, without network, and returns its output and exit code.",
       {{"command", "the command line"}}, {})});

@@ -22,7 +22,7 @@ class ShellTool : public Tool {
   explicit ShellTool(ShellOptions options) : options_(std::move(options)) {}
 
   std::string_view name() const override { return "shell"; }
-  Json functions() const override;
+  OrderedJson functions() const override;
   // Errors: also kUnsupported without a sandbox: nothing ever runs outside of one.
   Result<ToolPlan> plan(std::string_view function, const Json& arguments) override;
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/ordered_json.h"
 #include "base/thread.h"
 
 namespace sluice::chat {
@@ -44,8 +45,9 @@ class Tool {
  public:
   virtual ~Tool() = default;
   virtual std::string_view name() const = 0;
-  // OpenAI's list of functions; their names are unique among all tools.
-  virtual Json functions() const = 0;
+  // OpenAI's list of functions; their names are unique among all tools. Calls are written in the
+  // order of their parameters.
+  virtual OrderedJson functions() const = 0;
   // Changes nothing. arguments: any JSON of the model's. Errors: kInvalidArgument and kNotFound
   // with what the model should have done, since it is told.
   virtual Result<ToolPlan> plan(std::string_view function, const Json& arguments) = 0;
