@@ -165,8 +165,8 @@ struct PositionScale {
   uint32_t interval = 1;
 
   float at(uint64_t position) const {
-    const auto steps = static_cast<double>((position + 1) / interval);
-    return static_cast<float>(1 + double{factor} * std::log(1 + steps));
+    const uint64_t steps = (position + 1) / interval;
+    return static_cast<float>(1 + double{factor} * std::log(1 + static_cast<double>(steps)));
   }
 };
 
