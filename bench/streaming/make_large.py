@@ -5,9 +5,9 @@
     .venv/bin/python bench/streaming/make_large.py OUT.gguf --shape olmoe
     .venv/bin/python bench/streaming/make_large.py OUT.gguf --shape mistral-7b
 
-A folder gets 4-bit affine weights with groups of 64 (mixtures are qwen3_moe, dense models llama); a .gguf
-Q4_0 (Mixtral's layout, Llama's), which llama.cpp runs too. Codes are random and scales constant: speed and reads do not depend on
-them. Routers are random with rows of different lengths, so that some experts are chosen far more
+A folder gets 4-bit affine weights with groups of 64 (mixtures are qwen3_moe, dense models llama); a
+.gguf Q4_0 (Mixtral's layout, or Llama's), which llama.cpp runs too. Codes are random and scales
+constant: speed and reads do not depend on them. Routers are random with rows of different lengths, so that some experts are chosen far more
 often than others, as in trained models; which ones follows from the seed and is no real text's
 choice."""
 
