@@ -26,9 +26,10 @@ class GgufAgainstHuggingFace(support.TestCase):
         ours, expected = outputs[1], outputs[0]
         self.assertEqual(sorted(ours), sorted(expected))
         wrong = [n for n in expected if ours[n] != expected[n]]
-        if family == "gemma3_text":  # the one that was added takes a few bits of its norms
+        if family == "gemma3_text":  # the one that was added takes a few bits of its norms: to the next half
             for norm in [n for n in wrong if n.endswith("norm.weight")]:
-                np.testing.assert_allclose(ours[norm].floats(), expected[norm].floats(), atol=1e-4)
+                np.testing.assert_allclose(ours[norm].floats(), expected[norm].floats(),
+                                           rtol=2**-10, atol=2**-22)
                 wrong.remove(norm)
         self.assertEqual(wrong, [])
 

@@ -104,6 +104,7 @@ class Demo(support.TestCase):
         self.assertEqual(kinds, [("prefill", 1), ("decode", 1), ("decode", 2)])
         self.assertTrue(all(r["tokens_per_s"] > 0 for r in found["results"]))
         self.assertGreater(found["memory_bytes_s"], 1e9)
+        self.assertTrue(all(r["memory_share"] > 0 for r in found["results"] if r["kind"] == "decode"))
 
     def test_bench_of_several_devices(self):
         options = ("--prompts", "16", "--tokens", 4, "--repetitions", 1, "--devices", "cpu,cpu")

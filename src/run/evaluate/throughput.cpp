@@ -1,11 +1,9 @@
 #include "evaluate/throughput.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
+#include <cstring>
 #include <numeric>
+#include <optional>
 #include <span>
 
 #include "base/clock.h"
@@ -80,6 +78,73 @@ class DiskMeter {
   uint64_t requested_ = 0, there_ = 0;
 };
 
+// A sum over memory in whole kBlocks. Registers and distance by what read fastest with one thread:
+// 33 GB/s, where arrays that the compiler was left to vectorize came to 5 to 28 and prefetching 1
+// to 4 KiB ahead to 17 to 27.
+constexpr size_t kBlock = 128;
+uint64_t sum_blocks(std::span<const std::byte> bytes) {
+  using Pair [[gnu::vector_size(16)]] = uint64_t;
+  constexpr size_t kAhead = 512, kPairs = kBlock / sizeof(Pair);
+  Pair lanes[kPairs] = {};
+  for (size_t at = 0; at + kBlock <= bytes.size(); at += kBlock) {
+    __builtin_prefetch(bytes.data() + at + kAhead);
+    __builtin_prefetch(bytes.data() + at + kAhead + kBlock / 2);
+#pragma GCC unroll 8
+    for (size_t lane = 0; lane < kPairs; ++lane) {
+      Pair next;
+      std::memcpy(&next, bytes.data() + at + lane * sizeof(Pair), sizeof(Pair));
+      lanes[lane] += next;
+    }
+  }
+  const Pair sum = std::accumulate(std::begin(lanes), std::end(lanes), Pair{});
+  return sum[0] + sum[1];
+}
+
+// What reading the weights without computing came to after each repetition.
+class MemoryMeter {
+ public:
+  explicit MemoryMeter(const runtime::Engine& engine)
+      : pool_(engine.pool()),
+        weights_(engine.info().disk_bytes_token > 0 ? std::span<const std::byte>()
+                                                    : engine.resident_weights()) {}
+
+  // step_bytes: read by each of so many steps, which took so many seconds together.
+  void end(size_t steps, uint64_t step_bytes, double seconds) {
+    if (weights_.empty()) return;
+    const double rate = read_weights();
+    rates_.push_back(rate);
+    shares_.push_back(static_cast<double>(steps * step_bytes) / rate / seconds);
+  }
+  void report(Throughput& result) {
+    if (rates_.empty()) return;
+    result.memory_bytes_s = quantile(rates_, 0.5);
+    result.share_of_memory = quantile(shares_, 0.5);
+  }
+
+ private:
+  double read_weights() {
+    const size_t share = weights_.size() / (8 * pool_.threads());
+    const size_t piece = std::clamp<size_t>(share, 64 << 10, 8 << 20) / kBlock * kBlock;
+    std::vector<uint64_t> sums(pool_.threads() * 16);  // each on a cache line of its own
+    const Stopwatch watch;
+    pool_.run((weights_.size() + piece - 1) / piece, [&](size_t item, size_t worker) {
+      const size_t first = item * piece;
+      sums[worker * 16] +=
+          sum_blocks(weights_.subspan(first, std::min(piece, weights_.size() - first)));
+    });
+    const double seconds = watch.seconds();
+    const uint64_t sum = std::accumulate(sums.begin(), sums.end(), uint64_t{0});
+    SLUICE_CHECK(sum == sum_.value_or(sum));  // the reading is done for its sum
+    sum_ = sum;
+    return static_cast<double>(weights_.size()) / seconds;
+  }
+
+  ThreadPool& pool_;
+  const std::span<const std::byte> weights_;
+  std::optional<uint64_t> sum_;
+  std::vector<double> rates_, shares_;
+};
+
 Result<Throughput> time_prefill(runtime::Engine& engine, size_t tokens, size_t repetitions,
                                 Progress& progress, const CancelToken* cancel) {
   Throughput result;
@@ -139,15 +204,18 @@ Result<Throughput> time_decode(runtime::Engine& engine, const DecodeCase& wanted
       SLUICE_TRY(sessions.back().append(std::span(ids).first(wanted.depth), cancel));
   }
   DiskMeter disk(engine);
+  MemoryMeter memory(engine);
   for (size_t i = 0; i < repetitions; ++i) {
     disk.begin();
     const auto next = std::span(ids).subspan(wanted.depth + i * wanted.tokens, wanted.tokens);
     SLUICE_TRY(decode_steps(engine, sessions, wanted, next, result.seconds.emplace_back(), cancel));
     SLUICE_TRY(disk.end(wanted.tokens, result.seconds.back()));
+    memory.end(wanted.tokens, result.read_bytes_token, result.seconds.back());
     progress.advance(wanted.tokens * wanted.batch);
   }
   finish(result);
   disk.report(result);
+  memory.report(result);
   return result;
 }
 
@@ -157,44 +225,6 @@ uint64_t tokens_of(const ThroughputOptions& options) {
   for (const size_t batch : options.batches)
     total += batch * options.depths.size() * options.decode_tokens;
   return total * options.repetitions;
-}
-
-// Memory full of ones, in huge pages as the weights are: with small ones address translation, not
-// the memory, is what is measured (a fifth less on two cores of an EPYC).
-class ReadBuffer {
- public:
-  explicit ReadBuffer(size_t bytes)
-      : words_(static_cast<uint64_t*>(std::aligned_alloc(kHugePage, bytes))),
-        count_(bytes / sizeof(uint64_t)) {
-    SLUICE_CHECK(words_ != nullptr);
-#if defined(MADV_HUGEPAGE)
-    madvise(words_.get(), bytes, MADV_HUGEPAGE);  // a hint
-#endif
-    std::fill_n(words_.get(), count_, 1);
-  }
-  std::span<const uint64_t> words() const { return {words_.get(), count_}; }
-
- private:
-  struct Free {
-    void operator()(uint64_t* words) const { std::free(words); }
-  };
-  static constexpr size_t kHugePage = 2u << 20;
-  std::unique_ptr<uint64_t, Free> words_;
-  size_t count_;
-};
-
-constexpr size_t kReadPasses = 5;
-
-// Prefetches as far ahead as read fastest (half to four KiB tried).
-uint64_t sum_words(std::span<const uint64_t> words) {
-  constexpr size_t kLine = 8, kAhead = 128;
-  uint64_t lanes[2 * kLine] = {};
-  for (size_t i = 0; i < words.size(); i += 2 * kLine) {
-    __builtin_prefetch(words.data() + i + kAhead, 0, 0);
-    __builtin_prefetch(words.data() + i + kAhead + kLine, 0, 0);
-    for (size_t lane = 0; lane < 2 * kLine; ++lane) lanes[lane] += words[i + lane];
-  }
-  return std::accumulate(std::begin(lanes), std::end(lanes), uint64_t{0});
 }
 
 }  // namespace
@@ -220,24 +250,6 @@ Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
     }
   progress.end();
   return results;
-}
-
-double memory_read_rate(ThreadPool& pool) {
-  constexpr size_t kBytes = 512u << 20, kPiece = 8u << 20;
-  const ReadBuffer buffer(kBytes);
-  std::vector<uint64_t> sums(pool.threads() * 16);  // each on a cache line of its own
-  double best = 0;
-  for (size_t pass = 0; pass < kReadPasses; ++pass) {
-    const Stopwatch watch;
-    pool.run(kBytes / kPiece, [&](size_t item, size_t worker) {
-      sums[worker * 16] += sum_words(buffer.words().subspan(item * kPiece / 8, kPiece / 8));
-    });
-    best = std::max(best, static_cast<double>(kBytes) / watch.seconds());
-  }
-  uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
-  SLUICE_CHECK(total == kReadPasses * (kBytes / sizeof(uint64_t)));
-  return best;
 }
 
 }  // namespace sluice::evaluate

@@ -26,6 +26,11 @@ struct Throughput {
   std::vector<double> seconds;    // of each repetition
   double tokens_per_s = 0;        // of the median, all sequences together
   uint64_t read_bytes_token = 0;  // decode: weights read for one step, and the sequence's own keys
+  // Decode with all weights in memory; 0 otherwise. Medians: after each repetition as many threads
+  // read the weights once where they lie, without computing, which is what the memory would have
+  // allowed at that time.
+  double memory_bytes_s = 0;
+  double share_of_memory = 0;  // what a step reads, at that rate, over the time of the step
   // Where weights come from disk. Medians; after each repetition the same reads are done once more
   // without computing, which is what the disk would have allowed.
   double disk_bytes_step = 0;
@@ -42,9 +47,5 @@ struct Throughput {
 Result<std::vector<Throughput>> measure_throughput(runtime::Engine& engine,
                                                    const ThroughputOptions& options,
                                                    Progress& progress, const CancelToken* cancel);
-
-// Bytes per second that these threads together read from memory: the best of five passes over half
-// a GiB, beyond any cache, in huge pages and with prefetching. Takes up to a second.
-double memory_read_rate(ThreadPool& pool);
 
 }  // namespace sluice::evaluate

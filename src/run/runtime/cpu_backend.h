@@ -136,7 +136,11 @@ class CpuBackend : public StepBackend {
     const float* bias = nullptr;
     float* y = nullptr;
     size_t y_stride = 0;
-    size_t rows_per_item = 0, items = 0;
+    size_t row_work = 0;  // bytes of weights that a row reads, for each token
+  };
+  // Rows of one of tasks_.
+  struct Item {
+    size_t task = 0, first = 0, end = 0;
   };
   struct AttentionTile {
     size_t segment = 0, row = 0, tokens = 0;
@@ -178,8 +182,9 @@ class CpuBackend : public StepBackend {
                         std::span<const model::Product> products);
   void show_input(const Buffer& x, size_t first, size_t rows,
                   std::span<const model::Product> products, std::optional<uint32_t> expert);
+  void cut_tasks();
   void run_tasks();
-  void run_item(const Task& task, size_t item, size_t worker);
+  void run_item(const Item& item, size_t worker);
   void attend_tile(const model::AttentionRule& rule, const AttentionTile& tile,
                    const HeadSlice& slice, const model::Batch& batch, const Buffer& q,
                    const Buffer& out, size_t worker);
@@ -223,7 +228,7 @@ class CpuBackend : public StepBackend {
   size_t scratch_stride_ = 0;
   std::vector<std::vector<kernels::KvSpan>> spans_;  // per worker
   std::vector<Task> tasks_;
-  std::vector<size_t> task_ends_;  // items of tasks_, summed up
+  std::vector<Item> items_;
   std::vector<AttentionTile> tiles_;
   std::vector<HeadSlice> slices_;
   std::vector<uint32_t> selected_;    // [rows of the step][selected_max] positions, ascending

@@ -17,10 +17,10 @@ using model::Weight;
 
 namespace {
 
-// Items per thread: enough that a thread whose core is taken away for a while delays nobody much.
-constexpr size_t kItemsPerThread = 6;
-// Weights below which an item is not worth handing out: products read an item's rows as eight
-// streams, which are short already.
+// An item is this part of a thread's share of what is left: large ones first, because products read
+// an item's rows as eight streams, and small ones last, so that no thread waits long for another.
+constexpr size_t kShare = 3;
+// Weights below which an item is not worth handing out.
 constexpr size_t kItemBytesMin = 64 << 10;
 constexpr size_t kProductsMax = 8;  // of one input
 
@@ -45,27 +45,38 @@ size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, s
 void CpuBackend::add_task(const numerics::WeightView& view, uint32_t entry,
                           const std::byte* prepared, size_t tokens, const float* bias, float* y,
                           size_t y_stride) {
-  const size_t step = kernels::row_step(view.format, activations_of(entry));
-  const size_t row_bytes = static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1;
-  const size_t items = pool_.threads() == 1 ? 1 : kItemsPerThread * pool_.threads();
-  const size_t fair = view.rows / items + 1;
-  const size_t worthwhile = kItemBytesMin / (row_bytes * tokens) + 1;
-  Task task{.weight = view,
-            .activations = activations_of(entry),
-            .prepared = prepared,
-            .tokens = tokens,
-            .bias = bias,
-            .y = y,
-            .y_stride = y_stride};
-  task.rows_per_item = static_cast<size_t>(align_up(std::max(fair, worthwhile), step));
-  task.items = (view.rows + task.rows_per_item - 1) / task.rows_per_item;
-  task_ends_.push_back((task_ends_.empty() ? 0 : task_ends_.back()) + task.items);
-  tasks_.push_back(task);
+  tasks_.push_back(
+      {.weight = view,
+       .activations = activations_of(entry),
+       .prepared = prepared,
+       .tokens = tokens,
+       .bias = bias,
+       .y = y,
+       .y_stride = y_stride,
+       .row_work = tokens * (static_cast<size_t>(weights_.entries()[entry].bytes_per_row()) + 1)});
 }
 
-void CpuBackend::run_item(const Task& task, size_t item, size_t worker) {
-  const size_t first = item * task.rows_per_item;
-  const size_t end = std::min(task.weight.rows, first + task.rows_per_item);
+void CpuBackend::cut_tasks() {
+  const size_t threads = pool_.threads();
+  size_t left = 0;
+  for (const Task& task : tasks_) left += task.weight.rows * task.row_work;
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    const Task& task = tasks_[i];
+    const size_t step = kernels::row_step(task.weight.format, task.activations);
+    for (size_t first = 0; first < task.weight.rows;) {
+      const size_t work = threads == 1 ? left : std::max(left / (kShare * threads), kItemBytesMin);
+      const auto rows = static_cast<size_t>(align_up(work / task.row_work + 1, step));
+      const size_t end = std::min(task.weight.rows, first + rows);
+      items_.push_back({i, first, end});
+      left -= (end - first) * task.row_work;
+      first = end;
+    }
+  }
+}
+
+void CpuBackend::run_item(const Item& item, size_t worker) {
+  const Task& task = tasks_[item.task];
+  const size_t first = item.first, end = item.end;
   matmul_.matmul(task.weight, task.activations, task.prepared, task.tokens, first, end,
                  task.y + first, task.y_stride, scratch(worker).data());
   if (task.bias == nullptr) return;
@@ -75,14 +86,10 @@ void CpuBackend::run_item(const Task& task, size_t item, size_t worker) {
 }
 
 void CpuBackend::run_tasks() {
-  if (tasks_.empty()) return;
-  pool_.run(task_ends_.back(), [&](size_t item, size_t worker) {
-    const auto found = std::ranges::upper_bound(task_ends_, item);
-    const Task& task = tasks_[found - task_ends_.begin()];
-    run_item(task, item - (*found - task.items), worker);
-  });
+  cut_tasks();
+  pool_.run(items_.size(), [&](size_t item, size_t worker) { run_item(items_[item], worker); });
   tasks_.clear();
-  task_ends_.clear();
+  items_.clear();
 }
 
 void CpuBackend::add_perturbed(const Product& product, const numerics::WeightView& view,

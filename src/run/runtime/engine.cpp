@@ -78,6 +78,11 @@ void Engine::record_reads() {
   state_->weights->record_reads(&state_->reads);
 }
 void Engine::stop_recording_reads() { state_->weights->record_reads(nullptr); }
+std::span<const std::byte> Engine::resident_weights() const {
+  if (!state_->info.device.empty()) return {};
+  return state_->weights->resident();
+}
+ThreadPool& Engine::pool() const { return *state_->pool; }
 Status Engine::replay_reads() { return state_->weights->replay_reads(state_->reads); }
 uint64_t Engine::resize_experts(uint64_t bytes) { return state_->weights->resize_experts(bytes); }
 void Engine::keep_digests(std::vector<std::string> paths) {

@@ -300,6 +300,10 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void record_reads();
   void stop_recording_reads();
   Status replay_reads();
+  // What of the weights stays in this process's memory, as it lies there: for reading it without
+  // computing, which is what memory would have allowed. Empty on a device. Valid after load().
+  std::span<const std::byte> resident_weights() const;
+  ThreadPool& pool() const;  // plan()'s, to be used between steps
 
   // Steps from now on compute as if these weights were perturbed, and all others as they are;
   // without any, as before. Matrices alone: products, and rows of embeddings. After load(); between

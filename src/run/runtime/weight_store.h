@@ -57,6 +57,10 @@ class WeightStore {
 
   // ---- after load() ----
   bool stays(uint32_t entry) const { return residency_.pinned[entry]; }
+  // All that stays, one after another.
+  std::span<const std::byte> resident() const {
+    return {memory_.data(), static_cast<size_t>(residency_.pinned_bytes)};
+  }
   // Of a parameter that stays.
   numerics::WeightView view(uint32_t entry) const;
   // Decoded, whether it stays or not.

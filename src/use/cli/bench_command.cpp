@@ -33,14 +33,7 @@ size_t context_needed(const Options& options) {
   return std::max(tokens, std::ranges::max(options.depths) + options.decode_tokens) + 1;
 }
 
-// Part of the memory's rate that reading weights and keys alone takes up. memory_rate 0: weights
-// come from disk, and memory is neither the limit nor there to be measured.
-double memory_share(const Throughput& result, double memory_rate) {
-  const double steps_per_s = result.tokens_per_s / static_cast<double>(result.batch);
-  return steps_per_s * static_cast<double>(result.read_bytes_token) / memory_rate;
-}
-
-Json result_json(const Throughput& result, double memory_rate) {
+Json result_json(const Throughput& result) {
   const bool decode = result.kind == Throughput::Kind::kDecode;
   Json json = {{"kind", decode ? "decode" : "prefill"},
                {"tokens", result.tokens},
@@ -48,9 +41,10 @@ Json result_json(const Throughput& result, double memory_rate) {
                {"batch", result.batch},
                {"seconds", result.seconds},
                {"tokens_per_s", result.tokens_per_s}};
-  if (decode) {
-    json["read_bytes_token"] = result.read_bytes_token;
-    if (memory_rate > 0) json["memory_share"] = memory_share(result, memory_rate);
+  if (decode) json["read_bytes_token"] = result.read_bytes_token;
+  if (result.memory_bytes_s > 0) {
+    json["memory_bytes_s"] = result.memory_bytes_s;
+    json["memory_share"] = result.share_of_memory;
   }
   if (result.limit_s > 0) {
     json["disk_bytes_step"] = result.disk_bytes_step;
@@ -62,18 +56,17 @@ Json result_json(const Throughput& result, double memory_rate) {
   return json;
 }
 
-std::string memory_text(const std::vector<Throughput>& results, double memory_rate) {
+std::string memory_text(const std::vector<Throughput>& results) {
   Table table(
       {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
   table.add({"", "tokens", "depth", "batch", "tokens/s", "of memory rate"});
   for (const Throughput& result : results) {
     const bool decode = result.kind == Throughput::Kind::kDecode;
-    table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
-               fmt::format("{}", result.depth), fmt::format("{}", result.batch),
-               fmt::format("{:.2f}", result.tokens_per_s),
-               decode && memory_rate > 0
-                   ? fmt::format("{:.1f} %", 100 * memory_share(result, memory_rate))
-                   : ""});
+    table.add(
+        {decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
+         fmt::format("{}", result.depth), fmt::format("{}", result.batch),
+         fmt::format("{:.2f}", result.tokens_per_s),
+         result.memory_bytes_s > 0 ? fmt::format("{:.1f} %", 100 * result.share_of_memory) : ""});
   }
   return table.text("  ");
 }
@@ -126,10 +119,13 @@ struct DeviceBench {
   size_t threads = 0;
   std::vector<Throughput> results;
   std::optional<DraftBench> drafted;
-  uint64_t peak_bytes = 0;            // of the program, so far
-  std::optional<double> memory_rate;  // bytes/s; none: not measured
+  uint64_t peak_bytes = 0;  // of the program, so far
 
   bool from_disk() const { return info.disk_bytes_token > 0; }
+  // The best that was seen; 0: not measured.
+  double memory_bytes_s() const {
+    return std::ranges::max(results, {}, &Throughput::memory_bytes_s).memory_bytes_s;
+  }
 };
 
 Result<DeviceBench> measure(Context& context, const Options& options, const std::string& device) {
@@ -162,8 +158,8 @@ Result<DeviceBench> measure(Context& context, const Options& options, const std:
 
 Json bench_json(const Context& context, const DeviceBench& found) {
   Json list = Json::array();
-  for (const Throughput& result : found.results)
-    list.push_back(result_json(result, found.memory_rate.value_or(0)));
+  for (const Throughput& result : found.results) list.push_back(result_json(result));
+  const double memory_rate = found.memory_bytes_s();
   return {{"model", found.info.path},
           {"family", found.info.family},
           {"storage", found.info.storage},
@@ -172,7 +168,7 @@ Json bench_json(const Context& context, const DeviceBench& found) {
           {"threads", found.threads},
           {"simd", simd_level_name(context.simd)},
           {"device", device_text(found.info)},
-          {"memory_bytes_s", found.memory_rate ? Json(*found.memory_rate) : Json()},
+          {"memory_bytes_s", memory_rate > 0 ? Json(memory_rate) : Json()},
           {"disk_bytes_token", found.info.disk_bytes_token},
           {"peak_resident_bytes", found.peak_bytes},
           {"draft", found.drafted ? draft_bench_json(*found.drafted) : Json()},
@@ -181,16 +177,16 @@ Json bench_json(const Context& context, const DeviceBench& found) {
 
 std::string bench_text(const Context& context, const DeviceBench& found) {
   const runtime::ModelInfo& info = found.info;
+  const double memory_rate = found.memory_bytes_s();
   std::string text = fmt::format(
       "{}: {}, {}, {} of weights\n{}, {} threads, {}, {}\n\n", info.path, info.family, info.storage,
       bytes_text(info.weight_bytes), device_text(info), found.threads,
       simd_level_name(context.simd),
       found.from_disk()
           ? fmt::format("about {} from disk for each token", bytes_text(info.disk_bytes_token))
-      : found.memory_rate ? fmt::format("memory reads {:.1f} GB/s", *found.memory_rate / 1e9)
-                          : "all weights in memory");
-  text += found.from_disk() ? disk_text(found.results)
-                            : memory_text(found.results, found.memory_rate.value_or(0));
+      : memory_rate > 0 ? fmt::format("memory reads {:.1f} GB/s", memory_rate / 1e9)
+                        : "all weights in memory");
+  text += found.from_disk() ? disk_text(found.results) : memory_text(found.results);
   if (found.drafted) text += "\n" + draft_bench_text(*found.drafted);
   return text + fmt::format("\npeak memory {}\n", bytes_text(found.peak_bytes));
 }
@@ -221,14 +217,6 @@ Result<int> run(Context& context, const Options& options) {
   std::vector<DeviceBench> found;
   for (const std::string& device : devices) {
     SLUICE_ASSIGN(found.emplace_back(), measure(context, options, device));
-  }
-  // Measuring the memory takes half a GB of it, so it comes when all peaks are known.
-  if (options.engine.memory.empty() &&
-      !std::ranges::all_of(found, [](const DeviceBench& device) { return device.from_disk(); })) {
-    ThreadPool pool(found[0].threads);
-    const double rate = evaluate::memory_read_rate(pool);
-    for (DeviceBench& device : found)
-      if (!device.from_disk()) device.memory_rate = rate;
   }
   if (context.options.json) {
     if (options.devices.empty()) {
