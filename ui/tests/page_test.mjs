@@ -388,7 +388,7 @@ async function run(browser, name, test) {
     }, isScripted ? 20000 : 24);
   }
   const page = await context.newPage();
-  page.setDefaultTimeout(30000);
+  page.setDefaultTimeout(120000);  // weights from disk on a busy machine: a prompt took half a minute
   const broken = [];
   page.on("pageerror", (error) => broken.push(String(error)));
   page.on("console", (line) => {
