@@ -44,6 +44,14 @@ def main():
         save(path, source, model, *arguments, **options)
 
     module.load, module.save = load_f32, save_as_stored
+    if name == "dynamic_quant":  # counts bits, of scales too
+        threshold = module.estimate_threshold
+
+        def threshold_as_stored(model, *arguments, **options):
+            model.set_dtype(stored[0])
+            return threshold(model, *arguments, **options)
+
+        module.estimate_threshold = threshold_as_stored
     module.load_data = load_training_data if name == "dwq" else load_data
     sys.argv = [name, *options]
     module.main()

@@ -24,6 +24,24 @@ def load(folder):
     return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
 
 
+def known(path, model, records):
+    """Of an earlier results file the entries that are not among records: numbers, without windows."""
+    have = {(record["method"], record["setting"]) for record in records}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            if row["model"] != model or (row["method"], row["setting"]) in have:
+                continue
+            record = {key: row[key] for key in ("method", "setting", "kind", "commit", "seconds", "note")}
+            record |= dict(row=row, calibrated=row["calibrated"] == "True")
+            if row["kl"]:
+                record |= dict(bytes=int(row["bytes"]), bits_per_weight=float(row["bits_per_weight"]),
+                               predicted_kl=float(row.get("predicted_kl") or 0),
+                               scores=dict(kl=dict(mean=float(row["kl"]))))
+            else:
+                record["failed"] = row["note"]
+            yield record
+
+
 def interval(sums, tokens):
     """Mean over tokens, and its 95 % interval from the spread of windows."""
     mean, count = sums.sum() / tokens.sum(), len(sums)
@@ -31,7 +49,11 @@ def interval(sums, tokens):
     return mean, mean - half, mean + half
 
 
-def paired(record, partner):
+def paired(record, partner, effort):
+    """None where windows of one of them are not there, nor earlier differences."""
+    if any("row" in r for r in (record, partner)):
+        found = [record.get("row", {}).get(f"{effort.replace(' ', '_')}_{key}") for key in PAIRED]
+        return dict(zip(PAIRED, map(float, found))) if all(found) else None
     theirs, ours = (np.array(r["scores"]["windows"], float) for r in (record, partner))
     divergence = interval(theirs[:, 4] - ours[:, 4], ours[:, 0])
     nats = interval(theirs[:, 2] - ours[:, 2], ours[:, 0])
@@ -45,6 +67,8 @@ def partner_of(records, record, effort):
 
 
 def row_of(source, records, record):
+    if "row" in record:
+        return record["row"]
     row = dict(model=source.name, source="quantized" if source.quantized else "unquantized",
                note=record.get("failed") or record.get("note", ""))
     row |= {key: record[key] for key in ("method", "setting", "kind", "calibrated", "commit",
@@ -66,9 +90,10 @@ def row_of(source, records, record):
         row["predicted_kl"] = text(record["predicted_kl"])
     for effort in EFFORTS:
         partner = partner_of(records, record, effort)
-        if partner is not None:
+        found = partner and paired(record, partner, effort)
+        if found:
             row |= {f"{effort.replace(' ', '_')}_{key}": value if key == "bytes" else text(value)
-                    for key, value in paired(record, partner).items()}
+                    for key, value in found.items()}
     return row
 
 
@@ -104,8 +129,9 @@ def print_table(source, records):
             if partner is None:
                 cells.append("")
                 continue
-            found = paired(record, partner)
-            mark = " !" if found["kl_more_high"] < 0 else " ?" if found["kl_more_low"] <= 0 else ""
+            found = paired(record, partner, effort)
+            mark = ("" if not found else " !" if found["kl_more_high"] < 0 else
+                    " ?" if found["kl_more_low"] <= 0 else "")
             cells.append(f"{partner['scores']['kl']['mean']:.5f}{mark}")
         print(f"| {record['method']} {record['setting']} | {record['bits_per_weight']:.3f} "
               f"| {record['scores']['kl']['mean']:.5f} | {' | '.join(cells)} |")
@@ -163,8 +189,12 @@ def legend(index, name):
 
 
 def drawing(source, records):
-    shown = [r for r in records if "failed" not in r and r["scores"]["kl"]["mean"] > 0 and
-             (not r["method"].startswith("sluice") or r["setting"].endswith("bits"))]
+    # Below this nothing, or next to nothing, was quantized. Sluice at its own sizes, or where none of them can be
+    # made, at those of others.
+    made = [r for r in records if "failed" not in r and r["scores"]["kl"]["mean"] > 2e-5]
+    ours = [r for r in made if r["method"].startswith("sluice")]
+    shown = [r for r in made if r not in ours]
+    shown += [r for r in ours if r["setting"].endswith("bits")] or ours
     if not shown:
         return None
     bits = [r["bits_per_weight"] for r in shown]

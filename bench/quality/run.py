@@ -121,6 +121,8 @@ def main():
     parser.add_argument("--again", action="store_true", help="entries that failed before")
     parser.add_argument("--report", action="store_true", help="only from what is there")
     parser.add_argument("--results", type=Path, metavar="CSV")
+    parser.add_argument("--known", type=Path, metavar="CSV", help="earlier results: entries that are not "
+                        "there are taken from it, each with its own commit")
     arguments = parser.parse_args()
     arguments.commit = commit_of()
     wanted = arguments.models.split(",") if arguments.models else None
@@ -142,8 +144,13 @@ def main():
                 print(f"{work.source.name}: {failure}", file=sys.stderr)
     path = arguments.results or ROOT / "bench/results" / (
         f"quality_{platform.machine()}_{os.cpu_count()}core_{datetime.date.today()}.csv")
-    report.write([(work.source, report.load(work.folder / "entries")) for work in works], path,
-                 ROOT / "docs/images")
+    everything = []
+    for work in works:
+        records = report.load(work.folder / "entries")
+        if arguments.known:
+            records += report.known(arguments.known, work.source.name, records)
+        everything.append((work.source, records))
+    report.write(everything, path, ROOT / "docs/images")
 
 
 if __name__ == "__main__":
