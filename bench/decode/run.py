@@ -12,10 +12,10 @@ beside the MLX folder of the same width. Or name them: PEER.gguf=OURS[,OURS...],
 `sluice bench` and llama.cpp's `llama-bench`, each with an unmeasured warm-up. Every run goes to
 bench/results/decode_<machine>_<date>.csv at once; at the end, also with --report CSV, a table of
 medians over the rounds. The share of the memory's rate counts weights and keys and values that a
-token needs over what as many threads read of the same weights without computing, measured in every run
-of `sluice bench` after each repetition. A run
-during which other processes were busy is tried again, and left out when that does not help: two
-threads that wait for each other lose half of their speed to half a core's disturbance.
+token needs over what as many threads read of the same weights without computing, measured in every
+run of `sluice bench` after each repetition. A run during which other processes were busy is tried
+again, and left out when that does not help: two threads that wait for each other lose half of their
+speed to half a core's disturbance.
 
 --mlx runs mlx_lm's generation on the MLX folders too, once; it chooses its threads itself.
 --prefix puts words before every command, such as "taskset -c 0,1"."""
@@ -219,17 +219,20 @@ def report(path):
             [column(key, **side) for key in ("prefill", "decode", "read_bytes_token", "peak_bytes")]
             for side in both)
         # Ours run by run: what the memory allows changes from one to the next on shared machines.
-        share = statistics.median(
-            d * r / m for d, r, m in zip(*(values(key, **both[0]) for key in
-                                           ("decode", "read_bytes_token", "memory_rate"))))
+        mine, peers = ([row for row in rows if all(row[name] == value for name, value in side.items())]
+                       for side in both)
+
+        def share_of(row):
+            return (float(row["decode"]) * float(row["read_bytes_token"]) / float(row["memory_rate"]))
+
+        share = statistics.median(map(share_of, mine))
         their_share = theirs[1] * theirs[2] / rate
         # What is asked for: the smaller of 1.2 times as fast and 90 % of the memory's rate. Round by
         # round as well: where the memory is fast one is the smaller, where it is slow the other.
         fast = decode >= 1.2 * theirs[1] or share >= 0.9
-        met = [d >= 1.2 * peer or d * r / m >= 0.9
-               for d, r, m, peer in zip(*(values(key, **both[0]) for key in
-                                          ("decode", "read_bytes_token", "memory_rate")),
-                                        values("decode", **both[1]))]
+        peer_of = {row["round"]: float(row["decode"]) for row in peers}
+        met = [float(row["decode"]) >= 1.2 * peer_of[row["round"]] or share_of(row) >= 0.9
+               for row in mine if row["round"] in peer_of]
         print(f"| {pair} | {'same' if model == pair else model} | {threads} "
               f"| {read / 1e6:.1f}, {theirs[2] / 1e6:.1f} "
               f"| {prefill:.1f}, {theirs[0]:.1f} | {prefill / theirs[0]:.2f}"
