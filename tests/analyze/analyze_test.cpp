@@ -13,6 +13,7 @@
 #include "numerics/block_codec.h"
 #include "numerics/fp.h"
 #include "stream/output_layout.h"
+#include "support/seed.h"
 
 namespace sluice::analyze {
 namespace {
@@ -443,7 +444,7 @@ TEST(Resume, EveryFailingOperation) {
 TEST(Resume, AfterPowerCuts) {
   const std::string whole = test::analyzed_text(test::subject_of(small_model()));
   const uint64_t cases = test::number_from("SLUICE_TEST_CASES", 100);
-  test::Random random(test::number_from("SLUICE_TEST_SEED", 12));
+  test::Random random(test::seed(12));
   for (uint64_t cut = 0; cut < cases;) {
     SCOPED_TRACE(cut);
     io::MemoryStorage storage;

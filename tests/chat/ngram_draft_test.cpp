@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "support/seed.h"
+
 namespace sluice::chat {
 namespace {
 
@@ -37,9 +39,7 @@ TEST(NgramDraft, NothingToSay) {
 
 // Against every place tried in turn.
 TEST(NgramDraft, EqualsBruteForce) {
-  const uint64_t seed = std::random_device{}();
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed());
   for (int round = 0; round < 2000; ++round) {
     Tokens tokens(random() % 40);
     for (uint32_t& token : tokens) token = static_cast<uint32_t>(random() % 3);

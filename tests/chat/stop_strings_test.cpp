@@ -5,6 +5,8 @@
 
 #include <random>
 
+#include "support/seed.h"
+
 namespace sluice::chat {
 namespace {
 
@@ -51,9 +53,7 @@ TEST(StopStrings, NothingToStopAtHoldsNothing) {
 
 // Short alphabet, so that overlaps and repeated beginnings are common.
 TEST(StopStrings, AnyCutGivesWhatOnePieceGives) {
-  const unsigned seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   const auto word = [&](size_t length) {
     std::string text;
     while (text.size() < length) text += static_cast<char>('a' + random() % 2);

@@ -7,6 +7,7 @@
 
 #include <random>
 
+#include "support/seed.h"
 #include "tokenizer/tiny_tokenizers.h"
 
 namespace sluice::chat {
@@ -316,7 +317,7 @@ bool close_string(tokenizer::Constraint& constraint, std::string_view closing, s
 
 // Draws at random under the mask until the text may end, and once more with a coin.
 std::string draw(tokenizer::Constraint& constraint, std::string_view closing,
-                 std::mt19937& random) {
+                 std::mt19937_64& random) {
   std::string text;
   while (text.size() < 4000) {
     if (random() % 4 == 0 && close_string(constraint, closing, &text)) continue;
@@ -347,9 +348,7 @@ constexpr ToolFamily kForced[] = {ToolFamily::kHermes,      ToolFamily::kXml,
 
 TEST(ToolSyntax, ForcedCallsAreReadBack) {
   const auto tokenizer = tokenizer::testing::open(tokenizer::testing::byte_level()).value();
-  const uint32_t seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   for (const ToolFamily family : kForced) {
     size_t complete = 0;
     std::string last;

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "chat/visible_text.h"
+#include "support/seed.h"
 
 namespace sluice::cli {
 namespace {
@@ -101,10 +102,7 @@ TEST(Markdown, WithoutStylesNothingIsLost) {
 
 // However the text is cut into pieces, the same comes out, and styles are off at the end.
 TEST(Markdown, DoesNotDependOnPieces) {
-  const char* given = std::getenv("SLUICE_TEST_SEED");
-  const unsigned seed = given ? static_cast<unsigned>(std::atoi(given)) : std::random_device{}();
-  std::printf("SLUICE_TEST_SEED=%u\n", seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   const std::string_view pieces[] = {"*",   "**", "`",  "```", "\n",   "\n\n", "|",  "a",
                                      " b ", "#",  "# ", "- ",  "1. ",  "[",    "](", ")",
                                      "~~~", "_",  "\\", "é",   "---",  "> ",   "py", "|--|",

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "convert/conversions.h"
+#include "support/seed.h"
 
 namespace sluice::convert {
 namespace {
@@ -135,7 +136,7 @@ TEST(PowerCut, AtEveryOperation) {
 // another random part of what was not synced. SLUICE_TEST_CASES=10000 runs as many as promised.
 TEST(PowerCut, WhileResuming) {
   const uint64_t cases = test::number_from("SLUICE_TEST_CASES", 100);
-  test::Random random(test::number_from("SLUICE_TEST_SEED", 11));
+  test::Random random(test::seed(11));
   for (uint64_t cut = 0; cut < cases;) {
     SCOPED_TRACE(cut);
     MemoryStorage storage;

@@ -4,7 +4,7 @@ run, and no kill costs more work than one checkpoint.
     kill_random.py SLUICE --kills 1000 --size 2GB [--folder DIR]
 
 Conversions are killed one to four times each (or up to --each) before they may finish; every fourth
-is a whole `fit`, killed in analysis and verification too. SLUICE_SEED repeats a run. CI runs a short
+is a whole `fit`, killed in analysis and verification too. SLUICE_TEST_SEED chooses the places. CI runs a short
 version.
 """
 
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import support
-from support import fresh_seed, read_json, sluice
+from support import test_seed, read_json, sluice
 
 # What conversion makes durable and journals at once, and the blocks in flight beside it.
 CHECKPOINT_BYTES = 256 << 20
@@ -147,7 +147,7 @@ def main():
     parser.add_argument("--each", type=int, default=4, help="kills of one conversion, at most")
     parser.add_argument("--folder", help="where to work; default: the system's temporary folder")
     options = parser.parse_args()
-    rng = random.Random(fresh_seed())
+    rng = random.Random(test_seed())
     with tempfile.TemporaryDirectory(prefix="sluice-kill-", dir=options.folder) as folder:
         campaign = Campaign(Path(folder), options.size, options.each, rng)
         print("undisturbed: " + ", ".join(f"{kind} {seconds:.2f} s"

@@ -8,7 +8,7 @@ import numpy as np
 import support
 from support import read_folder, sluice, sluice_json
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 COLUMNS = 128
 
 

@@ -9,7 +9,7 @@ import support
 from gguf_hybrids import ARCHITECTURES, write_gguf
 from support import make_checkpoint, read_folder, read_json, sluice, sluice_json
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class GgufHybrids(support.TestCase):

@@ -8,7 +8,7 @@ import support
 from gguf_models import ARCHITECTURES, write_gguf
 from support import make_checkpoint, read_folder, sluice
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class GgufAgainstHuggingFace(support.TestCase):

@@ -7,7 +7,7 @@ import support
 from support import (convert_stock, decoded_folder, make_checkpoint, read_folder, read_json, sluice,
                      sluice_json)
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 EXPERTS = ("gate_proj", "up_proj", "down_proj")
 
 

@@ -25,7 +25,7 @@ class HttpTestCase(support.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.seed = support.fresh_seed()
+        cls.seed = support.test_seed()
         cls.site = cls.folder / "site"
         cls.model = cls.site / "model"
         support.make_checkpoint(cls.model, "llama", shards=3, seed=cls.seed, vocab_size=2048,

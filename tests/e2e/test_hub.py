@@ -23,7 +23,7 @@ class HubTestCase(support.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.seed = support.fresh_seed()
+        cls.seed = support.test_seed()
         cls.model = cls.folder / "tiny-model"
         support.make_checkpoint(cls.model, "qwen3", shards=2, seed=cls.seed, vocab_size=2048,
                                 hidden_size=256, intermediate_size=512)

@@ -10,7 +10,7 @@ import support
 from packed import Awq, Fp8, Gptq, Model, Mxfp4, Mxfp8, Nvfp4, PackedIntegers
 from support import convert_stock, decoded_folder, read_folder, read_json, sluice, sluice_json
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class PackedSources(support.TestCase):

@@ -8,7 +8,7 @@ import support
 from support import make_checkpoint, read_folder, read_json, sluice
 
 RECIPES = ("mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6")
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class RecipesAgainstMlxLm(support.TestCase):

@@ -7,7 +7,7 @@ import unittest
 import support
 from support import make_checkpoint, read_header, real_models, sluice, sluice_json
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class Output:

@@ -8,7 +8,7 @@ import support
 from support import (convert_stock, decoded_folder, make_checkpoint, read_folder, read_json, sluice,
                      sluice_json)
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 FAMILIES = ("gemma3_text", "gemma3", "gemma4", "llama4", "mistral3", "qwen3_vl", "qwen3_vl_moe")
 
 

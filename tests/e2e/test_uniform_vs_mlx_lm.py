@@ -7,7 +7,7 @@ import support
 from support import (BITS, FAMILIES, FP_MODES, GROUPS, convert_stock, make_checkpoint, read_folder,
                      read_json, sluice, sluice_json)
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 
 
 class UniformAgainstMlxLm(support.ConversionTestCase):

@@ -6,10 +6,12 @@
 #include <cmath>
 #include <random>
 
+#include "support/seed.h"
+
 namespace sluice::evaluate {
 namespace {
 
-std::vector<ComparedWindow> random_windows(std::mt19937& random, size_t count) {
+std::vector<ComparedWindow> random_windows(std::mt19937_64& random, size_t count) {
   std::uniform_real_distribution<double> unit(0, 1);
   std::vector<ComparedWindow> windows;
   for (size_t i = 0; i < count; ++i) {
@@ -37,7 +39,7 @@ TEST(Comparisons, OneWindowHasNoInterval) {
 }
 
 TEST(PairedDifferences, OfAModelAndItselfAreNone) {
-  std::mt19937 random(7);
+  std::mt19937_64 random(7);
   const auto windows = random_windows(random, 9);
   const PairedDifference found = paired_difference(windows, windows);
   EXPECT_EQ(found.kl.low, 0);
@@ -62,9 +64,7 @@ TEST(PairedDifferences, SeeWhatIntervalsOfEachHide) {
 }
 
 TEST(PairedDifferences, IntervalsHoldWhatTheyPromise) {
-  const unsigned seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   std::normal_distribution<double> noise(0, 1);
   constexpr int kRounds = 2000;
   int held = 0;
@@ -82,9 +82,7 @@ TEST(PairedDifferences, IntervalsHoldWhatTheyPromise) {
 }
 
 TEST(Scores, ComeBackToTheLastBit) {
-  const unsigned seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   const Comparison written =
       summarize_comparison(random_windows(random, 20), {0.1 / 3, 1.0 / 7, 1e-9});
   const std::string text = dump_json(comparison_json(written), 1);

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <random>
 
+#include "support/seed.h"
+
 namespace sluice::evaluate {
 namespace {
 
@@ -38,9 +40,7 @@ TEST(Scores, DivergenceIsZeroOfEqualsAndKnownOfTwo) {
 }
 
 TEST(Scores, RoundedReferencesHideNoSmallDivergence) {
-  const unsigned seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   std::normal_distribution<float> normal(0, 2);
   std::uniform_real_distribution<float> step(-1.5e-4f, 1.5e-4f);
   double exact = 0, rounded = 0;
@@ -86,9 +86,7 @@ TEST(Summaries, LongWindowsWeighMore) {
 }
 
 TEST(Summaries, IntervalsHoldWhatTheyPromise) {
-  const unsigned seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937_64 random(test::seed());
   std::normal_distribution<double> noise(0, 1);
   constexpr int kRounds = 2000, kWindows = 60;
   int held = 0;

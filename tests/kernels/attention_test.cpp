@@ -8,6 +8,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/layer_ops.h"
+#include "support/seed.h"
 
 namespace sluice::kernels {
 namespace {
@@ -150,10 +151,9 @@ class Case {
 
 class Attention : public testing::TestWithParam<size_t> {
  protected:
-  Attention() { std::printf("seed %llu\n", static_cast<unsigned long long>(seed_)); }
   Case make(size_t positions) const { return {ops_, kSettings[GetParam()], positions, seed_}; }
 
-  const uint64_t seed_ = std::random_device{}();
+  const uint64_t seed_ = test::seed();
   const LayerOps& ops_ = layer_ops(detect_cpu().simd);
 };
 

@@ -1,6 +1,5 @@
 // Holds every kernel of every instruction set this processor offers against the scalar reference,
 // bit for bit. A plain program without a test library, so that the ARM build of it runs under qemu.
-// Usage: kernel_check [seed]
 #include <bit>
 #include <cmath>
 #include <cstdio>
@@ -18,6 +17,7 @@
 #include "numerics/float_types.h"
 #include "numerics/fp.h"
 #include "support/affine_rows.h"
+#include "support/seed.h"
 
 namespace {
 
@@ -270,8 +270,8 @@ void check_table(const KernelTable& table, uint64_t seed) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 20260801;
+int main() {
+  const uint64_t seed = test::seed();
   const CpuInfo cpu = detect_cpu();
   for (const SimdLevel level :
        {SimdLevel::kScalar, SimdLevel::kNeon, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
@@ -279,8 +279,7 @@ int main(int argc, char** argv) {
     const KernelTable& table = kernels::kernel_table(level);
     const int before = failures;
     check_table(table, seed);
-    std::printf("%s (seed %llu): %s\n", simd_level_name(table.level()).data(),
-                static_cast<unsigned long long>(seed),
+    std::printf("%s: %s\n", simd_level_name(table.level()).data(),
                 failures == before ? "identical" : "DIFFERENT");
     EXPECT_SAME(table.level() == level, "kernels of %s were not built",
                 simd_level_name(level).data());

@@ -12,6 +12,7 @@
 
 #include "base/cpu.h"
 #include "kernels/layer_ops.h"
+#include "support/seed.h"
 
 namespace {
 
@@ -308,10 +309,8 @@ void check_level(SimdLevel level, Random& random) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device{}();
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  Random random(seed);
+int main() {
+  Random random(test::seed());
   for (const SimdLevel level : offered_simd_levels(detect_cpu())) {
     check_level(level, random);
     std::printf("%s checked\n", std::string(simd_level_name(level)).c_str());

@@ -11,6 +11,8 @@
 #include <random>
 #include <vector>
 
+#include "support/seed.h"
+
 namespace sluice::kernels {
 namespace {
 
@@ -18,11 +20,6 @@ using Random = std::mt19937_64;
 
 class LayerOpsTest : public testing::Test {
  protected:
-  LayerOpsTest() { RecordProperty("seed", std::to_string(seed_)); }
-  ~LayerOpsTest() override {
-    if (HasFailure()) std::printf("seed %llu\n", static_cast<unsigned long long>(seed_));
-  }
-
   std::vector<float> normals(size_t count, float size = 1) {
     std::normal_distribution<float> normal(0, size);
     std::vector<float> x(count);
@@ -30,8 +27,7 @@ class LayerOpsTest : public testing::Test {
     return x;
   }
 
-  const uint64_t seed_ = std::random_device{}();
-  Random random_{seed_};
+  Random random_{test::seed()};
   const LayerOps& ops_ = layer_ops(detect_cpu().simd);
 };
 

@@ -1,7 +1,6 @@
 // Holds the matrix products of every instruction set this processor offers against the plain model,
 // bit for bit, for every number of tokens and split of rows; and the model against exact sums. A
 // plain program without a test library, so that the ARM build of it runs under qemu.
-// Usage: matmul_check [seed]
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +17,7 @@
 #include "numerics/block_codec.h"
 #include "numerics/coded_row.h"
 #include "numerics/float_types.h"
+#include "support/seed.h"
 
 namespace {
 
@@ -313,10 +313,9 @@ void check_poison(const MatmulTable& table, std::mt19937_64& random) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : std::random_device()();
+int main() {
+  const uint64_t seed = test::seed();
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   for (const SimdLevel level : offered_simd_levels(detect_cpu()))
     for (const MatmulTable& table : kernels::matmul_tables(level)) {
       const int before = failures;

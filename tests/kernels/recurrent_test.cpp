@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/layer_ops.h"
+#include "support/seed.h"
 
 namespace sluice::kernels {
 namespace {
@@ -16,17 +17,13 @@ using Matrix = std::vector<std::vector<double>>;
 
 class RecurrentTest : public testing::Test {
  protected:
-  ~RecurrentTest() override {
-    if (HasFailure()) std::printf("seed %llu\n", static_cast<unsigned long long>(seed_));
-  }
   std::vector<float> normals(size_t count, float size = 1) {
     std::normal_distribution<float> normal(0, size);
     std::vector<float> x(count);
     for (float& value : x) value = normal(random_);
     return x;
   }
-  const uint64_t seed_ = std::random_device{}();
-  std::mt19937_64 random_{seed_};
+  std::mt19937_64 random_{test::seed()};
   const LayerOps& ops_ = layer_ops(detect_cpu().simd);
 };
 

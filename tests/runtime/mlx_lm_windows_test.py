@@ -10,7 +10,7 @@ import numpy as np
 import support
 from support import convert_stock, load_stock, make_checkpoint, random_tokens, stock_model
 
-SEED = support.fresh_seed()
+SEED = support.test_seed()
 TOKENS = 51  # of windows and chunks of 16: the tokens before, at and behind three boundaries
 YARN = dict(beta_fast=32.0, beta_slow=1.0, factor=32.0, original_max_position_embeddings=4096,
             rope_type="yarn")

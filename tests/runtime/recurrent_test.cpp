@@ -8,6 +8,7 @@
 
 #include "runtime/engines.h"
 #include "runtime/recurrent_state.h"
+#include "support/seed.h"
 
 namespace sluice::runtime {
 namespace {
@@ -64,7 +65,7 @@ TEST(RecurrentState, KeepsWhatIsLikelyToBeGoneBackTo) {
 TEST(RecurrentState, TakesNoMoreSlotsThanSaid) {
   const auto pool = small_pool(kStatesOfSession);
   StateSequence states(pool);
-  test::Random random(test::number_from("SLUICE_SEED", 5));
+  test::Random random(test::seed(5));
   for (int i = 0; i < 2000; ++i) {
     const size_t count = 1 + random.below(random.below(4) == 0 ? 200 : 6);
     ASSERT_TRUE(states.begin(count, random.below(count + 1), random.below(2) == 0).has_value());
@@ -102,8 +103,7 @@ class RecurrentSession : public testing::TestWithParam<const char*> {
  protected:
   RecurrentSession() : checkpoint_(test::tiny_hybrid(GetParam(), {.layers = 4}).build()) {
     opened_ = open_engine(checkpoint_, options());
-    folder_ = std::filesystem::temp_directory_path() /
-              fmt::format("sluice-recurrent-{}", test::number_from("SLUICE_SEED", getpid()));
+    folder_ = std::filesystem::temp_directory_path() / fmt::format("sluice-recurrent-{}", getpid());
     std::filesystem::create_directories(folder_);
   }
   ~RecurrentSession() override { std::filesystem::remove_all(folder_); }
@@ -210,7 +210,7 @@ TEST_P(RecurrentSession, GuessesTakenBackLeaveNoTrace) {
   const Tokens text = random_tokens(160, kVocabulary, 1);
   Session plain = engine().new_session();
   const Logits expected = all_logits(engine(), plain, text);
-  test::Random random(test::number_from("SLUICE_SEED", 9));
+  test::Random random(test::seed(9));
   Session session = engine().new_session();
   run(session, prefix(text, 40));
   const uint64_t vocabulary = engine().info().vocabulary;

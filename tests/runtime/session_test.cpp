@@ -22,8 +22,7 @@ class SessionTest : public testing::Test {
     options.kv = on_processor() ? kv : KvType::kF32;
     options.sessions_max = 4;
     opened_ = open_engine(model.build(), options);
-    folder_ = std::filesystem::temp_directory_path() /
-              fmt::format("sluice-session-{}", test::number_from("SLUICE_SEED", getpid()));
+    folder_ = std::filesystem::temp_directory_path() / fmt::format("sluice-session-{}", getpid());
     std::filesystem::create_directories(folder_);
   }
   ~SessionTest() override { std::filesystem::remove_all(folder_); }

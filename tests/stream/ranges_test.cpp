@@ -7,6 +7,7 @@
 #include <random>
 
 #include "io/fault.h"
+#include "support/seed.h"
 
 namespace sluice::stream {
 namespace {
@@ -130,9 +131,7 @@ TEST(RangeReader, GapsThatAddUpAreLeftOut) {
 }
 
 TEST(RangeReader, RandomSets) {
-  const uint64_t seed = std::random_device()();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed());
   NotingSource file(8 << 20), other(8 << 20);
   RangeReader reader;
   std::vector<std::byte> buffer;

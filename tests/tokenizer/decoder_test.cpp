@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "support/seed.h"
 #include "tokenizer/tiny_tokenizers.h"
 
 namespace sluice::tokenizer {
@@ -110,11 +111,6 @@ TEST(DecoderTest, OutlivesItsTokenizer) {
   EXPECT_EQ(decoder->push(258).value(), "hell");
 }
 
-uint64_t test_seed() {
-  const char* text = std::getenv("SLUICE_TEST_SEED");
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device()();
-}
-
 // The bytes of ids in the tiny vocabularies, for the reference.
 std::string bytes_of(const Tokenizer& tokenizer, const Ids& ids, bool byte_level) {
   static const std::map<uint32_t, std::string> kBpe = {
@@ -136,9 +132,7 @@ std::string bytes_of(const Tokenizer& tokenizer, const Ids& ids, bool byte_level
 void check_random_ids(bool byte_level) {
   const auto tokenizer =
       testing::open(byte_level ? testing::byte_level() : testing::sentencepiece()).value();
-  const uint64_t seed = test_seed();
-  std::printf("SLUICE_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed());
   for (int round = 0; round < 2000; ++round) {
     Ids ids(random() % 40);
     const uint32_t low = byte_level ? 0 : 3, high = byte_level ? 261 : 288;

@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "support/seed.h"
 #include "tokenizer/real_inputs.h"
 #include "tokenizer/tokenizer.h"
 
@@ -62,10 +63,7 @@ TEST_P(RealTokenizers, IdsAreHuggingFaces) {
 
 TEST_P(RealTokenizers, PiecesOfRandomIdsJoinToTheWhole) {
   const Tokenizer tokenizer = open(folder_);
-  const char* text = std::getenv("SLUICE_TEST_SEED");
-  const uint64_t seed = text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device()();
-  std::printf("SLUICE_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::seed());
   const auto size = static_cast<uint32_t>(tokenizer.vocab_size());
   for (int round = 0; round < 200; ++round) {
     Ids ids(random() % 30);

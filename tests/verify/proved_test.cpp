@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "io/fault.h"
+#include "support/seed.h"
 #include "verify/block_prover.h"
 #include "verify/outputs.h"
 
@@ -102,7 +103,7 @@ TEST(Proved, AFlippedBitOnDiskIsFound) {
   const Job job = test::job_of(test::tiny_llama({.layers = 1}));
   Proof proof(job, 2);
   const Files good = converted_with_proof(job, proof);
-  test::Random random(test::number_from("SLUICE_TEST_SEED", 7));
+  test::Random random(test::seed(7));
   for (const families::OutputModule& module : job.map.modules) {
     Files files = good;
     const auto bytes = test::tensor_bytes(files, module.tensor_name());

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "runtime/sampler/random.h"
+#include "support/seed.h"
 
 namespace sluice::runtime {
 namespace {
@@ -54,8 +55,6 @@ using Tokens = std::vector<uint32_t>;
 
 class SamplerTest : public testing::Test {
  protected:
-  SamplerTest() { std::printf("seed %llu\n", static_cast<unsigned long long>(seed_)); }
-
   std::vector<float> random_logits(size_t count, float size) {
     std::normal_distribution<float> normal(0, size);
     std::vector<float> logits(count);
@@ -63,7 +62,7 @@ class SamplerTest : public testing::Test {
     return logits;
   }
 
-  const uint64_t seed_ = std::random_device{}();
+  const uint64_t seed_ = test::seed();
   std::mt19937_64 random_{seed_};
 };
 
