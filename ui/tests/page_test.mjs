@@ -23,9 +23,11 @@ const field = (page) => page.getByRole("textbox", { name: "Message", exact: true
 const answer = (page) => page.getByRole("article", { name: "Answer" }).last();
 const button = (page, name) => page.getByRole("button", { name, exact: true });
 
+// Until the message is drawn: before that, the answer to the one before looks complete.
 async function say(page, text) {
   await field(page).fill(text);
   await field(page).press("Enter");
+  await page.locator(".asked", { hasText: text }).last().waitFor();
 }
 
 async function complete(page) {

@@ -17,8 +17,9 @@ export function Composer(): JSX.Element {
     area.style.height = `${Math.min(area.scrollHeight, 240)}px`;
   }, [text]);
 
+  // Keys ask the session itself: what is drawn is up to a frame older.
   const send = (): void => {
-    if (busy || !text.trim()) return;
+    if (session.get().answering || !text.trim()) return;
     session.send(text);
     setText("");
   };
@@ -27,7 +28,7 @@ export function Composer(): JSX.Element {
       event.preventDefault();
       send();
     }
-    if (event.key === "Escape" && busy) session.stop();
+    if (event.key === "Escape") session.stop();
   };
   const submit = (event: Event): void => {
     event.preventDefault();
