@@ -15,8 +15,8 @@ struct Halves {
   alignas(64) uint8_t bytes[8][32];
 };
 
-// Per coding: the packed codes of four chunks of a row; what nibbles stand for; and the parameters
-// of eight groups, from which scales() and biases() are taken.
+// Per coding: the packed codes of four chunks of a row; what nibbles stand for, kOffset above their
+// values; and the parameters of eight groups, from which scales() and biases() are taken.
 template <class Coding, Element kElement>
 struct Quad {
   static constexpr bool kThere = false;
@@ -25,6 +25,7 @@ struct Quad {
 template <Element kElement>
 struct Quad<Affine<4>, kElement> {
   static constexpr bool kThere = kElement != kElementF32;
+  static constexpr int kOffset = 0;
   static constexpr size_t kBytes = 64;
   using Values = Halves;
   static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -62,6 +63,7 @@ struct Quad<Affine<4>, kElement> {
 template <Element kElement>
 struct Quad<FourBitFloats<false>, kElement> {
   static constexpr bool kThere = true;
+  static constexpr int kOffset = 12;
   static constexpr size_t kBytes = 64;
   using Values = Parameters;
   static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
@@ -78,14 +80,15 @@ struct Quad<FourBitFloats<false>, kElement> {
 template <int kBlockBytes, bool kMinimum, Element kElement>
 struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
   static constexpr bool kThere = true;
+  static constexpr int kOffset = kMinimum ? 0 : 8;
   static constexpr size_t kBytes = 4 * kBlockBytes;
   static __m512i codes_of(__m512i nibbles) { return nibbles; }
 #ifdef __AVX512VBMI__
-  // Four blocks are a register and the tail of a second: permutations of bytes bring their codes
+  // Four blocks are a register and a tail of sixteen bytes: permutations of bytes bring their codes
   // together, and put the scales of each row into its places in all four groups.
   using Values = Halves;
   static __m512i packed(const uint8_t* p) {
-    constexpr int kBack = kBytes - 64;
+    constexpr int kBack = kBytes - 16;
     alignas(64) static constexpr struct Places {
       uint8_t at[64];
       constexpr Places() : at() {
@@ -96,7 +99,7 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
       }
     } kPlaces;
     return _mm512_permutex2var_epi8(_mm512_loadu_si512(p), _mm512_load_si512(kPlaces.at),
-                                    _mm512_loadu_si512(p + kBack));
+                                    _mm512_castsi128_si512(load_128(p + kBack)));
   }
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, Halves& out) {
 #pragma GCC unroll 2
@@ -112,23 +115,23 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
   }
 
  private:
-  // In quarter g the f16 at kAt in block g of each of eight rows.
+  // In quarter g the f16 at kAt in block g of each of eight rows, two rows at a time.
   template <int kAt>
   static __m512i spread(const Rows& rows, size_t at) {
     alignas(64) static constexpr struct Places {
       uint8_t at[64];
       constexpr Places() : at() {
         for (int i = 0; i < 64; ++i)
-          at[i] = static_cast<uint8_t>(i / 16 * kBlockBytes + kAt + i % 2);
+          at[i] = static_cast<uint8_t>(i / 16 * kBlockBytes + kAt + i % 2 + i % 4 / 2 * 64);
       }
     } kPlaces;
     const __m512i places = _mm512_load_si512(kPlaces.at);
-    __m512i all = _mm512_permutexvar_epi8(places, _mm512_loadu_si512(rows.weight[0] + at));
-#pragma GCC unroll 7
-    for (int i = 1; i < 8; ++i)
-      all = _mm512_mask_permutexvar_epi8(all, 0x0003000300030003u << 2 * i, places,
-                                         _mm512_loadu_si512(rows.weight[i] + at));
-    return all;
+    const auto two = [&](int i) __attribute__((always_inline)) {
+      return _mm512_maskz_permutex2var_epi8(0x000f000f000f000fu << 2 * i,
+                                            _mm512_loadu_si512(rows.weight[i] + at), places,
+                                            _mm512_loadu_si512(rows.weight[i + 1] + at));
+    };
+    return _mm512_or_si512(_mm512_or_si512(two(0), two(2)), _mm512_or_si512(two(4), two(6)));
   }
   static void put(__m512i quarters, uint8_t (*out)[32], size_t at) {
     const auto store = [&](size_t g, __m128i v) {
@@ -157,24 +160,40 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
 #endif
 };
 
-// Activations of four chunks: those that meet low nibbles, and those that meet high ones.
+// Activations of four chunks: those that meet low nibbles, and those that meet high ones; and what
+// the offsets of codes add to their products, taken away beforehand.
 struct QuadValues {
-  __m512i low, high;
+  __m512i low, high, start;
 };
-inline QuadValues quad_values(const uint8_t* values) {
+template <class Q>
+[[gnu::always_inline]] inline QuadValues quad_values(const uint8_t* values) {
   const __m512i a = _mm512_loadu_si512(values), b = _mm512_loadu_si512(values + 64);
-  return {_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd)};
+  const __m512i zero = _mm512_setzero_si512();
+  QuadValues x{_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd), zero};
+  if constexpr (Q::kOffset > 0) {
+    const __m512i offset = _mm512_set1_epi8(Q::kOffset);
+    x.start = _mm512_sub_epi32(
+        zero, _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, offset, x.low), offset, x.high));
+  }
+  return x;
+}
+
+[[gnu::always_inline]] inline __m512i high_nibbles(__m512i v) {
+#ifdef __GFNI__
+  return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64(0x1020408000000000), 0);
+#else
+  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+#endif
 }
 
 // In each quarter the four partial sums of one chunk.
 template <class Q>
 [[gnu::always_inline]] inline __m512i dot_quad(const uint8_t* p, const QuadValues& x) {
-  const __m512i mask = _mm512_set1_epi8(15);
   __m512i v = Q::packed(p);
   asm("" : "+v"(v));  // as in_register
-  const __m512i low = Q::codes_of(_mm512_and_si512(v, mask));
-  const __m512i high = Q::codes_of(_mm512_and_si512(_mm512_srli_epi16(v, 4), mask));
-  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), low, x.low), high, x.high);
+  const __m512i low = Q::codes_of(_mm512_and_si512(v, _mm512_set1_epi8(15)));
+  const __m512i high = Q::codes_of(high_nibbles(v));
+  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.start, low, x.low), high, x.high);
 }
 
 inline __m512i add_neighbours(__m512i a, __m512i b) {
@@ -184,7 +203,9 @@ inline __m512i add_neighbours(__m512i a, __m512i b) {
 template <class Coding, class Q>
 [[gnu::always_inline]] inline __m512i dot_four(const uint8_t* const* rows, size_t at,
                                                const QuadValues& x) {
-  constexpr int kMost = 8 * 127 * Coding::kCodeMax;  // of a partial sum
+  constexpr int kHighest = Coding::kCodeMax - Q::kOffset;
+  constexpr int kMost =
+      8 * 127 * (kHighest > Q::kOffset ? kHighest : Q::kOffset);  // of a partial sum
   static_assert(kMost <= 32767);
   const __m512i a = add_neighbours(dot_quad<Q>(rows[0] + at, x), dot_quad<Q>(rows[1] + at, x));
   const __m512i b = add_neighbours(dot_quad<Q>(rows[2] + at, x), dot_quad<Q>(rows[3] + at, x));
@@ -277,7 +298,7 @@ template <class Coding, class Q, bool kWide>
     first = dot_wide_four(rows.weight, at, x);
     last = dot_wide_four(rows.weight + 4, at, x);
   } else {
-    const QuadValues x = quad_values(values);
+    const QuadValues x = quad_values<Q>(values);
     first = dot_four<Coding, Q>(rows.weight, at, x);
     last = dot_four<Coding, Q>(rows.weight + 4, at, x);
   }
@@ -305,9 +326,14 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
       I sums[kGroups];
       group_sums<kGroup>(first, last, sums);
 #pragma GCC unroll 4
-      for (size_t i = 0; i < kGroups; ++i)
-        y = fold<Coding::kBias>(y, sums[i], Q::scales(parameters, g + i),
-                                Q::biases(parameters, g + i), token_group(m, token, g0 + g + i));
+      for (size_t i = 0; i < kGroups; ++i) {
+        const TokenGroup group = token_group(m, token, g0 + g + i);
+        if constexpr (Coding::kBias)
+          y = fold<true>(y, sums[i], Q::scales(parameters, g + i), Q::biases(parameters, g + i),
+                         group);
+        else
+          y = fma_v(Q::scales(parameters, g + i) * splat_v(group.scale), to_floats(sums[i]), y);
+      }
     }
   }
   return whole;

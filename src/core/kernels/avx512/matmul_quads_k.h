@@ -11,23 +11,26 @@ namespace {
 
 // ---- K-quants of four bits ----
 
-// Eight rows' whole scales and minima of one block, from its second to its fourth word: in each
-// quarter eight scales and eight minima of a row, as bytes.
+// Eight rows' whole scales and minima of one block: in each quarter eight scales and eight minima
+// of a row, as bytes. And the two f16 above them.
 struct BlockScales {
   __m512i rows[2];
+  V steps, min_steps;
 };
 [[gnu::always_inline]] inline BlockScales block_scales(const uint8_t* const* rows, size_t at) {
   BlockScales out;
+  __m512i words[2];
 #pragma GCC unroll 2
   for (int half = 0; half < 2; ++half) {
     const uint8_t* const* r = rows + half * 4;
-    const __m512i words =
-        _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(r[0] + at, r[1] + at)),
-                           load_halves(r[2] + at, r[3] + at), 1);
+    words[half] = _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(r[0] + at, r[1] + at)),
+                                     load_halves(r[2] + at, r[3] + at), 1);
     // Six low bits of the first four; of the others four bits come from the last word and two from
     // the top of the first four.
-    const __m512i own = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xa5));   // 1 1 2 2
-    const __m512i last = _mm512_shuffle_epi32(words, static_cast<_MM_PERM_ENUM>(0xff));  // 3 3 3 3
+    const __m512i own =
+        _mm512_shuffle_epi32(words[half], static_cast<_MM_PERM_ENUM>(0xa5));  // 1 1 2 2
+    const __m512i last =
+        _mm512_shuffle_epi32(words[half], static_cast<_MM_PERM_ENUM>(0xff));  // 3 3 3 3
     const __m512i tops =
         _mm512_and_si512(_mm512_srlv_epi32(own, _mm512_set4_epi32(2, 0, 2, 0)),
                          _mm512_set4_epi32(0x30303030, 0x3f3f3f3f, 0x30303030, 0x3f3f3f3f));
@@ -35,6 +38,10 @@ struct BlockScales {
                                           _mm512_set4_epi32(0x0f0f0f0f, 0, 0x0f0f0f0f, 0));
     out.rows[half] = _mm512_or_si512(tops, rest);
   }
+  const __m256i both = _mm512_castsi512_si256(_mm512_permutex2var_epi32(
+      words[0], _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 0, 0, 0, 0, 0, 0, 0), words[1]));
+  out.steps = {_mm256_cvtph_ps(_mm256_cvtepi32_epi16(both))};
+  out.min_steps = {_mm256_cvtph_ps(_mm256_cvtepi32_epi16(_mm256_srli_epi32(both, 16)))};
   return out;
 }
 
@@ -51,38 +58,50 @@ inline I sums_of_quarters(__m512i a, __m512i b) {
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), all));
 }
 
-// Adds the products of groups a and b, one in each half, under their scales. The partial sums fit
-// into 16 bits: each meets a scale, and 0 above it.
-template <int kA, int kB>
-[[gnu::always_inline]] inline __m512i add_scaled(__m512i sum, __m512i codes, __m512i values,
-                                                 __m512i scales) {
-  constexpr int kZeros = static_cast<int>(0x80808000u);
-  const __m512i places =
-      _mm512_inserti64x4(_mm512_set1_epi32(kZeros + kA), _mm256_set1_epi32(kZeros + kB), 1);
-  return _mm512_dpwssd_epi32(sum, _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, values),
-                             _mm512_shuffle_epi8(scales, places));
+// Four groups' scales from kFirst on, of the row in quarter kRow, in 16 bits: four times the
+// first's and the second's in the lower quarters, and so the others' in the upper ones.
+template <int kRow, int kFirst>
+[[gnu::always_inline]] inline __m512i scales_of_four(__m512i scales) {
+  alignas(64) static constexpr struct Places {
+    uint8_t at[64];
+    constexpr Places() : at() {
+      for (int i = 0; i < 64; ++i) {
+        const int group = kFirst + i / 32 * 2 + i % 16 / 8;
+#ifdef __AVX512VBMI__
+        at[i] = static_cast<uint8_t>(kRow * 16 + group);
+#else
+        at[i] = static_cast<uint8_t>(i % 2 == 0 ? group : 0x80);
+#endif
+      }
+    }
+  } kPlaces;
+  const __m512i places = _mm512_load_si512(kPlaces.at);
+#ifdef __AVX512VBMI__
+  return _mm512_maskz_permutexvar_epi8(0x5555555555555555u, places, scales);
+#else
+  return _mm512_shuffle_epi8(_mm512_shuffle_i64x2(scales, scales, kRow * 0x55), places);
+#endif
 }
 
-// 64 bytes are the codes of four groups from kFirst on: low nibbles of the first and third, high
-// ones of the others.
-template <int kFirst>
-[[gnu::always_inline]] inline __m512i add_four(const uint8_t* block, const __m512i* values,
-                                               __m512i scales) {
-  const __m512i mask = _mm512_set1_epi8(15);
-  __m512i v = _mm512_loadu_si512(block + 16 + kFirst * 16);
+// Adds the products of four groups under their scales. 64 bytes are the codes: low nibbles of the
+// first and third, high ones of the others. Partial sums fit into 16 bits.
+[[gnu::always_inline]] inline __m512i add_four(__m512i sum, const uint8_t* codes,
+                                               const __m512i* values, __m512i scales) {
+  const __m512i zero = _mm512_setzero_si512();
+  __m512i v = _mm512_loadu_si512(codes);
   asm("" : "+v"(v));  // as in_register
-  const __m512i low = add_scaled<kFirst, kFirst + 2>(
-      _mm512_setzero_si512(), _mm512_and_si512(v, mask), values[kFirst / 2], scales);
-  return add_scaled<kFirst + 1, kFirst + 3>(low, _mm512_and_si512(_mm512_srli_epi16(v, 4), mask),
-                                            values[kFirst / 2 + 1], scales);
+  const __m512i nibbles = _mm512_and_si512(v, _mm512_set1_epi8(15));
+  const __m512i low = _mm512_dpbusd_epi32(zero, nibbles, values[0]);
+  const __m512i high = _mm512_dpbusd_epi32(zero, high_nibbles(v), values[1]);
+  return _mm512_dpwssd_epi32(sum, _mm512_packs_epi32(low, high), scales);
 }
 // The products of the row in quarter kRow of scales.
 template <int kRow>
 [[gnu::always_inline]] inline I add_block(const uint8_t* block, const __m512i* values,
                                           __m512i scales) {
-  const __m512i all = _mm512_shuffle_i64x2(scales, scales, kRow * 0x55);
-  const __m512i sum =
-      _mm512_add_epi32(add_four<0>(block, values, all), add_four<4>(block, values, all));
+  __m512i sum =
+      add_four(_mm512_setzero_si512(), block + 16, values, scales_of_four<kRow, 0>(scales));
+  sum = add_four(sum, block + 80, values + 2, scales_of_four<kRow, 4>(scales));
   return lower(sum) + upper(sum);
 }
 
@@ -122,10 +141,8 @@ struct Blocks<FourFiveK<4>> {
       const I minima = sums_of_quarters(weighed(scales.rows[0]), weighed(scales.rows[1]));
       float scale;
       memcpy(&scale, token + m.scales_at + b * 4, 4);
-      V steps, min_steps;
-      two_halves_of(rows.weight, at, steps, min_steps);
-      y = fma_v(steps * splat_v(scale), to_floats(sums_of_rows(whole)), y);
-      y = fma_v(min_steps * splat_v(scale), to_floats(no_sum() - minima), y);
+      y = fma_v(scales.steps * splat_v(scale), to_floats(sums_of_rows(whole)), y);
+      y = fma_v(scales.min_steps * splat_v(scale), to_floats(no_sum() - minima), y);
     }
     return y;
   }

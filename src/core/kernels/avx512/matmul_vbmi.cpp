@@ -1,4 +1,5 @@
-// The products compiled for avx512 with its byte products (VNNI) and byte permutations (VBMI).
+// The products compiled for avx512 with its byte products (VNNI), byte permutations (VBMI) and
+// matrices of bits (GFNI), which processors have together.
 #include "kernels/raw_matmul.h"
 
 #define SLUICE_ISA avx512vbmi
@@ -13,7 +14,8 @@
 namespace sluice::kernels {
 
 const RawMatmulOps* avx512_vbmi_matmul_ops() {
-  const bool there = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+  const bool there = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+                     __builtin_cpu_supports("gfni");
   return there ? &avx512vbmi::kMatmulOps : nullptr;
 }
 

@@ -161,14 +161,17 @@ inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
 }
 template <bool kBlocks>
 inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
-  for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
+  for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine) {
+    size_t ahead = at + (kBlocks ? kAhead : kFarAhead);
+    asm("" : "+r"(ahead));  // else eight sums of rows and distance take registers
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       if constexpr (kBlocks)
-        prefetch(rows.weight[i] + at + kAhead);
+        prefetch(rows.weight[i] + ahead);
       else
-        prefetch_far(rows.weight[i] + at + kFarAhead);
+        prefetch_far(rows.weight[i] + ahead);
     }
+  }
 }
 inline void fetch_scales(const Rows& rows, size_t from) {
 #pragma GCC unroll 8
