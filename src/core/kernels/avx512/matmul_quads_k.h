@@ -9,7 +9,7 @@
 namespace sluice::kernels::SLUICE_ISA {
 namespace {
 
-// ---- K-quants of four bits ----
+// ---- K-quants of four and five bits ----
 
 // Eight rows' whole scales and minima of one block: in each quarter eight scales and eight minima
 // of a row, as bytes. And the two f16 above them.
@@ -83,32 +83,74 @@ template <int kRow, int kFirst>
 #endif
 }
 
-// Adds the products of four groups under their scales. 64 bytes are the codes: low nibbles of the
-// first and third, high ones of the others. Partial sums fit into 16 bits.
-[[gnu::always_inline]] inline __m512i add_four(__m512i sum, const uint8_t* codes,
-                                               const __m512i* values, __m512i scales) {
-  const __m512i zero = _mm512_setzero_si512();
+// In the lower half bit kBit of each byte, in the upper one bit kBit + 2, as a code's fifth.
+template <int kBit>
+[[gnu::always_inline]] inline __m512i fifth_bits(__m512i bits) {
+#ifdef __GFNI__
+  constexpr int64_t kOne = int64_t{1} << (24 + kBit);
+  const __m512i places =
+      _mm512_inserti64x4(_mm512_set1_epi64(kOne), _mm256_set1_epi64x(kOne << 2), 1);
+  return _mm512_gf2p8affine_epi64_epi8(bits, places, 0);
+#else
+  constexpr auto kLeft = [](int bit) { return static_cast<int16_t>(bit < 4 ? 4 - bit : 0); };
+  constexpr auto kRight = [](int bit) { return static_cast<int16_t>(bit < 4 ? 0 : bit - 4); };
+  const __m512i left =
+      _mm512_inserti64x4(_mm512_set1_epi16(kLeft(kBit)), _mm256_set1_epi16(kLeft(kBit + 2)), 1);
+  const __m512i right =
+      _mm512_inserti64x4(_mm512_set1_epi16(kRight(kBit)), _mm256_set1_epi16(kRight(kBit + 2)), 1);
+  return _mm512_and_si512(_mm512_srlv_epi16(_mm512_sllv_epi16(bits, left), right),
+                          _mm512_set1_epi8(16));
+#endif
+}
+
+constexpr int kAndOr = 0xea;  // the first's bits that the second has, and the third's
+
+// Codes of four groups from kFirst on: 64 bytes are low nibbles of the first and third, and high
+// ones of the others; fifth bits, where there are any, lie in 32 bytes for all eight groups.
+template <int kWidth, int kFirst>
+[[gnu::always_inline]] inline void codes_of_four(const uint8_t* codes, __m512i fifths, __m512i& low,
+                                                 __m512i& high) {
+  const __m512i nibble = _mm512_set1_epi8(15);
   __m512i v = _mm512_loadu_si512(codes);
   asm("" : "+v"(v));  // as in_register
-  const __m512i nibbles = _mm512_and_si512(v, _mm512_set1_epi8(15));
-  const __m512i low = _mm512_dpbusd_epi32(zero, nibbles, values[0]);
-  const __m512i high = _mm512_dpbusd_epi32(zero, high_nibbles(v), values[1]);
-  return _mm512_dpwssd_epi32(sum, _mm512_packs_epi32(low, high), scales);
+  if constexpr (kWidth == 4) {
+    low = _mm512_and_si512(v, nibble);
+    high = high_nibbles(v);
+  } else {
+    low = _mm512_ternarylogic_epi32(v, nibble, fifth_bits<kFirst>(fifths), kAndOr);
+    high = _mm512_or_si512(high_nibbles(v), fifth_bits<kFirst + 1>(fifths));
+  }
+}
+
+// Adds the products of four groups under their scales. Partial sums fit into 16 bits.
+[[gnu::always_inline]] inline __m512i add_four(__m512i sum, __m512i low, __m512i high,
+                                               const __m512i* values, __m512i scales) {
+  const __m512i zero = _mm512_setzero_si512();
+  return _mm512_dpwssd_epi32(sum,
+                             _mm512_packs_epi32(_mm512_dpbusd_epi32(zero, low, values[0]),
+                                                _mm512_dpbusd_epi32(zero, high, values[1])),
+                             scales);
 }
 // The products of the row in quarter kRow of scales.
-template <int kRow>
+template <int kWidth, int kRow>
 [[gnu::always_inline]] inline I add_block(const uint8_t* block, const __m512i* values,
                                           __m512i scales) {
+  constexpr int kCodesAt = kWidth == 4 ? 16 : 48;
+  const __m512i fifths =
+      kWidth == 4 ? _mm512_setzero_si512() : _mm512_broadcast_i64x4(load_256(block + 16));
+  __m512i low, high;
+  codes_of_four<kWidth, 0>(block + kCodesAt, fifths, low, high);
   __m512i sum =
-      add_four(_mm512_setzero_si512(), block + 16, values, scales_of_four<kRow, 0>(scales));
-  sum = add_four(sum, block + 80, values + 2, scales_of_four<kRow, 4>(scales));
+      add_four(_mm512_setzero_si512(), low, high, values, scales_of_four<kRow, 0>(scales));
+  codes_of_four<kWidth, 4>(block + kCodesAt + 64, fifths, low, high);
+  sum = add_four(sum, low, high, values + 2, scales_of_four<kRow, 4>(scales));
   return lower(sum) + upper(sum);
 }
 
-template <>
-struct Blocks<FourFiveK<4>> {
+template <int kWidth>
+struct Blocks<FourFiveK<kWidth>> {
   static V multiply(const RawMatmul& m, const Rows& rows, size_t t) {
-    constexpr size_t kBytes = FourFiveK<4>::kBytes;
+    constexpr size_t kBytes = FourFiveK<kWidth>::kBytes;
     const uint8_t* token = m.prepared + t * m.prepared_stride;
     V y = splat_v(0);
     for (size_t b = 0; b < m.groups; ++b) {
@@ -127,7 +169,7 @@ struct Blocks<FourFiveK<4>> {
       I whole[8];
       const auto four = [&]<int... kRows>(int half, std::integer_sequence<int, kRows...>)
                             __attribute__((always_inline)) {
-                              ((whole[half * 4 + kRows] = add_block<kRows>(
+                              ((whole[half * 4 + kRows] = add_block<kWidth, kRows>(
                                     rows.weight[half * 4 + kRows] + at, values, scales.rows[half]),
                                 in_order(whole[half * 4 + kRows])),
                                ...);
@@ -154,10 +196,21 @@ struct Blocks<FourFiveK<4>> {
 // bits of each code come from bytes that both share.
 [[gnu::always_inline]] inline void six_bit_codes(const uint8_t* low, const uint8_t* high,
                                                  __m512i& first, __m512i& last) {
-  const __m512i nibble = _mm512_set1_epi8(15), all = _mm512_set1_epi8(63);
+  const __m512i nibble = _mm512_set1_epi8(15);
   __m512i v = _mm512_loadu_si512(low);
   asm("" : "+v"(v));  // as in_register
   const __m512i bits = _mm512_broadcast_i64x4(load_256(high));
+#ifdef __GFNI__
+  // Bits 0 and 1, and in the upper half 2 and 3, become bits 4 and 5; for the last 4 and 5, 6
+  // and 7.
+  constexpr int64_t kLow = 0x01020000, kHigh = 0x04080000;
+  const __m512i places = _mm512_inserti64x4(_mm512_set1_epi64(kLow), _mm256_set1_epi64x(kHigh), 1);
+  const __m512i tops = _mm512_gf2p8affine_epi64_epi8(bits, places, 0);
+  const __m512i last_tops = _mm512_gf2p8affine_epi64_epi8(bits, _mm512_slli_epi64(places, 4), 0);
+  first = _mm512_ternarylogic_epi32(v, nibble, tops, kAndOr);
+  last = _mm512_or_si512(high_nibbles(v), last_tops);
+#else
+  const __m512i all = _mm512_set1_epi8(63);
   const __m512i left = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);
   const __m512i right = _mm512_inserti64x4(_mm512_set1_epi16(0), _mm256_set1_epi16(2), 1);
   constexpr int kChoose = 0xca;  // of the first's bits b, else c
@@ -165,6 +218,7 @@ struct Blocks<FourFiveK<4>> {
       all, _mm512_ternarylogic_epi32(nibble, v, _mm512_sllv_epi16(bits, left), kChoose));
   last = _mm512_and_si512(all, _mm512_ternarylogic_epi32(nibble, _mm512_srli_epi16(v, 4),
                                                          _mm512_srlv_epi16(bits, right), kChoose));
+#endif
 }
 
 struct WideValues {
@@ -181,14 +235,49 @@ inline WideValues wide_values(const uint8_t* values) {
   return _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(_mm512_setzero_si512(), even, x.even), odd, x.odd);
 }
 
+// Of eight groups of eight rows: their bytes by one permutation where there is one for bytes. steps
+// are those of the block, read where it begins.
+inline void six_bit_scales([[maybe_unused]] const RawMatmul& m, const Rows& rows, size_t g0,
+                           [[maybe_unused]] V& steps, Parameters& out) {
+#ifdef __AVX512VBMI__
+  alignas(64) static constexpr struct Places {
+    uint8_t at[64];
+    constexpr Places() : at() {
+      for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(i % 8 * 8 + i / 8);
+    }
+  } kPlaces;
+  const size_t block = g0 / 16 * SixK::kBytes;
+  if (g0 % 16 == 0) steps = halves_of(rows.weight, block + SixK::kStepAt);
+  const __m512 twice = _mm512_broadcast_f32x8(steps.v);
+  __m512i all = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    const uint64_t bytes = SixK::scale_bytes(rows.weight[i] + block, g0 / 8 % 2);
+    all = _mm512_mask_broadcastq_epi64(all, static_cast<__mmask8>(1 << i),
+                                       _mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
+  }
+  alignas(64) uint8_t bytes[64];
+  _mm512_store_si512(bytes, _mm512_permutexvar_epi8(_mm512_load_si512(kPlaces.at), all));
+#pragma GCC unroll 4
+  for (int pair = 0; pair < 4; ++pair) {
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_128(bytes + pair * 16)));
+    _mm512_storeu_ps(out.scales[2 * pair], _mm512_mul_ps(twice, whole));
+  }
+#else
+  SixK::parameters(m, rows, g0, 8, out);
+#endif
+}
+
 template <>
 struct Front<SixK, true, 16> {
   static size_t multiply(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
     const size_t whole = m.groups / 8 * 8;  // all, as blocks have sixteen
     const uint8_t* token = m.prepared + t * m.prepared_stride;
     Parameters parameters;
+    V steps = splat_v(0);
     for (size_t g0 = 0; g0 < whole; g0 += 8) {
-      SixK::parameters(m, rows, g0, 8, parameters);
+      fetch_weights<false>(rows, g0 / 8 * (SixK::kBytes / 2), SixK::kBytes / 2);
+      six_bit_scales(m, rows, g0, steps, parameters);
       const size_t block = g0 / 16 * SixK::kBytes, half = g0 / 8 % 2;
       const uint8_t* values = token + g0 / 2 * 2 * kChunk;
       const WideValues x[2] = {wide_values(values), wide_values(values + 128)};
@@ -196,7 +285,6 @@ struct Front<SixK, true, 16> {
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) {
         const uint8_t* p = rows.weight[i] + block;
-        fetch_row(p, half * 64, 64);
         __m512i first, last;
         six_bit_codes(p + half * 64, p + 128 + half * 32, first, last);
         products[i][0] = dot_wide(first, x[0]);
