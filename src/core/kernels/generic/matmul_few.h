@@ -146,9 +146,9 @@ template <class Coding, bool kWide, int kChunks>
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
 // A few lines at a time, when they are next: many at once fill what a core can have under way, and
-// it waits. Codes that lie by themselves do best from far ahead into an outer cache, and so does
-// what is multiplied in 512 bits; blocks with their scales inside otherwise from near by into the
-// inner one (measured: bench/log.tsv).
+// it waits. Codes that lie by themselves do best from far ahead into an outer cache, and so do the
+// large blocks that are multiplied in 512 bits; other blocks with their scales inside from near by
+// into the inner one (measured: bench/log.tsv).
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
 constexpr size_t kFarAhead = 2048;
