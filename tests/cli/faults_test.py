@@ -269,8 +269,7 @@ def main():
     options = parser.parse_args()
     tiny_model.skip_without_binary()
     PRELOAD = options.preload
-    seed = int(os.environ.get("SLUICE_TEST_SEED", 1))
-    print(f"SLUICE_TEST_SEED={seed}", flush=True)
+    seed = tiny_model.test_seed()
     work = [(name, kind) for name in options.scenarios or SCENARIOS for kind in KINDS
             if (name != "verify" or not kind.action.startswith("kill") and "ENOSPC" not in kind.name)
             and (options.kinds is None or options.kinds in kind.name)]

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import os
 import random
 import signal
 import subprocess
@@ -93,9 +92,7 @@ class FitList(unittest.TestCase):
         started = time.monotonic()
         sluice(*self.command(reference), *slow)
         seconds = time.monotonic() - started
-        seed = int(os.environ.get("SLUICE_TEST_SEED", 1))
-        print(f"SLUICE_TEST_SEED={seed}")
-        rng = random.Random(seed)
+        rng = random.Random(tiny_model.test_seed())
         out = self.folder / "stopped"
         stops = 0
         for number in (signal.SIGINT, signal.SIGKILL, signal.SIGINT):

@@ -1,7 +1,6 @@
 """Ctrl-C and kill -9 at random moments of `sluice fit`: exit code 5 for the first, nothing under
 the final name for both, and the same command goes on to the bytes of an undisturbed run."""
 
-import os
 import pathlib
 import random
 import signal
@@ -13,14 +12,13 @@ import unittest
 import tiny_model
 from tiny_model import sluice
 
-SEED = int(os.environ.get("SLUICE_TEST_SEED", 1))
+SEED = tiny_model.test_seed()
 STOPS = 3
 
 
 class Interrupt(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        print(f"SLUICE_TEST_SEED={SEED}")
         cls.temporary = tempfile.TemporaryDirectory(prefix="sluice-interrupt-")
         cls.folder = pathlib.Path(cls.temporary.name)
         cls.model = tiny_model.make_model(cls.folder / "model", layers=2, vocab=256)

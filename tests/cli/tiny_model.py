@@ -11,6 +11,13 @@ import sys
 BINARY = os.environ.get("SLUICE_BINARY", "")
 
 
+def test_seed():
+    """The seed of random cases: always the same, unless the environment says another."""
+    seed = int(os.environ.get("SLUICE_TEST_SEED", 1))
+    print(f"SLUICE_TEST_SEED={seed}", flush=True)
+    return seed
+
+
 def skip_without_binary():
     if not BINARY or not os.access(BINARY, os.X_OK):
         print("SLUICE_BINARY is not built")

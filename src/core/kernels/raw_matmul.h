@@ -82,6 +82,6 @@ const RawMatmulOps* neon_matmul_ops();      // of these two the one that the pro
 const RawMatmulOps* neon_dot_matmul_ops();  // only where NEON was built
 const RawMatmulOps* avx2_matmul_ops();
 const RawMatmulOps* avx512_matmul_ops();       // where the processor has VNNI
-const RawMatmulOps* avx512_vbmi_matmul_ops();  // and VBMI
+const RawMatmulOps* avx512_vbmi_matmul_ops();  // and VBMI and GFNI
 
 }  // namespace sluice::kernels

@@ -16,7 +16,8 @@ struct Halves {
 };
 
 // Per coding: the packed codes of four chunks of a row; what nibbles stand for, kOffset above their
-// values; and the parameters of eight groups, from which scales() and biases() are taken.
+// values; and the parameters of eight groups, from which scales() and, where the coding has them,
+// biases() are taken.
 template <class Coding, Element kElement>
 struct Quad {
   static constexpr bool kThere = false;
@@ -74,7 +75,6 @@ struct Quad<FourBitFloats<false>, kElement> {
     FourBitFloats<false>::parameters(m, rows, g0, 8, out);
   }
   static V scales(const Parameters& of, size_t g) { return load_v(of.scales[g]); }
-  static V biases(const Parameters&, size_t) { return splat_v(0); }
 };
 
 template <int kBlockBytes, bool kMinimum, Element kElement>
@@ -110,9 +110,7 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
     }
   }
   static V scales(const Halves& of, size_t g) { return load_8(kElementF16, of.bytes[g]); }
-  static V biases(const Halves& of, size_t g) {
-    return kMinimum ? load_8(kElementF16, of.bytes[g] + 16) : splat_v(0);
-  }
+  static V biases(const Halves& of, size_t g) { return load_8(kElementF16, of.bytes[g] + 16); }
 
  private:
   // In quarter g the f16 at kAt in block g of each of eight rows, two rows at a time.
@@ -154,9 +152,7 @@ struct Quad<SmallBlocks<kBlockBytes, 4, kMinimum>, kElement> {
     SmallBlocks<kBlockBytes, 4, kMinimum>::parameters(m, rows, g0, 8, out);
   }
   static V scales(const Parameters& of, size_t g) { return load_v(of.scales[g]); }
-  static V biases(const Parameters& of, size_t g) {
-    return kMinimum ? load_v(of.biases[g]) : splat_v(0);
-  }
+  static V biases(const Parameters& of, size_t g) { return load_v(of.biases[g]); }
 #endif
 };
 
