@@ -13,7 +13,7 @@ beside the MLX folder of the same width. Or name them: PEER.gguf=OURS[,OURS...],
 bench/results/decode_<machine>_<date>.csv at once; at the end, also with --report CSV, a table of
 medians over the rounds. The share of the memory's rate counts weights and keys and values that a
 token needs over what as many threads read of the same weights without computing, measured in every
-run of `sluice bench` after each repetition. A run during which other processes were busy is tried
+run of `sluice bench` after each repetition; so is the share of prefill that multiplying alone would take. A run during which other processes were busy is tried
 again, and left out when that does not help: two threads that wait for each other lose half of their
 speed to half a core's disturbance.
 
@@ -39,7 +39,7 @@ LLAMA_CPP = ROOT / "build/peer/llama.cpp"
 PYTHON = ROOT / ".venv/bin/python"
 BITS = {"Q4_0": 4, "Q4_K_S": 4, "Q8_0": 8}  # of the MLX folder beside it
 COLUMNS = ["commit", "processor", "peer_version", "pair", "side", "model", "threads", "round",
-           "prefill", "decode", "file_bytes", "read_bytes_token", "memory_rate", "peak_bytes",
+           "prefill", "decode", "file_bytes", "read_bytes_token", "memory_rate", "peak_share", "peak_bytes",
            "other_cores"]
 DISTURBED = 0.1  # cores: a run during which others used more is tried again, and not reported
 
@@ -89,7 +89,7 @@ def ours(model, threads, arguments):
         prefill=results["prefill"]["tokens_per_s"], decode=results["decode"]["tokens_per_s"],
         file_bytes=found["weight_bytes"], memory_rate=results["decode"]["memory_bytes_s"],
         read_bytes_token=results["decode"]["read_bytes_token"],
-        peak_bytes=found["peak_resident_bytes"])
+        peak_share=results["prefill"].get("peak_share"), peak_bytes=found["peak_resident_bytes"])
 
 
 def peer(model, threads, arguments):
@@ -200,13 +200,13 @@ def report(path):
 
     def values(key, **wanted):
         return [float(row[key]) for row in rows
-                if row[key] and all(row[name] == value for name, value in wanted.items())]
+                if row.get(key) and all(row[name] == value for name, value in wanted.items())]
 
     def column(key, **wanted):
         return statistics.median(values(key, **wanted) or [float("nan")])
 
-    head = ["llama.cpp", "sluice", "threads", "MB/token", "prefill", "ratio", "decode", "ratio",
-            "rounds", "memory GB/s", "share %", "peak MB"]
+    head = ["llama.cpp", "sluice", "threads", "MB/token", "prefill", "ratio", "of peak %", "decode",
+            "ratio", "rounds", "memory GB/s", "share %", "peak MB"]
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     cases = dict.fromkeys((row["pair"], row["model"], row["threads"]) for row in rows
                           if row["side"] == "sluice")
@@ -237,6 +237,7 @@ def report(path):
               f"| {read / 1e6:.1f}, {theirs[2] / 1e6:.1f} "
               f"| {prefill:.1f}, {theirs[0]:.1f} | {prefill / theirs[0]:.2f}"
               f"{'' if prefill >= theirs[0] else ' !'} "
+              f"| {100 * column('peak_share', **both[0]):.0f} "
               f"| {decode:.2f}, {theirs[1]:.2f} | {decode / theirs[1]:.2f}{'' if fast else ' !'} "
               f"| {sum(met)} of {len(met)} | {rate / 1e9:.1f} ({min(rates) / 1e9:.1f} to {max(rates) / 1e9:.1f}) "
               f"| {100 * share:.0f}, {100 * their_share:.0f} "

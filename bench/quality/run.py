@@ -83,6 +83,21 @@ def partners(entry, record, efforts):
             for effort in efforts]
 
 
+def known_sizes(work, path):
+    """Of an earlier results file: sizes in bytes by method and setting; none where one failed."""
+    records = report.known(path, work.source.name, []) if path else []
+    return {(record["method"], record["setting"]): record.get("bytes") for record in records}
+
+
+def all_known(known, entry, efforts):
+    """Also at Sluice's efforts: a difference needs the windows of both."""
+    if (entry.method, entry.setting) not in known:
+        return False
+    size = known[entry.method, entry.setting]
+    return not entry.rival or size is None or all(
+        (f"sluice {effort}", f"{size} bytes") in known for effort in efforts)
+
+
 def run_source(work, entries, efforts, arguments):
     with open(work.folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -96,7 +111,10 @@ def run_source(work, entries, efforts, arguments):
         if any(entry.method == "llama.cpp with imatrix" for entry in entries):
             methods.importance_matrix(work)
     part, parts = map(int, arguments.part.split("/"))
+    known = known_sizes(work, arguments.known)
     for entry in entries[part - 1::parts]:
+        if all_known(known, entry, efforts):
+            continue
         record = done(work, entry, arguments)
         for partner in partners(entry, record, efforts):
             done(work, partner, arguments)
@@ -122,7 +140,8 @@ def main():
     parser.add_argument("--report", action="store_true", help="only from what is there")
     parser.add_argument("--results", type=Path, metavar="CSV")
     parser.add_argument("--known", type=Path, metavar="CSV", help="earlier results: entries that are not "
-                        "there are taken from it, each with its own commit")
+                        "there are taken from it, each with its own commit, and not made anew where "
+                        "it has Sluice's at the same bytes as well")
     arguments = parser.parse_args()
     arguments.commit = commit_of()
     wanted = arguments.models.split(",") if arguments.models else None

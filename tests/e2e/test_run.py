@@ -105,6 +105,9 @@ class Demo(support.TestCase):
         self.assertTrue(all(r["tokens_per_s"] > 0 for r in found["results"]))
         self.assertGreater(found["memory_bytes_s"], 1e9)
         self.assertTrue(all(r["memory_share"] > 0 for r in found["results"] if r["kind"] == "decode"))
+        if found["simd"] != "scalar":  # which has no instructions to go by
+            self.assertTrue(all(0 < r["peak_share"] < 1.5 for r in found["results"]
+                                if r["kind"] == "prefill"))
 
     def test_bench_of_several_devices(self):
         options = ("--prompts", "16", "--tokens", 4, "--repetitions", 1, "--devices", "cpu,cpu")

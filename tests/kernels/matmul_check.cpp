@@ -209,9 +209,10 @@ void check_case(const MatmulTable& table, const WeightFormat& format, Activation
     table.prepare(format, activations, tokens[t], prepared.bytes + t * bytes);
   const Bytes64 scratch(table.scratch_bytes(format, activations, columns, kTokens));
   // The scalar table is the model.
-  const std::vector<size_t> counts = table.level() == SimdLevel::kScalar
-                                         ? std::vector<size_t>{1, 4}
-                                         : std::vector<size_t>{1, 2, 3, 7, 8, 31, 32, 33};
+  const std::vector<size_t> counts =
+      table.level() == SimdLevel::kScalar
+          ? std::vector<size_t>{1, 4}
+          : std::vector<size_t>{1, 2, 3, 5, 7, 8, 10, 11, 31, 32, 33};
   for (const size_t count : counts) {
     std::vector<float> whole(count * kRows), parts(count * kRows);
     table.matmul(w.view, activations, prepared.bytes, count, 0, kRows, whole.data(), kRows,
@@ -288,6 +289,8 @@ void check_floats(const MatmulTable& table, std::mt19937_64& random) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
     for (const size_t columns : {1u, 15u, 16u, 31u, 100u, 257u})
       check_case(table, {{}, dtype}, Activations::kF32, columns, Codes::kRandom, random);
+  // Too many activations for all tokens to stay in a cache.
+  check_case(table, {{}, DType::kBF16}, Activations::kF32, 5000, Codes::kRandom, random);
   check_case(table, {kFpFormats[1], DType::kBF16}, Activations::kI8, 96, Codes::kRandom, random);
   for (size_t type = static_cast<size_t>(DType::kIQ1_S); type <= static_cast<size_t>(DType::kNVFP4);
        ++type)
@@ -311,6 +314,15 @@ void check_poison(const MatmulTable& table, std::mt19937_64& random) {
   }
 }
 
+void check_peak(const MatmulTable& table) {
+  for (const Activations kind : {Activations::kF32, Activations::kI16, Activations::kI8}) {
+    const uint64_t done = table.multiply_only(kind, 1'000'000);
+    const bool some = done >= 1'000'000 && done < 1'100'000;
+    EXPECT_HOLDS(table.level() == SimdLevel::kScalar ? done == 0 : some, "%llu products",
+                 static_cast<unsigned long long>(done));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -323,6 +335,7 @@ int main() {
       check_coded(table, random);
       check_floats(table, random);
       check_poison(table, random);
+      check_peak(table);
       std::printf("%s: %s\n", std::string(simd_level_name(table.level())).c_str(),
                   failures == before ? "the model's bits" : "FAILED");
     }

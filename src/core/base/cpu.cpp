@@ -56,6 +56,14 @@ unsigned usable_cores() {
   return cores;
 }
 
+size_t inner_cache_bytes() {
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  return static_cast<size_t>(std::max(0L, sysconf(_SC_LEVEL1_DCACHE_SIZE)));
+#else
+  return 0;
+#endif
+}
+
 }  // namespace
 
 std::string_view simd_level_name(SimdLevel level) {
@@ -68,7 +76,7 @@ std::string_view simd_level_name(SimdLevel level) {
   return "unknown";
 }
 
-CpuInfo detect_cpu() { return {detect_simd(), usable_cores()}; }
+CpuInfo detect_cpu() { return {detect_simd(), usable_cores(), inner_cache_bytes()}; }
 
 std::vector<SimdLevel> offered_simd_levels(const CpuInfo& cpu) {
   std::vector<SimdLevel> levels = {SimdLevel::kScalar};

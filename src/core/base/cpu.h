@@ -2,6 +2,7 @@
 // has used at most.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -17,6 +18,7 @@ std::string_view simd_level_name(SimdLevel level);
 struct CpuInfo {
   SimdLevel simd = SimdLevel::kScalar;  // the widest set that kernels exist for
   unsigned cores = 1;                   // what this process may use: affinity and cgroup counted
+  size_t inner_cache_bytes = 0;         // of a core, for data; 0: unknown
 };
 
 CpuInfo detect_cpu();

@@ -79,6 +79,12 @@ bool stored_as_floats(const WeightFormat& format) {
   return format.quant.mode == QuantMode::kFloat && element_of(format.dtype).has_value();
 }
 
+// 1 KiB of eight streams and the activations, beside what is being computed.
+bool roomy_inner_cache() {
+  static const bool kRoomy = detect_cpu().inner_cache_bytes >= 48 << 10;
+  return kRoomy;
+}
+
 const uint8_t* raw(const std::byte* bytes) { return reinterpret_cast<const uint8_t*>(bytes); }
 
 // What all products of one call share; rows are counted from row_begin.
@@ -97,6 +103,7 @@ RawMatmul raw_matmul(const WeightView& w, const PreparedLayout& layout, const st
   m.columns = w.columns;
   m.groups = layout.groups;
   m.group = static_cast<int>(layout.group);
+  m.roomy = roomy_inner_cache();
   m.element = element_of(w.format.dtype).value_or(kElementF32);
   m.prepared = raw(prepared);
   m.prepared_stride = layout.bytes;
@@ -169,6 +176,10 @@ Activations auto_activations(const WeightFormat& format, bool precise) {
   return precise || coded->code_max > 31 ? Activations::kI16 : Activations::kI8;
 }
 
+Activations taken_activations(const WeightFormat& format, Activations asked) {
+  return numerics::coded_format(format) ? asked : Activations::kF32;
+}
+
 size_t row_step(const WeightFormat&, Activations) { return kMatmulRowStep; }
 
 size_t MatmulTable::prepared_bytes(const WeightFormat& format, Activations activations,
@@ -223,6 +234,16 @@ void MatmulTable::matmul(const WeightView& w, Activations activations, const std
     ops_->floats(m);
   else
     matmul_decoded(level_, *ops_, w, row_begin, m);
+}
+
+uint64_t MatmulTable::multiply_only(Activations activations, uint64_t count) const {
+  if (ops_ == nullptr) return 0;
+  switch (activations) {
+    case Activations::kF32: return ops_->multiply_only(kFloatProducts, count);
+    case Activations::kI16: return ops_->multiply_only(kWordProducts, count);
+    case Activations::kI8: return ops_->multiply_only(kByteProducts, count);
+  }
+  return 0;
 }
 
 std::span<const MatmulTable> matmul_tables(SimdLevel level) {

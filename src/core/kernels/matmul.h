@@ -24,6 +24,8 @@ enum class Activations : uint8_t {
 
 // precise: heads and routers. Depends on format and role only, never on load or batch.
 Activations auto_activations(const numerics::WeightFormat& format, bool precise);
+// What products with weights of that format take when these are asked for.
+Activations taken_activations(const numerics::WeightFormat& format, Activations asked);
 
 // Rows per work item that the kernels like; all splits but the last must be multiples of it.
 inline constexpr size_t kMatmulRowStep = 16;
@@ -71,6 +73,11 @@ class MatmulTable {
   void matmul(const numerics::WeightView& w, Activations activations, const std::byte* prepared,
               size_t tokens, size_t row_begin, size_t row_end, float* y, size_t y_stride,
               std::byte* scratch) const;
+
+  // Multiplies and adds in registers, with the instructions that products of many tokens with such
+  // activations are made of, about `count` times, and returns how often: what a second of it comes
+  // to is the most that matmul() could reach. 0: the scalar set, which has no such instructions.
+  uint64_t multiply_only(Activations activations, uint64_t count) const;
 
  private:
   SimdLevel level_;

@@ -32,6 +32,9 @@ enum RawCoding {
   kCodings,
 };
 
+// What a sum's products are of.
+enum RawProducts { kFloatProducts, kWordProducts, kByteProducts };
+
 // A product, its rows from the first on. Strides in bytes but for y's.
 struct RawMatmul {
   const uint8_t* weight;
@@ -40,6 +43,7 @@ struct RawMatmul {
   size_t weight_stride, scale_stride;
   size_t rows, columns, groups;  // groups of `group` activations
   int group;
+  bool roomy;               // the inner cache has room for what will be read soon
   Element element;          // of affine scales and biases; of the weights in products of floats
   const uint8_t* prepared;  // as PreparedLayout says
   size_t prepared_stride, scales_at, sums_at;
@@ -75,6 +79,8 @@ struct RawMatmulOps {
   void (*coded)(RawCoding coding, bool wide, bool blocks, const RawMatmul& m);
   // Of weights that are floats of m.element.
   void (*floats)(const RawMatmul& m);
+  // About so many products of registers and how many they were.
+  uint64_t (*multiply_only)(RawProducts kind, uint64_t count);
 };
 
 // Null where the set was not built.

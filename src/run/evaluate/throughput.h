@@ -27,10 +27,13 @@ struct Throughput {
   double tokens_per_s = 0;        // of the median, all sequences together
   uint64_t read_bytes_token = 0;  // decode: weights read for one step, and the sequence's own keys
   // Decode with all weights in memory; 0 otherwise. Medians: after each repetition as many threads
-  // read the weights once where they lie, without computing, which is what the memory would have
-  // allowed at that time.
+  // read the weights where they lie, twice, without computing; the faster time is what the memory
+  // would have allowed then.
   double memory_bytes_s = 0;
   double share_of_memory = 0;  // what a step reads, at that rate, over the time of the step
+  // Prefill on a processor with all weights in memory; 0 otherwise. Median; what multiplying alone
+  // would have taken, measured after each repetition, over the time that it took.
+  double share_of_peak = 0;
   // Where weights come from disk. Medians; after each repetition the same reads are done once more
   // without computing, which is what the disk would have allowed.
   double disk_bytes_step = 0;

@@ -103,6 +103,7 @@ class CpuBackend : public StepBackend {
 
   // Engine::observe_inputs().
   void observe_inputs(OnInput on_input) { on_input_ = std::move(on_input); }
+  const ProductCounts& products() const { return products_; }
 
   const Status& status() const override { return status_; }
 
@@ -242,6 +243,7 @@ class CpuBackend : public StepBackend {
   // Of the last request: slot_prepared_ holds all its rows, in the form of that entry.
   std::optional<uint32_t> slots_prepared_for_;
   size_t slot_bytes_ = 0;
+  ProductCounts products_;
   OnInput on_input_;
   bool shown_ = false;  // what all experts of the last request take their rows of
 };

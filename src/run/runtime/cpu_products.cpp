@@ -6,6 +6,7 @@
 
 #include "runtime/cpu_backend.h"
 #include "runtime/cpu_rows.h"
+#include "runtime/product_peak.h"
 
 namespace sluice::runtime {
 
@@ -45,6 +46,8 @@ size_t CpuBackend::prepare_rows(uint32_t entry, const Buffer& x, size_t first, s
 void CpuBackend::add_task(const numerics::WeightView& view, uint32_t entry,
                           const std::byte* prepared, size_t tokens, const float* bias, float* y,
                           size_t y_stride) {
+  const kernels::Activations taken = taken_activations(view.format, activations_of(entry));
+  count_of(products_, taken) += uint64_t{tokens} * view.rows * view.columns;
   tasks_.push_back(
       {.weight = view,
        .activations = activations_of(entry),

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "runtime/engine_state.h"
+#include "runtime/product_peak.h"
 
 namespace sluice::runtime {
 
@@ -83,6 +84,14 @@ std::span<const std::byte> Engine::resident_weights() const {
   return state_->weights->resident();
 }
 ThreadPool& Engine::pool() const { return *state_->pool; }
+ProductCounts Engine::products() const {
+  return state_->processor == nullptr ? ProductCounts() : state_->processor->products();
+}
+double Engine::seconds_at_peak(const ProductCounts& counts) const {
+  if (state_->processor == nullptr) return 0;
+  return runtime::seconds_at_peak(counts, kernels::matmul_table(state_->options.simd),
+                                  *state_->pool);
+}
 Status Engine::replay_reads() { return state_->weights->replay_reads(state_->reads); }
 uint64_t Engine::resize_experts(uint64_t bytes) { return state_->weights->resize_experts(bytes); }
 void Engine::keep_digests(std::vector<std::string> paths) {

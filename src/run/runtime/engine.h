@@ -123,6 +123,11 @@ struct StreamStatistics {
   uint64_t guesses = 0, guesses_right = 0;  // experts read ahead of their layer, and used there
 };
 
+// Multiplications of a weight with an activation, by what activations were rounded to.
+struct ProductCounts {
+  uint64_t f32 = 0, i16 = 0, i8 = 0;
+};
+
 // A share of recent tokens that used it, for every expert of each layer that has some.
 using ExpertShares = std::vector<std::vector<double>>;
 
@@ -304,6 +309,11 @@ class Engine : public std::enable_shared_from_this<Engine> {
   // computing, which is what memory would have allowed. Empty on a device. Valid after load().
   std::span<const std::byte> resident_weights() const;
   ThreadPool& pool() const;  // plan()'s, to be used between steps
+  // Of all steps since load(); none on a device.
+  ProductCounts products() const;
+  // How long so many would take this processor's threads, were multiplying all there is to do:
+  // measured now, which takes some 10 ms for each kind. 0: unknown (a device, or scalar code).
+  double seconds_at_peak(const ProductCounts& counts) const;
 
   // Steps from now on compute as if these weights were perturbed, and all others as they are;
   // without any, as before. Matrices alone: products, and rows of embeddings. After load(); between

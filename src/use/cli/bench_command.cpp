@@ -46,6 +46,7 @@ Json result_json(const Throughput& result) {
     json["memory_bytes_s"] = result.memory_bytes_s;
     json["memory_share"] = result.share_of_memory;
   }
+  if (result.share_of_peak > 0) json["peak_share"] = result.share_of_peak;
   if (result.limit_s > 0) {
     json["disk_bytes_step"] = result.disk_bytes_step;
     json["hit_rate"] = result.hit_rate;
@@ -56,17 +57,20 @@ Json result_json(const Throughput& result) {
   return json;
 }
 
+std::string share_text(double share) {
+  return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "";
+}
+
 std::string memory_text(const std::vector<Throughput>& results) {
-  Table table(
-      {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kRight});
-  table.add({"", "tokens", "depth", "batch", "tokens/s", "of memory rate"});
+  Table table({Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight,
+               Align::kRight, Align::kRight});
+  table.add({"", "tokens", "depth", "batch", "tokens/s", "of memory rate", "of peak arithmetic"});
   for (const Throughput& result : results) {
     const bool decode = result.kind == Throughput::Kind::kDecode;
-    table.add(
-        {decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
-         fmt::format("{}", result.depth), fmt::format("{}", result.batch),
-         fmt::format("{:.2f}", result.tokens_per_s),
-         result.memory_bytes_s > 0 ? fmt::format("{:.1f} %", 100 * result.share_of_memory) : ""});
+    table.add({decode ? "decode" : "prefill", fmt::format("{}", result.tokens),
+               fmt::format("{}", result.depth), fmt::format("{}", result.batch),
+               fmt::format("{:.2f}", result.tokens_per_s), share_text(result.share_of_memory),
+               share_text(result.share_of_peak)});
   }
   return table.text("  ");
 }
@@ -83,8 +87,7 @@ std::string disk_text(const std::vector<Throughput>& results) {
                fmt::format("{}", result.depth), fmt::format("{}", result.batch),
                fmt::format("{:.2f}", result.tokens_per_s),
                bytes_text(static_cast<uint64_t>(result.disk_bytes_step)),
-               result.hit_rate > 0 ? fmt::format("{:.1f} %", 100 * result.hit_rate) : "",
-               fmt::format("{:.1f} %", 100 * result.share_of_limit)});
+               share_text(result.hit_rate), share_text(result.share_of_limit)});
   }
   return table.text("  ");
 }

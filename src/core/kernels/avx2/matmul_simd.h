@@ -44,13 +44,6 @@ inline S splat_values(const uint8_t* p) {
   memcpy(&word, p, 4);
   return {_mm256_set1_epi32(word)};
 }
-inline void prefetch(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
-}
-// Into an outer cache, which can have more lines under way.
-inline void prefetch_far(const uint8_t* p) {
-  _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T2);
-}
 
 // ---- codes ----
 

@@ -6,8 +6,10 @@
 #include "kernels/avx512/matmul_partial.h"
 
 // After the primitives.
+#include "kernels/avx512/matmul_block_tiles.h"
+#include "kernels/avx512/matmul_lanes.h"
 #include "kernels/avx512/matmul_quads_k.h"
-#include "kernels/avx512/matmul_tiles.h"
+// And this one in those of all.
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

@@ -126,6 +126,16 @@ template <bool kBias>
   }
 }
 
+template <int kTokens>
+[[gnu::always_inline]] inline void store_sixteen(const RawMatmul& m, size_t first, size_t t0,
+                                                 const __m512* y) {
+  const size_t rows = m.rows - first < kPanelRows ? m.rows - first : kPanelRows;
+  const auto mask = static_cast<__mmask16>((1u << rows) - 1);
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t)
+    _mm512_mask_storeu_ps(m.y + (t0 + static_cast<size_t>(t)) * m.y_stride + first, mask, y[t]);
+}
+
 template <bool kBias, bool kWide, int kTokens>
 void sixteen_rows(const RawMatmul& m, const Panel& panel, size_t first, size_t t0) {
   const size_t stride = m.prepared_stride, steps = static_cast<size_t>(m.group) / 4;
@@ -148,36 +158,41 @@ void sixteen_rows(const RawMatmul& m, const Panel& panel, size_t first, size_t t
       y[t] = fold_sixteen<kBias>(y[t], sums[t], parameters,
                                  token_group(m, tokens + static_cast<size_t>(t) * stride, g));
   }
-  const size_t rows = m.rows - first < kPanelRows ? m.rows - first : kPanelRows;
-  const auto mask = static_cast<__mmask16>((1u << rows) - 1);
-#pragma GCC unroll 12
-  for (int t = 0; t < kTokens; ++t)
-    _mm512_mask_storeu_ps(m.y + (t0 + static_cast<size_t>(t)) * m.y_stride + first, mask, y[t]);
+  store_sixteen<kTokens>(m, first, t0, y);
 }
 
-// Tiles are of even size: a small one at the end would wait for each of its few sums.
-constexpr size_t kTileTokens = 12;
+// Tiles of at most kMost tokens and of even size: a small one at the end would wait for each of its
+// few sums.
+template <class Tile, size_t... kFewer>
+void tile_of(const RawMatmul& m, const Panel& panel, size_t row, size_t t, size_t count,
+             std::index_sequence<kFewer...>) {
+  ((count == kFewer + 1 ? Tile::template multiply<static_cast<int>(kFewer + 1)>(m, panel, row, t)
+                        : void()),
+   ...);
+}
+template <class Tile, size_t kMost>
+void even_tiles(const RawMatmul& m, const Panel& panel, size_t row) {
+  size_t tiles = (m.tokens + kMost - 1) / kMost;
+  for (size_t t = 0; t < m.tokens; --tiles) {
+    const size_t count = (m.tokens - t + tiles - 1) / tiles;
+    tile_of<Tile>(m, panel, row, t, count, std::make_index_sequence<kMost>());
+    t += count;
+  }
+}
 
 template <class Coding, bool kWide>
 struct Tiles<ByGroups<Coding, kWide>> {
   static void multiply(const RawMatmul& m, const Panel& panel, size_t row) {
-    size_t tiles = (m.tokens + kTileTokens - 1) / kTileTokens;
-    for (size_t t = 0; t < m.tokens; --tiles) {
-      const size_t count = (m.tokens - t + tiles - 1) / tiles;
-      multiply_some(m, panel, row, t, count, std::make_index_sequence<kTileTokens>());
-      t += count;
-    }
+    even_tiles<Tile, 12>(m, panel, row);
   }
 
  private:
-  template <size_t... kFewer>
-  static void multiply_some(const RawMatmul& m, const Panel& panel, size_t row, size_t t,
-                            size_t count, std::index_sequence<kFewer...>) {
-    ((count == kFewer + 1
-          ? sixteen_rows<Coding::kBias, kWide, static_cast<int>(kFewer + 1)>(m, panel, row, t)
-          : void()),
-     ...);
-  }
+  struct Tile {
+    template <int kTokens>
+    static void multiply(const RawMatmul& m, const Panel& panel, size_t row, size_t t) {
+      sixteen_rows<Coding::kBias, kWide, kTokens>(m, panel, row, t);
+    }
+  };
 };
 
 }  // namespace

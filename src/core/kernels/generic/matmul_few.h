@@ -146,38 +146,47 @@ template <class Coding, bool kWide, int kChunks>
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
 // A few lines at a time, when they are next: many at once fill what a core can have under way, and
-// it waits. Codes that lie by themselves do best from far ahead into an outer cache, and so do the
-// large blocks that are multiplied in 512 bits; other blocks with their scales inside from near by
-// into the inner one (measured: bench/log.tsv).
+// it waits. Blocks of 32 with their scales inside do best from near by into the inner cache. Codes
+// that lie by themselves, and the large blocks that are multiplied in 512 bits, do best from
+// farther ahead: into the inner cache, on their way through, where that is roomy, and else from far
+// into an outer one (measured: bench/log.tsv).
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
+constexpr size_t kStreamAhead = 1024;
 constexpr size_t kFarAhead = 2048;
 constexpr size_t kScalesAhead = 192;
 constexpr size_t kScaleGroups = kLine / 2;  // groups whose scales, in 16 bits, fill a line
+// As __builtin_prefetch counts; kOnce: into the inner cache, but an outer one does not keep it.
+constexpr int kInner = 3, kOuter = 1, kOnce = 0;
+
 // Lines that begin within bytes [from, from + bytes) of a row, or of each of eight.
-inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
+[[gnu::always_inline]] inline void fetch_row(const uint8_t* row, size_t from, size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine)
-    prefetch(row + at + kAhead);
+    __builtin_prefetch(row + at + kAhead);
+}
+template <int kLocality>
+[[gnu::always_inline]] inline void fetch_eight(const Rows& rows, size_t ahead) {
+  asm("" : "+r"(ahead));  // else eight sums of rows and distance take registers
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) __builtin_prefetch(rows.weight[i] + ahead, 0, kLocality);
 }
 template <bool kBlocks>
-inline void fetch_weights(const Rows& rows, size_t from, size_t bytes) {
+[[gnu::always_inline]] inline void fetch_weights(const RawMatmul& m, const Rows& rows, size_t from,
+                                                 size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine) {
-    size_t ahead = at + (kBlocks ? kAhead : kFarAhead);
-    asm("" : "+r"(ahead));  // else eight sums of rows and distance take registers
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      if constexpr (kBlocks)
-        prefetch(rows.weight[i] + ahead);
-      else
-        prefetch_far(rows.weight[i] + ahead);
-    }
+    if (kBlocks)
+      fetch_eight<kInner>(rows, at + kAhead);
+    else if (m.roomy)
+      fetch_eight<kOnce>(rows, at + kStreamAhead);
+    else
+      fetch_eight<kOuter>(rows, at + kFarAhead);
   }
 }
-inline void fetch_scales(const Rows& rows, size_t from) {
+[[gnu::always_inline]] inline void fetch_scales(const Rows& rows, size_t from) {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    prefetch(rows.scales[i] + from + kScalesAhead);
-    prefetch(rows.biases[i] + from + kScalesAhead);
+    __builtin_prefetch(rows.scales[i] + from + kScalesAhead);
+    __builtin_prefetch(rows.biases[i] + from + kScalesAhead);
   }
 }
 
@@ -205,7 +214,7 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
       fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
-      fetch_weights<kInBlocks<Coding>>(rows, group * part / 8, part * kGroupsTogether / 8);
+      fetch_weights<kInBlocks<Coding>>(m, rows, group * part / 8, part * kGroupsTogether / 8);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;

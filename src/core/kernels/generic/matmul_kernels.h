@@ -4,6 +4,7 @@
 
 #include "kernels/generic/matmul_blocks.h"
 #include "kernels/generic/matmul_floats.h"
+#include "kernels/generic/matmul_peak.h"
 
 namespace sluice::kernels::SLUICE_ISA {
 namespace {
@@ -140,7 +141,7 @@ void prepare(const RawPrepare& p) {
   }
 }
 
-constexpr RawMatmulOps kMatmulOps = {prepare, position, coded, floats};
+constexpr RawMatmulOps kMatmulOps = {prepare, position, coded, floats, multiply_only};
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -7,7 +7,9 @@
 
 #define SLUICE_ISA neon
 #include "kernels/neon/matmul_partial.h"
-// Only now: it is written in those primitives.
+// Only now: they are written in those primitives.
+#include "kernels/generic/matmul_lanes.h"
+// And this one in those of both.
 #include "kernels/generic/matmul_kernels.h"
 
 namespace sluice::kernels {

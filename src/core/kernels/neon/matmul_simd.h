@@ -35,9 +35,6 @@ inline S splat_values(const uint8_t* p) {
   const int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(word));
   return {v, v};
 }
-inline void prefetch(const uint8_t* p) { __builtin_prefetch(p); }
-// Into an outer cache.
-inline void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 1); }
 
 // ---- codes ----
 
