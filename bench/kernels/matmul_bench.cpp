@@ -143,9 +143,10 @@ std::vector<WeightFormat> formats() {
   all.push_back({{QuantMode::kAffine, 4, 32}, DType::kBF16});
   all.push_back({{QuantMode::kAffine, 4, 128}, DType::kBF16});
   for (const QuantFormat& format : kFpFormats) all.push_back({format, DType::kBF16});
-  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                            DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
-                            DType::kBF16, DType::kF16, DType::kF32})
+  for (const DType dtype :
+       {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K,
+        DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS,
+        DType::kMXFP4, DType::kBF16, DType::kF16, DType::kF32})
     all.push_back({{}, dtype});
   return all;
 }

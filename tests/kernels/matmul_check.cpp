@@ -260,7 +260,8 @@ std::vector<WeightFormat> coded_formats() {
   formats.push_back({kFpFormats[0], DType::kBF16});
   formats.push_back({kFpFormats[2], DType::kBF16});
   for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
-                            DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K})
+                            DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                            DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4})
     formats.push_back({{}, dtype});
   return formats;
 }

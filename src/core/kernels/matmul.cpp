@@ -57,6 +57,9 @@ RawCoding block_coding(DType dtype) {
     case DType::kQ4_K: return kQ4KBlocks;
     case DType::kQ5_K: return kQ5KBlocks;
     case DType::kQ6_K: return kQ6KBlocks;
+    case DType::kIQ4_NL: return kIQ4NLBlocks;
+    case DType::kIQ4_XS: return kIQ4XSBlocks;
+    case DType::kMXFP4: return kMXFP4Blocks;
     default: break;
   }
   SLUICE_CHECK(!"a coded block type");

@@ -29,6 +29,9 @@ enum RawCoding {
   kQ4KBlocks,
   kQ5KBlocks,
   kQ6KBlocks,
+  kIQ4NLBlocks,
+  kIQ4XSBlocks,
+  kMXFP4Blocks,
   kCodings,
 };
 

@@ -7,11 +7,13 @@
 #include "numerics/block_codec.h"
 #include "numerics/bytes.h"
 #include "numerics/fp.h"
+#include "numerics/ggml_blocks.h"
 
 namespace sluice::numerics {
 namespace {
 
 constexpr int kE2M1Offset = 12;  // six doubled
+constexpr int kIq4Offset = 128;
 constexpr uint8_t kDoubledE2M1[] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
 // One block taken apart.
@@ -28,6 +30,29 @@ void nibble_codes(Bytes nibbles, Bytes high, uint8_t* codes) {
     const unsigned low = load_u8(nibbles + i % 16) >> (i / 16 * 4) & 15u;
     const unsigned bit = high == nullptr ? 0 : load_u8(high + i / 8) >> (i % 8) & 1u;
     codes[i] = static_cast<uint8_t>(low | bit << 4);
+  }
+}
+
+// Thirty-two elements whose nibbles stand for IQ4_NL's values.
+void iq4_codes(Bytes nibbles, uint8_t* codes) {
+  nibble_codes(nibbles, nullptr, codes);
+  for (size_t i = 0; i < 32; ++i)
+    codes[i] = static_cast<uint8_t>(kIq4Values[codes[i]] + kIq4Offset);
+}
+
+void table_block(DType dtype, Bytes block, const Parts& out) {
+  if (dtype == DType::kMXFP4) {
+    out.scales[0] = half_e8m0(load_u8(block));
+    nibble_codes(block + 1, nullptr, out.codes);
+    for (size_t i = 0; i < 32; ++i) out.codes[i] = kDoubledE2M1[out.codes[i]];
+  } else if (dtype == DType::kIQ4_NL) {
+    out.scales[0] = load_f16(block);
+    iq4_codes(block + 2, out.codes);
+  } else {
+    for (size_t g = 0; g < 8; ++g) {
+      out.scales[g] = load_f16(block) * static_cast<float>(iq4_xs_scale(block, g));
+      iq4_codes(block + 8 + g * 16, out.codes + g * 32);
+    }
   }
 }
 
@@ -115,6 +140,12 @@ void k_block(DType dtype, Bytes block, uint8_t* codes, BlockScales& out) {
 }
 
 void block_parts(DType dtype, const CodedFormat& coded, Bytes block, const Parts& out) {
+  switch (dtype) {
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS:
+    case DType::kMXFP4: return table_block(dtype, block, out);
+    default: break;
+  }
   if (coded.block == 0) return small_block(dtype, block, out);
   BlockScales whole;
   k_block(dtype, block, out.codes, whole);
@@ -131,6 +162,9 @@ std::optional<CodedFormat> coded_blocks(DType dtype) {
     case DType::kQ5_0: return CodedFormat{32, 31, 16, false};
     case DType::kQ5_1: return CodedFormat{32, 31, 0, true};
     case DType::kQ8_0: return CodedFormat{32, 255, 128, false};
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS: return CodedFormat{32, 241, kIq4Offset, false};
+    case DType::kMXFP4: return CodedFormat{32, 24, kE2M1Offset, false};
     case DType::kQ2_K: return CodedFormat{16, 3, 0, true, 256};
     case DType::kQ3_K: return CodedFormat{16, 7, 4, false, 256};
     case DType::kQ4_K: return CodedFormat{32, 15, 0, true, 256};

@@ -35,6 +35,10 @@ void decode_mxfp4(Bytes block, float* out);
 void decode_nvfp4(Bytes block, float* out);
 // IQ4_NL's values, by code.
 extern const std::array<int8_t, 16> kIq4Values;
+// Of one of IQ4_XS's eight groups, under the block's f16: −32 to 31.
+int iq4_xs_scale(Bytes block, size_t group);
+// Half of 2^(bits − 127): a power of two down to 2⁻¹²⁸, which f32 holds as a subnormal.
+float half_e8m0(uint8_t bits);
 
 // Codes of 1 and 2 bits under one scale: w = (code − 1)·d; Q1_0's codes are 0 and 2
 // (ggml_small_blocks.cpp). TQ1_0 and TQ2_0 are 256 wide, Q1_0 128, Q2_0 64.

@@ -24,12 +24,6 @@ void put_nibbles(Bytes nibbles, size_t width, const std::array<int8_t, 16>& valu
   }
 }
 
-// Half of 2^(bits − 127): a power of two down to 2⁻¹²⁸, which f32 holds as a subnormal.
-float half_e8m0(uint8_t bits) {
-  const uint32_t pattern = bits < 2 ? 0x00200000u << bits : (uint32_t{bits} - 1) << 23;
-  return std::bit_cast<float>(pattern);
-}
-
 // Half of an E4M3 without sign. The NaN pattern counts as zero; bit 7 is ignored.
 float half_e4m3(uint8_t bits) {
   if (bits == 0x7f) return 0.0f;
@@ -40,21 +34,28 @@ float half_e4m3(uint8_t bits) {
 
 }  // namespace
 
+float half_e8m0(uint8_t bits) {
+  const uint32_t pattern = bits < 2 ? 0x00200000u << bits : (uint32_t{bits} - 1) << 23;
+  return std::bit_cast<float>(pattern);
+}
+
+// A u16 of eight upper pairs of bits behind d, then 4 bytes of lower nibbles.
+int iq4_xs_scale(Bytes block, size_t group) {
+  const unsigned high = load_le<uint16_t>(block + 2) >> (2 * group) & 3u;
+  const unsigned low = load_u8(block + 4 + group / 2) >> (group % 2 * 4) & 0x0fu;
+  return static_cast<int>(low | high << 4) - 32;
+}
+
 void decode_iq4_nl(Bytes block, float* out) {
   put_nibbles(block + 2, 32, kIq4Values, load_f16(block), out);
 }
 
-// d, a u16 of eight upper scale pairs, 4 bytes of lower scale nibbles, 8 × 16 bytes of codes; the
-// 6-bit scales stand for −32 to 31.
+// d, scales, then 8 × 16 bytes of codes.
 void decode_iq4_xs(Bytes block, float* out) {
   const float d = load_f16(block);
-  const unsigned high = load_le<uint16_t>(block + 2);
-  for (size_t group = 0; group < 8; ++group) {
-    const unsigned low = load_u8(block + 4 + group / 2) >> (group % 2 * 4) & 0x0fu;
-    const int scale = static_cast<int>(low | (high >> (2 * group) & 3u) << 4) - 32;
-    put_nibbles(block + 8 + group * 16, 32, kIq4Values, d * static_cast<float>(scale),
-                out + group * 32);
-  }
+  for (size_t group = 0; group < 8; ++group)
+    put_nibbles(block + 8 + group * 16, 32, kIq4Values,
+                d * static_cast<float>(iq4_xs_scale(block, group)), out + group * 32);
 }
 
 void decode_mxfp4(Bytes block, float* out) {

@@ -47,12 +47,14 @@ DType resident_type(DType stored) {
     case DType::kQ3_K:
     case DType::kQ4_K:
     case DType::kQ5_K:
-    case DType::kQ6_K: return stored;
+    case DType::kQ6_K:
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS:
+    case DType::kMXFP4: return stored;
     case DType::kF64: return DType::kF32;
     case DType::kF8E4M3:
     case DType::kF8E5M2:
     case DType::kF8E8M0:
-    case DType::kMXFP4:
     case DType::kNVFP4: return DType::kBF16;
     default: return DType::kF16;
   }

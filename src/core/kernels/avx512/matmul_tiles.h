@@ -24,13 +24,28 @@ struct NibbleChunks<Affine<4>> {
   static size_t at(size_t chunk) { return chunk * 16; }
   static __m512i values(__m512i nibbles) { return nibbles; }
 };
-template <>
-struct NibbleChunks<FourBitFloats<false>> {
+template <const uint8_t* kTable>
+struct LookedUp {
   static constexpr bool kThere = true;
-  static size_t at(size_t chunk) { return chunk * 16; }
   static __m512i values(__m512i nibbles) {
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_128(kDoubledE2M1)), nibbles);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_128(kTable)), nibbles);
   }
+};
+template <>
+struct NibbleChunks<FourBitFloats<false>> : LookedUp<kDoubledE2M1> {
+  static size_t at(size_t chunk) { return chunk * 16; }
+};
+template <>
+struct NibbleChunks<MXFP4> : LookedUp<kDoubledE2M1> {
+  static size_t at(size_t chunk) { return chunk * MXFP4::kBytes + 1; }
+};
+template <>
+struct NibbleChunks<IQ4NL> : LookedUp<kIq4Codes> {
+  static size_t at(size_t chunk) { return chunk * IQ4NL::kBytes + 2; }
+};
+template <>
+struct NibbleChunks<IQ4XS> : LookedUp<kIq4Codes> {
+  static size_t at(size_t chunk) { return chunk / 8 * IQ4XS::kBytes + 8 + chunk % 8 * 16; }
 };
 template <int kBlockBytes, bool kMinimum>
 struct NibbleChunks<SmallBlocks<kBlockBytes, 4, kMinimum>> {

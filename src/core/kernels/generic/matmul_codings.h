@@ -174,6 +174,11 @@ inline uint64_t joined(uint32_t low, uint32_t high) {
   return low | static_cast<uint64_t>(high) << 32;
 }
 
+// Less 32 in every byte, each below 64, without borrowing from the next.
+inline uint64_t less_32(uint64_t bytes) {
+  return ((bytes | 0x8080808080808080u) - 0x2020202020202020u) ^ 0x8080808080808080u;
+}
+
 // Pair `index` of four in each of 32 bytes, and so on.
 inline C pick_pair(C bytes, size_t index) {
   return shift_right(bytes, static_cast<int>(2 * index)) & splat_code(3);
@@ -273,8 +278,7 @@ struct ThreeK : KBlocks<ThreeK> {
     const uint32_t pairs = word_32(block + 104) >> 4 * eighth;
     const uint64_t low = word_64(block + 96) >> 4 * eighth & 0x0f0f0f0f0f0f0f0fu;
     const uint64_t high = joined(pairs & 0x03030303u, pairs >> 2 & 0x03030303u);
-    // Less 32 in every byte, without borrowing from the next.
-    return ((low | high << 4 | 0x8080808080808080u) - 0x2020202020202020u) ^ 0x8080808080808080u;
+    return less_32(low | high << 4);
   }
 };
 
@@ -290,6 +294,63 @@ struct SixK : KBlocks<SixK> {
   }
   static uint64_t scale_bytes(const uint8_t* block, size_t eighth) {
     return word_64(block + 192 + eighth * 8);
+  }
+};
+
+// Nibbles that stand for one of sixteen values, 128 above them.
+alignas(16) constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                               129, 141, 153, 166, 181, 197, 217, 241};
+
+struct IQ4NL {
+  static constexpr size_t kBytes = 18;
+  static constexpr int kCodeMax = 241;
+  static constexpr bool kBias = false;
+  static C chunk(const uint8_t* row, size_t index) {
+    return look_up(kIq4Codes, nibbles_apart(row + index * kBytes + 2));
+  }
+  static void parameters(const RawMatmul& m, const Rows& rows, size_t g0, int groups,
+                         Parameters& out) {
+    SmallBlocks<kBytes, 4, false>::parameters(m, rows, g0, groups, out);
+  }
+};
+
+struct IQ4XS : KBlocks<IQ4XS> {
+  static constexpr int kCodeMax = 241;
+  static constexpr bool kBias = false;
+  static constexpr size_t kBytes = 136, kParts = 8, kStepAt = 0;
+  static C chunk(const uint8_t* row, size_t index) {
+    return look_up(kIq4Codes, nibbles_apart(row + index / 8 * kBytes + 8 + index % 8 * 16));
+  }
+  // Nibbles of four bytes and pairs of two, each to a byte of its own; less 32.
+  static uint64_t scale_bytes(const uint8_t* block, size_t) {
+    const uint32_t words = word_32(block);
+    uint64_t low = word_32(block + 4), high = words >> 16;
+    low = (low | low << 16) & 0x0000ffff0000ffffu;
+    low = (low | low << 8) & 0x00ff00ff00ff00ffu;
+    low = (low | low << 4) & 0x0f0f0f0f0f0f0f0fu;
+    high = (high | high << 24) & 0x000000ff000000ffu;
+    high = (high | high << 12) & 0x000f000f000f000fu;
+    high = (high | high << 6) & 0x0303030303030303u;
+    return less_32(low | high << 4);
+  }
+};
+
+struct MXFP4 {
+  static constexpr size_t kBytes = 17;
+  static constexpr int kCodeMax = 24;
+  static constexpr bool kBias = false;
+  static C chunk(const uint8_t* row, size_t index) {
+    return look_up(kDoubledE2M1, nibbles_apart(row + index * kBytes + 1));
+  }
+  // Half a power of two.
+  static void parameters(const RawMatmul&, const Rows& rows, size_t g0, int groups,
+                         Parameters& out) {
+    for (int g = 0; g < groups; ++g)
+      for (size_t i = 0; i < 8; ++i) {
+        const uint32_t bits = rows.weight[i][(g0 + static_cast<size_t>(g)) * kBytes];
+        const uint32_t pattern = bits < 2 ? 0x00200000u << bits : (bits - 1) << 23;
+        memcpy(&out.scales[g][i], &pattern, 4);
+      }
   }
 };
 

@@ -53,6 +53,9 @@ void coded(RawCoding coding, bool wide, bool blocks, const RawMatmul& m) {
     case kQ4KBlocks: return multiply_k<FourFiveK<4>>(blocks, m);
     case kQ5KBlocks: return multiply_k<FourFiveK<5>>(blocks, m);
     case kQ6KBlocks: return multiply_k<SixK>(blocks, m);
+    case kIQ4NLBlocks: return multiply_either<IQ4NL, 32>(wide, m);
+    case kIQ4XSBlocks: return multiply_either<IQ4XS, 32>(wide, m);
+    case kMXFP4Blocks: return multiply_either<MXFP4, 32>(wide, m);
     case kCodings: return;
   }
 }
