@@ -131,7 +131,7 @@ TEST_P(MakePlan, FloorsHoldInEveryTensor) {
   EXPECT_EQ(plan.data().gap(), 0);
   const Choice choice = choice_of(plan, items_);
   for (size_t i = 0; i < items_.size(); ++i) {
-    EXPECT_TRUE(passes_floor(items_[i], items_[i].candidates[choice[i]], 9.0));
+    EXPECT_TRUE(passes_floor(items_[i], items_[i].candidates[choice[i]], {}));
     if (items_[i].role == "router") {
       EXPECT_TRUE(plan.data().tensors[i].format.bits >= 8 ||
                   plan.data().tensors[i].format.mode == QuantMode::kFloat);
@@ -140,7 +140,7 @@ TEST_P(MakePlan, FloorsHoldInEveryTensor) {
     for (const Candidate& candidate : items_[i].candidates)
       if (candidate.bytes < plan.data().tensors[i].bytes &&
           candidate.format.bits >= items_[i].bits_floor) {
-        EXPECT_FALSE(passes_floor(items_[i], candidate, 9.0)) << items_[i].path;
+        EXPECT_FALSE(passes_floor(items_[i], candidate, {})) << items_[i].path;
       }
   }
 }

@@ -83,6 +83,16 @@ TEST(BuildProblem, FloorJudgesBestByParity) {
   EXPECT_EQ(chosen(item, settings).size(), 5u);
 }
 
+TEST(BuildProblem, FloorJudgesEachEncoderByItself) {
+  const Item item =
+      item_with({make(2, 32, Encoder::kParity, 8.8), make(2, 32, Encoder::kBest, 10.5),
+                 make(2, 64, Encoder::kParity, 8.0), make(2, 64, Encoder::kBest, 8.9),
+                 make(16, 0, Encoder::kCast, kInfinity)});
+  ProblemSettings settings;
+  settings.floor_by_encoder = true;
+  EXPECT_EQ(chosen(item, settings), (std::vector<uint32_t>{1, 4}));
+}
+
 TEST(BuildProblem, FloorIsExactAtItsOwnValue) {
   // Powers of ten make the comparison exact: 10 dB is an error of exactly a tenth.
   Item item =

@@ -228,6 +228,12 @@ Result<Chosen> choose_mint(const Problem& problem, std::span<const Item> items,
   return chosen;
 }
 
+// Measured sensitivities, which are in nats, say what an encoder's errors come to.
+ProblemSettings under(ProblemSettings settings, const SensitivityTable& sensitivity) {
+  settings.floor_by_encoder = sensitivity.in_nats;
+  return settings;
+}
+
 }  // namespace
 
 Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
@@ -235,8 +241,9 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
   const bool mint = is_mint(request.settings);
   const std::vector<double> weights =
       mint ? mint_weights(items) : module_weights(request.sensitivity, items);
-  SLUICE_ASSIGN(const Problem problem, mint ? mint_problem(items, request.settings.sqnr_floor_db)
-                                            : build_problem(items, weights, request.settings));
+  const ProblemSettings settings = under(request.settings, request.sensitivity);
+  SLUICE_ASSIGN(const Problem problem, mint ? mint_problem(items, settings.sqnr_floor_db)
+                                            : build_problem(items, weights, settings));
   SLUICE_ASSIGN(const Chosen chosen,
                 mint ? choose_mint(problem, items, request.target, exact_size)
                      : choose_exact(problem, items, request.target, exact_size));
@@ -279,7 +286,8 @@ Result<Plan> make_plan(std::span<const Item> items, const PlanRequest& request,
 Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
                                              const ProblemSettings& settings,
                                              const SensitivityTable& sensitivity, size_t count) {
-  return budget_curve(items, settings, module_weights(sensitivity, items), count);
+  return budget_curve(items, under(settings, sensitivity), module_weights(sensitivity, items),
+                      count);
 }
 
 Result<std::vector<CurvePoint>> budget_curve(std::span<const Item> items,
@@ -301,8 +309,8 @@ Result<std::vector<UniformPlan>> uniform_plans(std::span<const Item> items,
                                                const ProblemSettings& settings,
                                                const SensitivityTable& sensitivity,
                                                const ExactSize& exact_size) {
-  SLUICE_ASSIGN(const Problem problem,
-                build_problem(items, module_weights(sensitivity, items), settings));
+  SLUICE_ASSIGN(const Problem problem, build_problem(items, module_weights(sensitivity, items),
+                                                     under(settings, sensitivity)));
   SLUICE_ASSIGN(const std::vector<PricedUniform> priced, price_uniform(problem, items, exact_size));
   std::vector<UniformPlan> plans;
   for (const PricedUniform& plan : priced) plans.push_back(plan.row);

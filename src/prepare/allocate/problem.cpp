@@ -164,14 +164,14 @@ double candidate_cost(Objective objective, double alpha, const numerics::ErrorSt
   return alpha * (objective == Objective::kNrmseSquared ? squared : std::sqrt(squared));
 }
 
-bool passes_floor(const Item& item, const Candidate& candidate, double sqnr_floor_db) {
+bool passes_floor(const Item& item, const Candidate& candidate, const ProblemSettings& settings) {
   if (candidate.format.mode == QuantMode::kFloat) return true;
   const Candidate* judged = &candidate;
   for (const Candidate& other : item.candidates)
     if (other.format == candidate.format && other.encoder == Encoder::kParity) judged = &other;
-  if (candidate.encoder == Encoder::kLossless) judged = &candidate;
-  return nrmse_squared(judged->error) <= relative_error_at(sqnr_floor_db) &&
-         judged->worst_expert_sqnr_db >= sqnr_floor_db;
+  if (candidate.encoder == Encoder::kLossless || settings.floor_by_encoder) judged = &candidate;
+  return nrmse_squared(judged->error) <= relative_error_at(settings.sqnr_floor_db) &&
+         judged->worst_expert_sqnr_db >= settings.sqnr_floor_db;
 }
 
 Result<Problem> build_problem(std::span<const Item> items, std::span<const double> weights,
@@ -216,7 +216,7 @@ Result<Problem> build_problem(std::span<const Item> items, std::span<const doubl
         if (!is_float && candidate.format.bits < item.bits_floor) continue;
         // A floor means that width of affine: eight bits of a float err several times as much.
         if (is_fp(candidate.format) && item.bits_floor > 0) continue;
-        if (!passes_floor(item, candidate, settings.sqnr_floor_db)) continue;
+        if (!passes_floor(item, candidate, settings)) continue;
       } else if (!is_float) {
         continue;
       }

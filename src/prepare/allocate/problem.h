@@ -36,6 +36,10 @@ struct ProblemSettings {
   ConfigSet configs;
   bool allow_best = true;      // candidates of the `best` encoder
   double sqnr_floor_db = 9.0;  // −infinity: none
+  // Judged on each candidate itself; else on the parity candidate of its format, which speaks for
+  // better encoders too: without measured sensitivities nothing says that they make it safe. What
+  // takes a SensitivityTable sets it by that.
+  bool floor_by_encoder = false;
 };
 
 // One admissible candidate of one item. cost = αᵢ·NRMSE² (or αᵢ·NRMSE): finite, ≥ 0.
@@ -67,10 +71,9 @@ struct Problem {
 // α·NRMSE² or α·NRMSE; 0 where α is 0. Infinity for an inexact encoding of zeros.
 double candidate_cost(Objective objective, double alpha, const numerics::ErrorStats& error);
 
-// The floor as the solver applies it: the module's SQNR and its worst expert's, of the parity
-// candidate of the same format where there is one (the best encoder would lift 2-bit formats over
-// a floor that was set for the other), else the candidate's own.
-bool passes_floor(const Item& item, const Candidate& candidate, double sqnr_floor_db);
+// The floor as the solver applies it: the module's SQNR and its worst expert's, of the candidate
+// that speaks for this one (floor_by_encoder; itself where its format has no parity candidate).
+bool passes_floor(const Item& item, const Candidate& candidate, const ProblemSettings& settings);
 
 // Keeps, per quantizable item, the candidates that the configs, the encoders, bits_floor and the
 // SQNR floor allow; when nothing is left (no format fits its shape), the most exact one. Items that

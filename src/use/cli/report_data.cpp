@@ -155,6 +155,7 @@ Result<allocate::ProblemSettings> settings_of(const allocate::PlanData& plan) {
   SLUICE_ASSIGN(settings.objective, allocate::parse_objective(plan.objective));
   SLUICE_ASSIGN(settings.configs, allocate::parse_configs(plan.configs));
   settings.sqnr_floor_db = plan.sqnr_floor_db;
+  settings.floor_by_encoder = plan.predicted_kl.has_value();
   return settings;
 }
 
