@@ -27,24 +27,22 @@ inline float fold_parts(const L* parts) {
   return fold_lanes({_mm512_castps512_ps256(parts->v)}, {_mm512_extractf32x8_ps(parts->v, 1)});
 }
 
-struct ByteStep {
-  static constexpr size_t kProducts = 64;
+template <size_t kCount>
+struct WideStep {
+  static constexpr size_t kProducts = kCount;
   using Sum = __m512i;
   using Weights = __m512i;
   static Sum zero() { return _mm512_setzero_si512(); }
   static Weights weights(const uint8_t* p) { return _mm512_loadu_si512(p); }
+};
+struct ByteStep : WideStep<64> {
   static Sum add(Sum sum, Weights w, const uint8_t* p) {
-    return _mm512_dpbusd_epi32(sum, w, _mm512_loadu_si512(p));
+    return _mm512_dpbusd_epi32(sum, w, weights(p));
   }
 };
-struct WordStep {
-  static constexpr size_t kProducts = 32;
-  using Sum = __m512i;
-  using Weights = __m512i;
-  static Sum zero() { return _mm512_setzero_si512(); }
-  static Weights weights(const uint8_t* p) { return _mm512_loadu_si512(p); }
+struct WordStep : WideStep<32> {
   static Sum add(Sum sum, Weights w, const uint8_t* p) {
-    return _mm512_dpwssd_epi32(sum, w, _mm512_loadu_si512(p));
+    return _mm512_dpwssd_epi32(sum, w, weights(p));
   }
 };
 

@@ -101,7 +101,7 @@ template <Element kElement>
 void multiply_floats(const RawMatmul& m) {
   if (m.tokens == 1) return multiply_one<kElement>(m);
   constexpr auto kTile = static_cast<size_t>(kFloatTokens);
-  const size_t fit = kCachedValues / m.columns / kTile * kTile;
+  const size_t fit = kCachedValues / (m.columns + 1) / kTile * kTile;
   const size_t together = fit < kTile ? kTile : fit;
   for (size_t first = 0; first < m.tokens; first += together) {
     const size_t end = first + together < m.tokens ? first + together : m.tokens;
