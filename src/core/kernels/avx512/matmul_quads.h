@@ -316,7 +316,7 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
 #pragma GCC unroll 1
     for (size_t g = 0; g < 8; g += kGroups, ++quad) {
       const size_t at = quad * Q::kBytes;
-      fetch_weights<kInBlocks<Coding>>(m, rows, at, Q::kBytes);
+      fetch_weights<Coding>(m, rows, at, Q::kBytes);
       __m512i first, last;
       dot_eight<Coding, Q, kWide>(rows, at, token + quad * kValueBytes, first, last);
       I sums[kGroups];

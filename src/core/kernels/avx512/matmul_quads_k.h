@@ -155,7 +155,7 @@ struct Blocks<FourFiveK<kWidth>> {
     V y = splat_v(0);
     for (size_t b = 0; b < m.groups; ++b) {
       const size_t at = b * kBytes;
-      fetch_weights<false>(m, rows, at, kBytes);
+      fetch_weights<FourFiveK<kWidth>, false>(m, rows, at, kBytes);
       const uint8_t* x = token + b * kBlock;
       __m512i values[4];
 #pragma GCC unroll 2
@@ -276,7 +276,7 @@ struct Front<SixK, true, 16> {
     Parameters parameters;
     V steps = splat_v(0);
     for (size_t g0 = 0; g0 < whole; g0 += 8) {
-      fetch_weights<false>(m, rows, g0 / 8 * (SixK::kBytes / 2), SixK::kBytes / 2);
+      fetch_weights<SixK, false>(m, rows, g0 / 8 * (SixK::kBytes / 2), SixK::kBytes / 2);
       six_bit_scales(m, rows, g0, steps, parameters);
       const size_t block = g0 / 16 * SixK::kBytes, half = g0 / 8 % 2;
       const uint8_t* values = token + g0 / 2 * 2 * kChunk;

@@ -357,6 +357,12 @@ struct MXFP4 {
 // Whether scales lie among the codes, in blocks.
 template <class Coding>
 constexpr bool kInBlocks = requires { Coding::kBytes; };
+// Blocks of 32 codes.
+template <class Coding>
+constexpr bool kInSmallBlocks = false;
+template <class Coding>
+  requires(kInBlocks<Coding>)
+constexpr bool kInSmallBlocks<Coding> = Coding::kBytes <= 40;
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -146,10 +146,11 @@ template <class Coding, bool kWide, int kChunks>
 // Eight rows are eight streams through memory. Asks for what each reads next: the processor's own
 // prefetchers follow long streams but not short rows, and scales are a trickle beside the codes.
 // A few lines at a time, when they are next: many at once fill what a core can have under way, and
-// it waits. Blocks of 32 with their scales inside do best from near by into the inner cache. Codes
-// that lie by themselves, and the large blocks that are multiplied in 512 bits, do best from
-// farther ahead: into the inner cache, on their way through, where that is roomy, and else from far
-// into an outer one (measured: bench/log.tsv).
+// it waits. Blocks of 32 with their scales inside do best from near by into the inner cache; where
+// that is roomy, from eight neighbouring rows, while the next eight are asked for in the order in
+// which memory has them. Codes that lie by themselves, and the large blocks that are multiplied in
+// 512 bits, do best from farther ahead: into the inner cache, on their way through, where that is
+// roomy, and else from far into an outer one (measured: bench/log.tsv).
 constexpr size_t kLine = 64;
 constexpr size_t kAhead = 512;
 constexpr size_t kStreamAhead = 1024;
@@ -170,11 +171,24 @@ template <int kLocality>
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) __builtin_prefetch(rows.weight[i] + ahead, 0, kLocality);
 }
-template <bool kBlocks>
+// Eight lines of the next eight rows, as far into those as one row is into its own.
+[[gnu::always_inline]] inline void fetch_neighbours(const RawMatmul& m, const Rows& rows,
+                                                    size_t at) {
+  const uint8_t* next = rows.weight[0] + 8 * (m.weight_stride + at);
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) __builtin_prefetch(next + i * kLine, 0, kOnce);
+}
+template <class Coding>
+inline bool in_neighbours(const RawMatmul& m) {
+  return kInSmallBlocks<Coding> && m.roomy;
+}
+template <class Coding, bool kNear = kInBlocks<Coding>>
 [[gnu::always_inline]] inline void fetch_weights(const RawMatmul& m, const Rows& rows, size_t from,
                                                  size_t bytes) {
   for (size_t at = (from + kLine - 1) / kLine * kLine; at < from + bytes; at += kLine) {
-    if (kBlocks)
+    if (in_neighbours<Coding>(m))
+      fetch_neighbours(m, rows, at);
+    else if (kNear)
       fetch_eight<kInner>(rows, at + kAhead);
     else if (m.roomy)
       fetch_eight<kOnce>(rows, at + kStreamAhead);
@@ -214,7 +228,7 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
       fetch_scales(rows, g0 * m.scale_stride / m.groups);
     for (int g = 0; g < groups; g += kGroupsTogether) {
       const size_t group = g0 + static_cast<size_t>(g);
-      fetch_weights<kInBlocks<Coding>>(m, rows, group * part / 8, part * kGroupsTogether / 8);
+      fetch_weights<Coding>(m, rows, group * part / 8, part * kGroupsTogether / 8);
       const size_t chunk = kGroup < 32 ? group / 2 : group * kChunks;
       const bool both = kGroupsTogether == 1 || g + 1 < groups;
       I low, high;
@@ -233,18 +247,21 @@ V multiply_rows(const RawMatmul& m, const Rows& rows, size_t t) {
   return y;
 }
 
-// Eight rows at a time by kMultiply. They lie an eighth of all apart, so that each
-// stream goes on from block to block.
-template <V (*kMultiply)(const RawMatmul&, const Rows&, size_t)>
+// Eight rows at a time by kMultiply: neighbours, or an eighth of all apart, so that each stream
+// goes on from block to block.
+template <class Coding, V (*kMultiply)(const RawMatmul&, const Rows&, size_t)>
 void few_tokens(const RawMatmul& m) {
   const size_t blocks = (m.rows + 7) / 8;
+  const bool neighbours = in_neighbours<Coding>(m);
+  const size_t step = neighbours ? 1 : blocks;
   for (size_t block = 0; block < blocks; ++block) {
-    const Rows rows = rows_at(m, block, blocks);
+    const size_t first = neighbours ? block * 8 : block;
+    const Rows rows = rows_at(m, first, step);
     for (size_t t = 0; t < m.tokens; ++t) {
       float lanes[8];
       store_v(lanes, kMultiply(m, rows, t));
-      float* out = m.y + t * m.y_stride + block;
-      for (size_t i = 0; i * blocks + block < m.rows && i < 8; ++i) out[i * blocks] = lanes[i];
+      float* out = m.y + t * m.y_stride + first;
+      for (size_t i = 0; i * step + first < m.rows && i < 8; ++i) out[i * step] = lanes[i];
     }
   }
 }

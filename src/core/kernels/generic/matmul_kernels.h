@@ -14,7 +14,8 @@ namespace {
 template <class Coding, bool kWide, int... kGroups>
 void multiply(const RawMatmul& m) {
   if (m.tokens >= kPanelTokens) return many_tokens<Coding, ByGroups<Coding, kWide>>(m);
-  ((m.group == kGroups ? few_tokens<multiply_rows<Coding, kWide, kGroups>>(m) : void()), ...);
+  ((m.group == kGroups ? few_tokens<Coding, multiply_rows<Coding, kWide, kGroups>>(m) : void()),
+   ...);
 }
 
 // Codes beyond 63 only go with wide activations.
@@ -30,7 +31,7 @@ template <class Coding>
 void multiply_k(bool blocks, const RawMatmul& m) {
   if (!blocks) return multiply<Coding, true, kBlock / Coding::kParts>(m);
   if (m.tokens >= kPanelTokens) return many_tokens<Coding, ByBlocks<Coding>>(m);
-  few_tokens<Blocks<Coding>::multiply>(m);
+  few_tokens<Coding, Blocks<Coding>::multiply>(m);
 }
 
 void coded(RawCoding coding, bool wide, bool blocks, const RawMatmul& m) {
