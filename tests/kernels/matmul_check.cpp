@@ -66,7 +66,9 @@ std::vector<size_t> half_places(DType dtype) {
   switch (dtype) {
     case DType::kQ4_0:
     case DType::kQ5_0:
-    case DType::kQ8_0: return {0};
+    case DType::kQ8_0:
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS: return {0};
     case DType::kQ4_1:
     case DType::kQ5_1:
     case DType::kQ4_K:
@@ -77,6 +79,9 @@ std::vector<size_t> half_places(DType dtype) {
     default: return {};
   }
 }
+
+// An exponent of which products stay within f32.
+std::byte scale_byte(std::mt19937_64& random) { return static_cast<std::byte>(60 + random() % 66); }
 
 Weights make_weights(const WeightFormat& format, size_t columns, Codes codes,
                      std::mt19937_64& random) {
@@ -108,6 +113,8 @@ Weights make_weights(const WeightFormat& format, size_t columns, Codes codes,
     for (size_t at = 0; at + block <= w.weight.size(); at += block)
       for (const size_t place : half_places(format.dtype))
         put_half(w.weight.data() + at + place, near(random));
+    if (format.dtype == DType::kMXFP4)
+      for (size_t at = 0; at < w.weight.size(); at += block) w.weight[at] = scale_byte(random);
     if (format.dtype == DType::kF32 || format.dtype == DType::kF16 ||
         format.dtype == DType::kBF16) {
       std::vector<float> values(kRows * columns);
@@ -115,7 +122,7 @@ Weights make_weights(const WeightFormat& format, size_t columns, Codes codes,
       encode_elements(format.dtype, values, std::span(w.weight).first(kRows * bytes.weight));
     }
   } else {
-    for (std::byte& b : w.scales) b = static_cast<std::byte>(60 + random() % 66);
+    for (std::byte& b : w.scales) b = scale_byte(random);
   }
   w.view = {format, kRows, columns, w.weight.data(), w.scales.data(), w.biases.data()};
   return w;
@@ -292,7 +299,9 @@ void check_floats(const MatmulTable& table, std::mt19937_64& random) {
       check_case(table, {{}, dtype}, Activations::kF32, columns, Codes::kRandom, random);
   // Too many activations for all tokens to stay in a cache.
   check_case(table, {{}, DType::kBF16}, Activations::kF32, 5000, Codes::kRandom, random);
-  check_case(table, {kFpFormats[1], DType::kBF16}, Activations::kI8, 96, Codes::kRandom, random);
+  // NaNs among the codes, and none.
+  for (const Codes codes : {Codes::kRandom, Codes::kAllMax, Codes::kAlternating})
+    check_case(table, {kFpFormats[1], DType::kBF16}, Activations::kI8, 96, codes, random);
   for (size_t type = static_cast<size_t>(DType::kIQ1_S); type <= static_cast<size_t>(DType::kNVFP4);
        ++type)
     check_case(table, {{}, static_cast<DType>(type)}, Activations::kI8, 512, Codes::kRandom,

@@ -235,6 +235,8 @@ void MatmulTable::matmul(const WeightView& w, Activations activations, const std
     ops_->coded(coding_of(w.format), layout.wide, layout.blocks, m);
   else if (stored_as_floats(w.format))
     ops_->floats(m);
+  else if (w.format.quant.mode == QuantMode::kMxfp8 && tokens == 1)
+    ops_->mxfp8(m);
   else
     matmul_decoded(level_, *ops_, w, row_begin, m);
 }

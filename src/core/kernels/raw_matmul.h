@@ -82,6 +82,8 @@ struct RawMatmulOps {
   void (*coded)(RawCoding coding, bool wide, bool blocks, const RawMatmul& m);
   // Of weights that are floats of m.element.
   void (*floats)(const RawMatmul& m);
+  // Of MXFP8, one token, the same sums as of what it decodes to.
+  void (*mxfp8)(const RawMatmul& m);
   // About so many products of registers and how many they were.
   uint64_t (*multiply_only)(RawProducts kind, uint64_t count);
 };

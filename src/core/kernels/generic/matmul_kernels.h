@@ -145,7 +145,7 @@ void prepare(const RawPrepare& p) {
   }
 }
 
-constexpr RawMatmulOps kMatmulOps = {prepare, position, coded, floats, multiply_only};
+constexpr RawMatmulOps kMatmulOps = {prepare, position, coded, floats, mxfp8, multiply_only};
 
 }  // namespace
 }  // namespace sluice::kernels::SLUICE_ISA

@@ -2,6 +2,8 @@
 // included after the primitives and P.
 #pragma once
 
+#include "kernels/generic/matmul_codings.h"
+
 namespace sluice::kernels::SLUICE_ISA {
 namespace {
 
@@ -14,6 +16,10 @@ constexpr int kFloatRows = 2, kFloatTokens = 3;
 
 inline L no_lanes() { return splat_v(0); }
 inline L load_lanes(Element element, const uint8_t* p) { return load_8(element, p); }
+inline L splat_lanes(float value) { return splat_v(value); }
+// E4M3, and where none is a NaN a 256th of that.
+inline L e4m3_lanes(const uint8_t* p) { return e4m3_to_floats(word_64(p)); }
+inline L small_e4m3_lanes(const uint8_t* p) { return small_e4m3_to_floats(word_64(p)); }
 inline L add_product(L sum, L weights, L values) { return fma_v(weights, values, sum); }
 inline float fold_parts(const L* parts) { return fold_lanes(parts[0], parts[1]); }
 

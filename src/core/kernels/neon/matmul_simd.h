@@ -295,6 +295,12 @@ inline V e4m3_to_floats(uint64_t bytes) {
   return {vmulq_n_f32(vcvt_f32_f16(vget_low_f16(halves)), 256.0f),
           vmulq_n_f32(vcvt_f32_f16(vget_high_f16(halves)), 256.0f)};
 }
+inline V small_e4m3_to_floats(uint64_t bytes) {
+  const int16x8_t v = vshlq_n_s16(vmovl_s8(vcreate_s8(bytes)), 7);
+  const float16x8_t halves =
+      vreinterpretq_f16_s16(vandq_s16(v, vdupq_n_s16(static_cast<int16_t>(~0x4000))));
+  return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_f32_f16(vget_high_f16(halves))};
+}
 inline void store_transposed(const V* r, float (*out)[8]) {
   C c[8];
   for (int i = 0; i < 8; ++i) c[i] = {vreinterpretq_u8_f32(r[i].a), vreinterpretq_u8_f32(r[i].b)};
