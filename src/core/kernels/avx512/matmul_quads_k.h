@@ -240,29 +240,16 @@ inline WideValues wide_values(const uint8_t* values) {
 inline void six_bit_scales([[maybe_unused]] const RawMatmul& m, const Rows& rows, size_t g0,
                            [[maybe_unused]] V& steps, Parameters& out) {
 #ifdef __AVX512VBMI__
-  alignas(64) static constexpr struct Places {
-    uint8_t at[64];
-    constexpr Places() : at() {
-      for (int i = 0; i < 64; ++i) at[i] = static_cast<uint8_t>(i % 8 * 8 + i / 8);
-    }
-  } kPlaces;
-  const size_t block = g0 / 16 * SixK::kBytes;
-  if (g0 % 16 == 0) steps = halves_of(rows.weight, block + SixK::kStepAt);
-  const __m512 twice = _mm512_broadcast_f32x8(steps.v);
+  const size_t block = g0 / SixK::kParts * SixK::kBytes;
+  if (g0 % SixK::kParts == 0) steps = halves_of(rows.weight, block + SixK::kStepAt);
   __m512i all = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
-    const uint64_t bytes = SixK::scale_bytes(rows.weight[i] + block, g0 / 8 % 2);
+    const uint64_t bytes = SixK::scale_bytes(rows.weight[i] + block, g0 % SixK::kParts / 8);
     all = _mm512_mask_broadcastq_epi64(all, static_cast<__mmask8>(1 << i),
                                        _mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
   }
-  alignas(64) uint8_t bytes[64];
-  _mm512_store_si512(bytes, _mm512_permutexvar_epi8(_mm512_load_si512(kPlaces.at), all));
-#pragma GCC unroll 4
-  for (int pair = 0; pair < 4; ++pair) {
-    const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_128(bytes + pair * 16)));
-    _mm512_storeu_ps(out.scales[2 * pair], _mm512_mul_ps(twice, whole));
-  }
+  store_scales(steps, all, out);
 #else
   SixK::parameters(m, rows, g0, 8, out);
 #endif
