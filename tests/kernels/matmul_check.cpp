@@ -1,6 +1,7 @@
 // Holds the matrix products of every instruction set this processor offers against the plain model,
 // bit for bit, for every number of tokens and split of rows; and the model against exact sums. A
 // plain program without a test library, so that the ARM build of it runs under qemu.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <new>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/cpu.h"
@@ -113,8 +115,15 @@ Weights make_weights(const WeightFormat& format, size_t columns, Codes codes,
     for (size_t at = 0; at + block <= w.weight.size(); at += block)
       for (const size_t place : half_places(format.dtype))
         put_half(w.weight.data() + at + place, near(random));
-    if (format.dtype == DType::kMXFP4)
+    if (format.dtype == DType::kMXFP4) {
       for (size_t at = 0; at < w.weight.size(); at += block) w.weight[at] = scale_byte(random);
+      // The ends of the range, each in a row of its own, over codes that stay within f32.
+      for (const auto& [row, scale] : {std::pair<size_t, int>{0, 255}, {1, 254}, {2, 1}, {3, 0}}) {
+        std::byte* at = w.weight.data() + row * bytes.weight;
+        std::fill_n(at, block, std::byte{0x11});
+        *at = static_cast<std::byte>(scale);
+      }
+    }
     if (format.dtype == DType::kF32 || format.dtype == DType::kF16 ||
         format.dtype == DType::kBF16) {
       std::vector<float> values(kRows * columns);

@@ -279,8 +279,9 @@ struct Quad<MXFP4, kElement> {
     }
     _mm512_store_si512(out.bytes, transposed_bytes(all));
   }
+  // As MXFP4::parameters; the largest byte reads as infinity here, and stands for 2¹²⁷.
   static V scales(const Values& of, size_t g) {
-    return splat_v(0.5f) * e8m0_to_floats(word_64(of.bytes + g * 8));
+    return min_v(splat_v(0.5f) * e8m0_to_floats(word_64(of.bytes + g * 8)), splat_v(0x1p127f));
   }
 #else
   using Values = Parameters;
