@@ -123,6 +123,12 @@ print(f"\\n{os.waitstatus_to_exitcode(status)} {usage.ru_maxrss}", file=sys.stde
 """
 
 
+def sanitized(program):
+    """Whether it is built with a sanitizer, which takes memory of its own."""
+    data = Path(program).read_bytes()
+    return b"__asan_init" in data or b"__tsan_init" in data
+
+
 class MemoryGroup:
     """A control group of its own with a hard limit and no swap; None where that cannot be had."""
 

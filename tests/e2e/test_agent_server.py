@@ -12,11 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import support
-import web
 from scripted_model import NOTHING, Reply, call, write_scripted
 from server import SHARE, serving
 
-SLOW = SHARE or web.sanitized(support.binary())  # a prompt takes seconds
+SLOW = SHARE or support.sanitized(support.binary())  # a prompt takes seconds
 REPLIES = [
     Reply("'refused' in last or 'returned stands' in last and '..' in last", "Then not."),
     Reply("'wrote' in last or 'leaves' in last or 'exit code' in last", "Done."),
@@ -59,6 +58,7 @@ class Stream:
 
 
 class AgentServer(support.TestCase):
+    CONTEXT = 8192
     OPTIONS = ["--agent-max", 2]
 
     @classmethod
@@ -68,7 +68,7 @@ class AgentServer(support.TestCase):
         cls.work = cls.folder / "work"
         cls.work.mkdir()
         (cls.folder / "secret.txt").write_text("SECRET")
-        cls.scope = serving(cls.model, "--context", 8192, "--threads", 2, "--parallel", 2,
+        cls.scope = serving(cls.model, "--context", cls.CONTEXT, "--threads", 2, "--parallel", 2,
                             "--agent-folder", cls.work, *cls.OPTIONS)
         cls.server = cls.scope.__enter__()
         cls.shell = "shell" in cls.server.json("GET", "/v1/models")["sluice"]["agent_tools"]
@@ -214,6 +214,7 @@ class Runs(AgentServer):
 
 
 class Limits(AgentServer):
+    CONTEXT = 65536  # more tokens than a fast machine writes in --agent-max-seconds
     OPTIONS = ["--agent-max", 2, "--agent-approval-seconds", 1, "--agent-max-seconds", 20 if SLOW else 4,
                "--agent-yes-read-only", "--agent-tools", "files"]
 

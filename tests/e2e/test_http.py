@@ -167,7 +167,7 @@ class NginxTest(HttpTestCase):
                                     "-o", self.folder / "larger-out"])
         self.assertEqual(run.code, 0, run.stderr)
         print(f"peak memory {run.peak_bytes / 1e6:.0f} MB")
-        if not web.sanitized(support.binary()):
+        if not support.sanitized(support.binary()):
             self.assertLess(run.peak_bytes, 256e6)
         shutil.rmtree(model)
 

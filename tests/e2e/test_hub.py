@@ -279,7 +279,7 @@ class PullTest(HubTestCase):
         summary = json.loads(self.run_sluice("pull", "org/large", "--to", self.out(),
                                              "--json").stdout)
         print(f"peak memory {summary['peak_resident_bytes'] / 1e6:.0f} MB")
-        if not web.sanitized(support.binary()):
+        if not support.sanitized(support.binary()):
             self.assertLess(summary["peak_resident_bytes"], 256e6)
 
 

@@ -550,12 +550,6 @@ def folder_files(folder):
             for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
-def sanitized(program):
-    """Whether it is built with a sanitizer, which takes memory of its own."""
-    data = Path(program).read_bytes()
-    return b"__asan_init" in data or b"__tsan_init" in data
-
-
 def clean_environment(home, **variables):
     """The process's environment without what would lead to the user's own models and tokens."""
     kept = {name: value for name, value in os.environ.items()
