@@ -1,4 +1,4 @@
-// How products in registers of 512 bits read each coding of four bits: four chunks of 32 codes of a
+// How products in registers of 512 bits read each coding: four chunks of 32 codes of a
 // row at a time, and the parameters of eight groups of eight rows. To be included after
 // generic/matmul_few.h.
 #pragma once
@@ -14,9 +14,23 @@ struct Halves {
   alignas(64) uint8_t bytes[8][32];
 };
 
-// Per coding: the packed codes of four chunks of a row; what nibbles stand for, kOffset above their
-// values; and the parameters of eight groups, from which scales() and, where the coding has them,
-// biases() are taken.
+inline __m512i high_nibbles(__m512i v) {
+#ifdef __GFNI__
+  return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64(0x1020408000000000), 0);
+#else
+  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+#endif
+}
+
+// Of four chunks, one in each quarter: the first sixteen of its 32 codes, and the last.
+struct QuadCodes {
+  __m512i low, high;
+};
+
+// Per coding: the codes of four chunks of a row in the order of their values, as packed() nibbles
+// and what those stand for, kOffset above their values, or as apart() where they are no nibbles;
+// and the parameters of eight groups, from which scales() and, where the coding has them, biases()
+// are taken.
 template <class Coding, Element kElement>
 struct Quad {
   static constexpr bool kThere = false;
@@ -28,16 +42,23 @@ constexpr size_t quad_at(size_t quad) {
   else
     return quad * Q::kBytes;
 }
+template <class Q>
+[[gnu::always_inline]] inline QuadCodes quad_codes(const uint8_t* p) {
+  if constexpr (requires { Q::apart(p); }) {
+    return Q::apart(p);
+  } else {
+    __m512i v = Q::packed(p);
+    asm("" : "+v"(v));  // as in_register
+    return {Q::codes_of(_mm512_and_si512(v, _mm512_set1_epi8(15))), Q::codes_of(high_nibbles(v))};
+  }
+}
 
-template <Element kElement>
-struct Quad<Affine<4>, kElement> {
-  static constexpr bool kThere = kElement != kElementF32;
+// MLX's scales and biases: rows in, groups out, both side by side.
+template <int kWidth, Element kElement>
+struct AffineQuad {
   static constexpr int kOffset = 0;
-  static constexpr size_t kBytes = 64;
+  static constexpr size_t kBytes = 16 * kWidth;
   using Values = Halves;
-  static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
-  static __m512i codes_of(__m512i nibbles) { return nibbles; }
-  // Rows in, groups out, scales and biases side by side.
   static void parameters(const RawMatmul&, const Rows& rows, size_t g0, Halves& out) {
     __m256i r[8], s[8];
 #pragma GCC unroll 8
@@ -66,6 +87,75 @@ struct Quad<Affine<4>, kElement> {
  private:
   static void store(uint8_t* p, __m256i v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
 };
+
+template <Element kElement>
+struct Quad<Affine<4>, kElement> : AffineQuad<4, kElement> {
+  static constexpr bool kThere = kElement != kElementF32;
+  static __m512i packed(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static __m512i codes_of(__m512i nibbles) { return nibbles; }
+};
+
+// A chunk's eight bytes hold the first two bits of each place first.
+template <Element kElement>
+struct Quad<Affine<2>, kElement> : AffineQuad<2, kElement> {
+  static constexpr bool kThere = kElement != kElementF32;
+  static QuadCodes apart(const uint8_t* p) {
+    const __m512i twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3),
+                                                   _mm512_castsi256_si512(load_256(p)));
+    __m512i v = _mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 2, 0, 2, 0, 2, 0, 2));
+    asm("" : "+v"(v));  // as in_register
+    const __m512i mask = _mm512_set1_epi8(3);
+    return {_mm512_and_si512(v, mask), _mm512_and_si512(_mm512_srli_epi64(v, 4), mask)};
+  }
+};
+
+#ifdef __AVX512VBMI__
+// Codes that cross bytes: those of every eight codes to a word of 64 bits, and from there to bytes.
+template <int kWidth, Element kElement>
+struct StreamQuad : AffineQuad<kWidth, kElement> {
+  static constexpr bool kThere = kElement != kElementF32;
+  static constexpr size_t kBytes = 16 * kWidth;
+  static QuadCodes apart(const uint8_t* p) {
+    alignas(64) static constexpr Places kLow(0), kHigh(2 * kWidth);
+    if constexpr (kBytes <= 64) {
+      constexpr __mmask64 kThem = ~uint64_t{0} >> (64 - kBytes);
+      const __m512i v = _mm512_maskz_loadu_epi8(kThem, p);
+      return {bytes_of(_mm512_permutexvar_epi8(_mm512_load_si512(kLow.at), v)),
+              bytes_of(_mm512_permutexvar_epi8(_mm512_load_si512(kHigh.at), v))};
+    } else {
+      const __m512i a = _mm512_loadu_si512(p);
+      const __m512i b = _mm512_loadu_si512(p + kBytes - 64);
+      return {bytes_of(_mm512_permutex2var_epi8(a, _mm512_load_si512(kLow.at), b)),
+              bytes_of(_mm512_permutex2var_epi8(a, _mm512_load_si512(kHigh.at), b))};
+    }
+  }
+
+ private:
+  // Of the eight words the bytes, two words of each chunk from `first` on.
+  struct Places {
+    uint8_t at[64];
+    constexpr explicit Places(int first) : at() {
+      for (int i = 0; i < 64; ++i) {
+        const int in_word = i % 8 < kWidth ? i % 8 : 0;
+        const int byte = i / 16 * 4 * kWidth + first + i % 16 / 8 * kWidth + in_word;
+        at[i] = static_cast<uint8_t>(byte < 64 ? byte : byte - static_cast<int>(kBytes) + 128);
+      }
+    }
+  };
+  static __m512i bytes_of(__m512i words) {
+    constexpr int w = kWidth;
+    const __m512i from = _mm512_set1_epi64(
+        int64_t{0} | int64_t{w} << 8 | int64_t{2 * w} << 16 | int64_t{3 * w} << 24 |
+        int64_t{4 * w} << 32 | int64_t{5 * w} << 40 | int64_t{6 * w} << 48 | int64_t{7 * w} << 56);
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(from, words),
+                            _mm512_set1_epi8((1 << kWidth) - 1));
+  }
+};
+template <Element kElement>
+struct Quad<Affine<3>, kElement> : StreamQuad<3, kElement> {};
+template <Element kElement>
+struct Quad<Affine<6>, kElement> : StreamQuad<6, kElement> {};
+#endif
 
 inline __m512i look_up_quad(const uint8_t* table, __m512i nibbles) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_128(table)), nibbles);

@@ -1,4 +1,4 @@
-// Products of few tokens with codes of four bits in registers of 512 bits: of each of eight rows
+// Products of few tokens with coded weights in registers of 512 bits: of each of eight rows
 // four chunks of 32 codes at a time, one in each quarter of a register. Half as many instructions
 // as in registers of 256 bits, and more of memory's latency hidden by those that wait. To be
 // included after generic/matmul_few.h.
@@ -28,22 +28,11 @@ template <class Q>
   return x;
 }
 
-[[gnu::always_inline]] inline __m512i high_nibbles(__m512i v) {
-#ifdef __GFNI__
-  return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64(0x1020408000000000), 0);
-#else
-  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
-#endif
-}
-
 // In each quarter the four partial sums of one chunk.
 template <class Q>
 [[gnu::always_inline]] inline __m512i dot_quad(const uint8_t* p, const QuadValues& x) {
-  __m512i v = Q::packed(p);
-  asm("" : "+v"(v));  // as in_register
-  const __m512i low = Q::codes_of(_mm512_and_si512(v, _mm512_set1_epi8(15)));
-  const __m512i high = Q::codes_of(high_nibbles(v));
-  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.start, low, x.low), high, x.high);
+  const QuadCodes c = quad_codes<Q>(p);
+  return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(x.start, c.low, x.low), c.high, x.high);
 }
 
 inline __m512i add_neighbours(__m512i a, __m512i b) {
@@ -104,27 +93,23 @@ inline WideQuadValues wide_quad_values(const uint8_t* values) {
   sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(v, 8), mask), x.low_odd);
   return _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(v, 12), x.high_odd);
 }
-// And what stands in a table for four bits.
+// And what is no nibble itself.
 template <class Q>
-[[gnu::always_inline]] inline __m512i dot_looked_up_quad(const uint8_t* p,
-                                                         const WideQuadValues& x) {
+[[gnu::always_inline]] inline __m512i dot_parted_quad(const uint8_t* p, const WideQuadValues& x) {
   const __m512i even = _mm512_set1_epi16(0xff);
-  __m512i v = Q::packed(p);
-  asm("" : "+v"(v));  // as in_register
-  const __m512i low = Q::codes_of(_mm512_and_si512(v, _mm512_set1_epi8(15)));
-  const __m512i high = Q::codes_of(high_nibbles(v));
+  const QuadCodes c = quad_codes<Q>(p);
   __m512i sum =
-      _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_and_si512(low, even), x.low_even);
-  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(high, even), x.high_even);
-  sum = _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(low, 8), x.low_odd);
-  return _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(high, 8), x.high_odd);
+      _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_and_si512(c.low, even), x.low_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_and_si512(c.high, even), x.high_even);
+  sum = _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(c.low, 8), x.low_odd);
+  return _mm512_dpwssd_epi32(sum, _mm512_srli_epi16(c.high, 8), x.high_odd);
 }
 template <class Coding, class Q>
 [[gnu::always_inline]] inline __m512i dot_wide_four(const uint8_t* const* rows, size_t at,
                                                     const WideQuadValues& x) {
   const auto dot = [&](int i) __attribute__((always_inline)) {
     if constexpr (Coding::kCodeMax > 15)
-      return dot_looked_up_quad<Q>(rows[i] + at, x);
+      return dot_parted_quad<Q>(rows[i] + at, x);
     else
       return dot_wide_quad(rows[i] + at, x);
   };
@@ -215,7 +200,9 @@ size_t multiply_quads(const RawMatmul& m, const Rows& rows, size_t t, V& y) {
 
 // Wide where codes are the nibbles themselves, in MLX's order, and where they go no other way.
 template <class Coding, bool kWide>
-constexpr bool kInQuads = Quad<Coding, kElementF16>::kThere && !kWide && Coding::kCodeMax <= 63;
+constexpr bool kInQuads = Quad<Coding, kElementF16>::kThere && !kWide && Coding::kCodeMax <= 31;
+template <>
+constexpr bool kInQuads<Affine<6>, true> = Quad<Affine<6>, kElementF16>::kThere;
 template <>
 constexpr bool kInQuads<Affine<4>, true> = true;
 template <>
