@@ -134,6 +134,7 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / "build/quality")
     parser.add_argument("--models", help="names, with commas between (default: all that are there)")
     parser.add_argument("--methods", help="only these, with commas between")
+    parser.add_argument("--settings", help="only these of those, with commas between, in this order: 4/64,6/64")
     parser.add_argument("--efforts", help="of Sluice, with commas between (default: all)")
     parser.add_argument("--part", default="1/1", metavar="I/N")
     parser.add_argument("--again", action="store_true", help="entries that failed before")
@@ -150,6 +151,9 @@ def main():
     if arguments.methods:
         names = arguments.methods.split(",")
         entries = [entry for entry in entries if entry.method in names]
+    if arguments.settings:
+        entries = [entry for setting in arguments.settings.split(",") for entry in entries
+                   if entry.setting == setting]
     works = [Workspace(source, arguments.inputs, arguments.work, arguments.sluice)
              for source in SOURCES if wanted is None or source.name in wanted]
     works = [work for work in works if work.available()]

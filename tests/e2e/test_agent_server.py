@@ -214,7 +214,7 @@ class Runs(AgentServer):
 
 
 class Limits(AgentServer):
-    CONTEXT = 65536  # more tokens than a fast machine writes in --agent-max-seconds
+    CONTEXT = 8192 if SLOW else 65536  # more tokens than are written in --agent-max-seconds
     OPTIONS = ["--agent-max", 2, "--agent-approval-seconds", 1, "--agent-max-seconds", 20 if SLOW else 4,
                "--agent-yes-read-only", "--agent-tools", "files"]
 
