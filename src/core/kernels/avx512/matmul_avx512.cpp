@@ -8,7 +8,7 @@
 // After the primitives.
 #include "kernels/avx512/matmul_block_tiles.h"
 #include "kernels/avx512/matmul_lanes.h"
-#include "kernels/avx512/matmul_quads_k.h"
+#include "kernels/avx512/matmul_quads_pairs.h"
 // And this one in those of all.
 #include "kernels/generic/matmul_kernels.h"
 

@@ -11,6 +11,12 @@ namespace {
 
 // ---- K-quants of four and five bits ----
 
+// Sixteen bytes of each of four rows, one row's in each quarter.
+[[gnu::always_inline]] inline __m512i sixteen_of_four(const uint8_t* const* rows, size_t at) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(rows[0] + at, rows[1] + at)),
+                            load_halves(rows[2] + at, rows[3] + at), 1);
+}
+
 // Eight rows' whole scales and minima of one block: in each quarter eight scales and eight minima
 // of a row, as bytes. And the two f16 above them.
 struct BlockScales {
@@ -22,9 +28,7 @@ struct BlockScales {
   __m512i words[2];
 #pragma GCC unroll 2
   for (int half = 0; half < 2; ++half) {
-    const uint8_t* const* r = rows + half * 4;
-    words[half] = _mm512_inserti64x4(_mm512_castsi256_si512(load_halves(r[0] + at, r[1] + at)),
-                                     load_halves(r[2] + at, r[3] + at), 1);
+    words[half] = sixteen_of_four(rows + half * 4, at);
     // Six low bits of the first four; of the others four bits come from the last word and two from
     // the top of the first four.
     const __m512i own =
@@ -58,30 +62,40 @@ inline I sums_of_quarters(__m512i a, __m512i b) {
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), all));
 }
 
-// Four groups' scales from kFirst on, of the row in quarter kRow, in 16 bits: four times the
-// first's and the second's in the lower quarters, and so the others' in the upper ones.
-template <int kRow, int kFirst>
-[[gnu::always_inline]] inline __m512i scales_of_four(__m512i scales) {
+// Scales of the row in quarter kRow, from bytes to 16 bits; Groups says whose stands at each place
+// of a byte, and whether they are signed.
+template <int kRow, class Groups>
+[[gnu::always_inline]] inline __m512i scales_of_row(__m512i scales) {
+  constexpr int kByte = Groups::kSigned ? 1 : 0;  // of a word, where the scale goes
   alignas(64) static constexpr struct Places {
     uint8_t at[64];
     constexpr Places() : at() {
       for (int i = 0; i < 64; ++i) {
-        const int group = kFirst + i / 32 * 2 + i % 16 / 8;
 #ifdef __AVX512VBMI__
-        at[i] = static_cast<uint8_t>(kRow * 16 + group);
+        at[i] = static_cast<uint8_t>(kRow * 16 + Groups::at(i));
 #else
-        at[i] = static_cast<uint8_t>(i % 2 == 0 ? group : 0x80);
+        at[i] = static_cast<uint8_t>(i % 2 == kByte ? Groups::at(i) : 0x80);
 #endif
       }
     }
   } kPlaces;
   const __m512i places = _mm512_load_si512(kPlaces.at);
 #ifdef __AVX512VBMI__
-  return _mm512_maskz_permutexvar_epi8(0x5555555555555555u, places, scales);
+  const __m512i words =
+      _mm512_maskz_permutexvar_epi8(uint64_t{0x5555555555555555} << kByte, places, scales);
 #else
-  return _mm512_shuffle_epi8(_mm512_shuffle_i64x2(scales, scales, kRow * 0x55), places);
+  const __m512i words =
+      _mm512_shuffle_epi8(_mm512_shuffle_i64x2(scales, scales, kRow * 0x55), places);
 #endif
+  return Groups::kSigned ? _mm512_srai_epi16(words, 8) : words;
 }
+// Of four groups from kFirst on: four times the first's and the second's in the lower quarters, and
+// so the others' in the upper ones.
+template <int kFirst>
+struct FourGroups {
+  static constexpr bool kSigned = false;
+  static constexpr int at(int place) { return kFirst + place / 32 * 2 + place % 16 / 8; }
+};
 
 // In the lower half bit kBit of each byte, in the upper one bit kBit + 2, as a code's fifth.
 template <int kBit>
@@ -140,10 +154,10 @@ template <int kWidth, int kRow>
       kWidth == 4 ? _mm512_setzero_si512() : _mm512_broadcast_i64x4(load_256(block + 16));
   __m512i low, high;
   codes_of_four<kWidth, 0>(block + kCodesAt, fifths, low, high);
-  __m512i sum =
-      add_four(_mm512_setzero_si512(), low, high, values, scales_of_four<kRow, 0>(scales));
+  __m512i sum = add_four(_mm512_setzero_si512(), low, high, values,
+                         scales_of_row<kRow, FourGroups<0>>(scales));
   codes_of_four<kWidth, 4>(block + kCodesAt + 64, fifths, low, high);
-  sum = add_four(sum, low, high, values + 2, scales_of_four<kRow, 4>(scales));
+  sum = add_four(sum, low, high, values + 2, scales_of_row<kRow, FourGroups<4>>(scales));
   return lower(sum) + upper(sum);
 }
 
